@@ -1,0 +1,109 @@
+"""The words that every room shares: what a sample is, what its channels are, and what a source of samples can do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+SPLITS = ("train", "val", "test")
+
+Image = NDArray[Any]
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class SampleInfo:
+    """What is known of a sample without reading its pixels.
+
+    Attributes:
+        name: Unique in the cohort; also its file name for maps, so letters, digits, `.`, `_` and `-` only.
+        label: 1 = disease, 0 = healthy.
+        class_name: The pathologist's word, if any (`T`, `NAT`, ...).
+        split: `train`, `val` or `test`; empty lets the configuration split.
+        group: Slide, array or scanner.
+        patient: Patient key; samples of one patient share a split.
+        origin: The file it came from, for error messages.
+    """
+
+    name: str
+    label: int
+    class_name: str = ""
+    split: str = ""
+    group: str = ""
+    patient: str = ""
+    origin: str = ""
+
+
+@dataclass(frozen=True)
+class SampleArrays:
+    """A sample's pixels.
+
+    Attributes:
+        image: `(H, W, C)`, raw values as the instrument gave them.
+        tissue: `(H, W)` bool, pixels that count; None lets the cohort's tissue rule decide.
+        truth: `(H, W)` bool, an expert's mask of the disease region; None where there is none.
+        reference: `(h, w, 3)` uint8, a picture for people (H&E, photograph); None where there is none.
+    """
+
+    image: Image
+    tissue: Mask | None = None
+    truth: Mask | None = None
+    reference: NDArray[np.uint8] | None = None
+
+
+@dataclass(frozen=True)
+class Channels:
+    """The channel axis of a cohort.
+
+    Attributes:
+        count: Number of channels C.
+        values: Position of each channel (for example wavenumbers), in stored order; empty where the axis is not spectral.
+        unit: Unit of `values`, for example `cm-1`.
+        names: Channel names where the axis is not spectral, for example `("red", "green", "blue")`.
+    """
+
+    count: int
+    values: tuple[float, ...] = ()
+    unit: str = ""
+    names: tuple[str, ...] = ()
+
+    @property
+    def spectral(self) -> bool:
+        """Whether the channels have positions on a spectral axis."""
+        return bool(self.values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> Channels:
+        """The inverse of `to_dict`, also after a trip through JSON."""
+        return cls(plain["count"], tuple(plain["values"]), plain["unit"], tuple(plain["names"]))
+
+
+class Source(Protocol):
+    """Where samples come from: image files, instruments, or a phantom.
+
+    `infos` reads no pixels, so a cohort larger than memory can be prepared by calling `read` one sample at a time.
+    """
+
+    def infos(self) -> Sequence[SampleInfo]:
+        """Every sample, in a stable order."""
+        ...
+
+    def read(self, info: SampleInfo) -> SampleArrays:
+        """The pixels of one sample."""
+        ...
+
+    def channels(self) -> Channels:
+        """The channel axis, the same for all samples."""
+        ...
+
+    def provenance(self) -> dict[str, Any]:
+        """Plain values that say where the samples came from; a cohort made with other provenance is another cohort."""
+        ...
