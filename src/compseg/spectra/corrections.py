@@ -1,0 +1,57 @@
+"""Corrections of each pixel's spectrum, on `(B, C, H, W)` tensors: each removes something that is physics rather than biology."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class StandardNormalVariate(nn.Module):
+    """Each spectrum minus its mean, over its standard deviation (SNV; Barnes et al., Appl. Spectrosc. 43:772, 1989).
+
+    Removes an offset and the thickness of the sample.
+    """
+
+    def forward(self, image: Tensor) -> Tensor:
+        """`(B, C, H, W)` float32 to the same shape; spectra without variation (background) become zero."""
+        centred = image - image.mean(dim=1, keepdim=True)
+        return centred / centred.square().mean(dim=1, keepdim=True).sqrt().clamp_min(1e-6)
+
+
+class VectorNorm(nn.Module):
+    """Each spectrum over its Euclidean length: removes the thickness alone."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        """`(B, C, H, W)` float32 to the same shape."""
+        return F.normalize(image, dim=1, eps=1e-6)
+
+
+class Derivative(nn.Module):
+    """Savitzky-Golay smoothed first or second derivative along the channels (Savitzky and Golay, Anal. Chem. 36:1627, 1964).
+
+    Removes offset (first) or offset and slope (second derivative) of the baseline.
+
+    Args:
+        order: 1 or 2.
+        window: Odd number of channels of the local fit.
+        degree: Degree of the fitted polynomial, at least `order`.
+    """
+
+    def __init__(self, order: int = 1, window: int = 13, degree: int = 4) -> None:
+        super().__init__()
+        if window % 2 == 0 or degree >= window or order > degree:
+            raise ValueError(f"window {window} must be odd and larger than degree {degree}, which must be at least order {order}")
+        half = window // 2
+        powers = torch.arange(-half, half + 1, dtype=torch.float64)[:, None] ** torch.arange(degree + 1)
+        factorial = float(torch.arange(1, order + 1).prod())
+        kernel = torch.linalg.pinv(powers)[order] * factorial
+        self.register_buffer("kernel", kernel.float()[None, None, :, None], persistent=False)
+        self.half = half
+
+    def forward(self, image: Tensor) -> Tensor:
+        """`(B, C, H, W)` float32 to the same shape; the axis' ends repeat the last channel."""
+        B, C, H, W = image.shape
+        spectra = image.reshape(B, 1, C, H * W)
+        padded = F.pad(spectra, (0, 0, self.half, self.half), mode="replicate")
+        return F.conv2d(padded, self.kernel).reshape(B, C, H, W)
