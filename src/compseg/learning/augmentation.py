@@ -1,0 +1,80 @@
+"""Augmentation on the device, drawn for each sample from `(seed, epoch, sample)`: the same whatever the ranks, workers or restarts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Batch = dict[str, Any]
+PICTURES = ("image", "tissue", "truth")
+
+
+class Augmentation(Protocol):
+    """Changes one sample's pictures, each `(C, H, W)`, drawing from the generator."""
+
+    def __call__(self, pictures: dict[str, Tensor], generator: np.random.Generator) -> dict[str, Tensor]:
+        """The changed pictures."""
+        ...
+
+
+class Turns:
+    """Flips and right-angle turns: the eight ways to lay a square spot on a slide, four for other rectangles."""
+
+    def __call__(self, pictures: dict[str, Tensor], generator: np.random.Generator) -> dict[str, Tensor]:
+        """Turn image, tissue and truth alike."""
+        flip, quarter = bool(generator.integers(2)), int(generator.integers(4))
+        height, width = pictures["image"].shape[-2:]
+        # A quarter turn of a rectangle would not fit the batch.
+        quarter = quarter if height == width else quarter // 2 * 2
+        return {name: _turned(picture, flip, quarter) for name, picture in pictures.items()}
+
+
+def _turned(picture: Tensor, flip: bool, quarter: int) -> Tensor:
+    picture = picture.flip(-1) if flip else picture
+    return picture.rot90(quarter, dims=(-2, -1)) if quarter else picture
+
+
+class SpectralJitter:
+    """A smooth random baseline and a random gain, one draw a sample: what another array, slide or day does to all its spectra.
+
+    Args:
+        baseline: Size of the baseline, as a fraction of the sample's standard deviation over tissue and channels.
+        gain: Relative standard deviation of the factor on all channels.
+        degree: Degree of the Legendre polynomials that the baseline is drawn from; 3 bends once each way.
+    """
+
+    def __init__(self, baseline: float = 0.1, gain: float = 0.1, degree: int = 3) -> None:
+        self.baseline, self.gain, self.degree = baseline, gain, degree
+
+    def __call__(self, pictures: dict[str, Tensor], generator: np.random.Generator) -> dict[str, Tensor]:
+        """Add the draw to the image; masks stay."""
+        image = pictures["image"].float()
+        curve = np.polynomial.legendre.legval(np.linspace(-1, 1, len(image)), generator.normal(size=self.degree + 1))
+        scale = image[:, pictures["tissue"][0]].std()
+        baseline = torch.as_tensor(curve, dtype=image.dtype, device=image.device)[:, None, None] * (self.baseline * scale)
+        factor = float(np.exp(self.gain * generator.normal()))
+        return {**pictures, "image": image * factor + baseline}
+
+
+def augment(batch: Batch, augmentations: Mapping[str, Augmentation], seed: int, epoch: int) -> Batch:
+    """The batch with every sample augmented by all of `augmentations`, in order."""
+    if not augmentations:
+        return batch
+    samples = [_augmented(sample, augmentations.values(), (seed, epoch, index)) for index, sample in _samples(batch)]
+    return {**batch, **{name: torch.stack([sample[name] for sample in samples]) for name in samples[0]}}
+
+
+def _samples(batch: Batch) -> Iterator[tuple[int, dict[str, Tensor]]]:
+    for position, index in enumerate(batch["index"]):
+        yield index, {name: batch[name][position] for name in PICTURES if name in batch}
+
+
+def _augmented(sample: dict[str, Tensor], augmentations: Iterable[Augmentation], seed: tuple[int, ...]) -> dict[str, Tensor]:
+    generator = np.random.default_rng(seed)
+    for augmentation in augmentations:
+        sample = augmentation(sample, generator)
+    return sample

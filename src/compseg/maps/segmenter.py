@@ -1,0 +1,222 @@
+"""The extracted segmenter: what is left of a CompSegNet after training, and all that prediction needs.
+
+"After convergence of the CompSegNet training [...] only the underlying U-Net is extracted" (paper, 3.2). Needs torch and numpy alone.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from compseg.errors import CompsegError
+from compseg.files import atomic_json, atomic_torch
+from compseg.maps.threshold import Threshold
+from compseg.samples import Channels, Image, Mask
+from compseg.spectra import Preprocess, tissue_mask
+
+FORMAT = 1
+DESCRIPTION, WEIGHTS = "segmenter.json", "weights.pt"
+TRUSTED = ("compseg.", "torch.nn.", "monai.networks.", "segmentation_models_pytorch.")
+
+
+@dataclass
+class Segmenter:
+    """A callable from raw cubes to activation maps.
+
+    Attributes:
+        model: From `(B, C, H, W)` to logits `(B, M, H, W)`; map 0 is the disease map.
+        preprocess: From raw values to network input.
+        model_node: How to build `model`: `_target_` and plain arguments.
+        preprocess_node: How to build `preprocess`.
+        channels: The channel axis that the model was trained on.
+        tissue_rule: Which pixels count where no mask is given: `all`, `nonzero` or `otsu`.
+        dtype: Type that raw values are rounded to first, as the training cohort stored them, so that a map does not depend on
+            whether a sample came from a cohort or from a file.
+        threshold: The activation above which a pixel counts as disease, once fitted.
+        provenance: Where it came from: run, epoch, validation loss, versions. Plain values.
+    """
+
+    model: nn.Module
+    preprocess: Preprocess
+    model_node: dict[str, Any]
+    preprocess_node: dict[str, Any]
+    channels: Channels
+    tissue_rule: str = "all"
+    dtype: str = "float16"
+    threshold: Threshold | None = None
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.model.eval()
+        self.preprocess.eval()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return self.preprocess.mean.device
+
+    def to(self, device: str | torch.device) -> Segmenter:
+        """Move model and preprocessing, in place."""
+        self.model.to(device)
+        self.preprocess.to(device)
+        return self
+
+    def tissue(self, image: Image) -> Mask:
+        """The `(H, W)` tissue mask of an image without one, by the training cohort's rule."""
+        return tissue_mask(image, self.tissue_rule)
+
+    def __call__(self, image: Image, tissue: Mask | None = None) -> NDArray[np.float32]:
+        """The activation map of one image.
+
+        Args:
+            image: `(H, W, C)` raw values, or `(H, W)` where the model takes one channel.
+            tissue: `(H, W)` bool; the tissue rule decides where it is None.
+
+        Returns:
+            `(H, W)` float32 in [0, 1], zero outside the tissue.
+
+        Raises:
+            CompsegError: If the channels are not the model's.
+        """
+        image = self._checked(image)
+        mask = self.tissue(image) if tissue is None else tissue
+        activation = torch.sigmoid(self.logits(image, mask)[0, 0]).cpu().numpy()
+        return np.where(mask, activation, np.float32(0))
+
+    @torch.inference_mode()
+    def logits(self, image: Image, tissue: Mask) -> Tensor:
+        """The logits `(1, M, H, W)` of one image `(H, W, C)`, float32, on the model's device."""
+        cube = torch.from_numpy(np.ascontiguousarray(image, dtype=self.dtype)).to(self.device)
+        mask = torch.from_numpy(np.ascontiguousarray(tissue)).to(self.device)
+        # Channel-last in memory already: permuting gives torch's channels_last format without a copy.
+        logits: Tensor = self.model(self.preprocess(cube.permute(2, 0, 1)[None], mask[None, None])).float()
+        return logits
+
+    def _checked(self, image: Image) -> Image:
+        image = image[..., None] if image.ndim == 2 else image
+        if image.ndim != 3 or image.shape[2] != self.channels.count:
+            raise CompsegError(
+                f"image of shape {image.shape}: expected (H, W, {self.channels.count}), the channels that this segmenter was "
+                "trained on; give images with the same channels, last"
+            )
+        return image
+
+    def with_threshold(self, threshold: Threshold) -> Segmenter:
+        """The same segmenter with another threshold."""
+        return replace(self, threshold=threshold)
+
+    def save(self, folder: Path) -> None:
+        """Write `segmenter.json` and `weights.pt`, each atomically, the description last: without it the folder is no segmenter."""
+        folder.mkdir(parents=True, exist_ok=True)
+        weights = {"model": self.model.state_dict(), "preprocess": self.preprocess.state_dict()}
+        atomic_torch(folder / WEIGHTS, {part: {k: v.cpu() for k, v in state.items()} for part, state in weights.items()})
+        self.save_description(folder)
+
+    def save_description(self, folder: Path) -> None:
+        """Write `segmenter.json` alone, for example after fitting a threshold."""
+        description = {
+            "format": FORMAT,
+            "model": self.model_node,
+            "preprocess": self.preprocess_node,
+            "channels": self.channels.to_dict(),
+            "tissue_rule": self.tissue_rule,
+            "dtype": self.dtype,
+            "threshold": self.threshold.to_dict() if self.threshold else None,
+            "provenance": self.provenance,
+        }
+        atomic_json(folder / DESCRIPTION, description)
+
+
+def load_segmenter(path: str | Path, device: str | torch.device = "cpu", trust: Sequence[str] = ()) -> Segmenter:
+    """Load an extracted segmenter.
+
+    Args:
+        path: A run folder, or its `segmenter/` folder.
+        device: Where to compute.
+        trust: Packages, beyond compseg's own and the known network libraries, that the description may build a network from
+            (`("mylab",)`). A segmenter from elsewhere must not be able to call just anything.
+
+    Returns:
+        A callable from raw cubes `(H, W, C)` to maps `(H, W)`, in evaluation mode.
+
+    Raises:
+        CompsegError: If the folder holds no segmenter, or one of a newer format, or one that asks for an untrusted package.
+    """
+    folder = _segmenter_folder(Path(path))
+    plain = _read_description(folder)
+    model = build(plain["model"], trust)
+    preprocess = build(plain["preprocess"], trust)
+    _load_weights(folder / WEIGHTS, model=model, preprocess=preprocess)
+    segmenter = Segmenter(
+        model=model,
+        preprocess=preprocess,
+        model_node=plain["model"],
+        preprocess_node=plain["preprocess"],
+        channels=Channels.from_dict(plain["channels"]),
+        tissue_rule=plain["tissue_rule"],
+        dtype=plain["dtype"],
+        threshold=Threshold.from_dict(plain["threshold"]) if plain["threshold"] else None,
+        provenance=plain["provenance"],
+    )
+    return segmenter.to(device)
+
+
+def build(node: Any, trust: Sequence[str] = ()) -> Any:
+    """Build an object from `_target_` and arguments, recursively, from trusted packages alone."""
+    if isinstance(node, Mapping):
+        arguments = {key: build(value, trust) for key, value in node.items() if key != "_target_"}
+        return _target(node["_target_"], trust)(**arguments) if "_target_" in node else arguments
+    if isinstance(node, list | tuple):
+        return [build(item, trust) for item in node]
+    return node
+
+
+def _target(name: str, trust: Sequence[str]) -> Any:
+    allowed = (*TRUSTED, *(f"{package}." for package in trust))
+    if not name.startswith(allowed):
+        package = name.split(".")[0]
+        raise CompsegError(f"{name}: this segmenter asks for code outside {', '.join(allowed)}; if you trust it, pass trust=[{package}]")
+    module, _, attribute = name.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise CompsegError(f"{name}: cannot be imported ({error}); install the package that provides it") from error
+
+
+def _segmenter_folder(path: Path) -> Path:
+    for folder in (path, path / "segmenter"):
+        if (folder / DESCRIPTION).is_file():
+            return folder
+    raise CompsegError(f"{path}: holds no segmenter ({DESCRIPTION} is missing); give a run folder that training has finished")
+
+
+def _read_description(folder: Path) -> dict[str, Any]:
+    try:
+        plain: dict[str, Any] = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        newer = plain["format"] > FORMAT
+    except (ValueError, KeyError, TypeError) as error:
+        raise CompsegError(f"{folder / DESCRIPTION}: not a segmenter's description ({error}); extract it again from the run") from error
+    if newer:
+        raise CompsegError(f"{folder / DESCRIPTION}: format {plain['format']} is newer than this compseg reads ({FORMAT}); update compseg")
+    return plain
+
+
+def _load_weights(path: Path, **modules: nn.Module) -> None:
+    if not path.is_file():
+        raise CompsegError(f"{path}: missing; copy the whole segmenter folder, weights included")
+    try:
+        states = torch.load(path, map_location="cpu", weights_only=True)
+        for part, module in modules.items():
+            module.load_state_dict(states[part])
+    except Exception as error:  # torch raises many kinds for a damaged file; all mean the same to the user
+        reason = str(error).splitlines()[0]
+        raise CompsegError(f"{path}: weights cannot be read or do not fit the description ({reason}); copy or train it again") from error
