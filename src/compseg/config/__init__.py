@@ -1,0 +1,8 @@
+"""What stands between the command line and the rooms: schemas, checks and hints. Only verbs import it."""
+
+from __future__ import annotations
+
+from compseg.config.targets import check_targets
+from compseg.config.verbs import conf_dir, verb
+
+__all__ = ["check_targets", "conf_dir", "verb"]

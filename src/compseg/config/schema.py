@@ -1,0 +1,106 @@
+"""The top-level keys of each verb: names, types and meaning. Values live in `conf/`, where `base_VERB` stands first in the defaults.
+
+Nodes that a user swaps (`_target_`) are `Any` here; `check_targets` compares them with what their target takes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+
+@dataclass
+class TrainConfig:
+    """`conf/train.yaml`."""
+
+    data: Any = MISSING  # the samples: path of a cohort, or a source to make one from, and how to load it
+    model: Any = MISSING  # the segmenter
+    head: Any = MISSING  # pool and transfer: from maps to one number a sample
+    objective: Any = MISSING  # the loss
+    regularisers: dict[str, Any] = field(default_factory=dict)  # what is added to the loss, by name
+    method: str | None = None  # the name of the head and objective together
+    optimizer: Any = MISSING
+    scheduler: Any = None
+    augmentation: Any = None
+    preprocess: Any = None  # corrections and standardisation, saved with the segmenter
+    trainer: Any = MISSING
+    callbacks: dict[str, Any] = field(default_factory=dict)
+    logger: Any = None
+    threshold: Any = None  # how the activation threshold is fitted on the validation samples
+    seed: int = MISSING  # of everything random
+    channels: int = MISSING  # image channels; filled in from the cohort
+    maps: int = 1  # activation maps a segmenter gives
+    name: str = MISSING  # what the run is called in logs and reports
+    resume: str | None = None  # a checkpoint to go on from
+    evaluate: bool = True  # whether to evaluate and report when training ends
+
+
+@dataclass
+class Splits:
+    """Fractions of the samples without a split of their own."""
+
+    train: float = MISSING
+    val: float = MISSING
+    test: float = MISSING
+    seed: int = MISSING  # of the draw
+
+
+@dataclass
+class PrepareConfig:
+    """`conf/prepare.yaml`."""
+
+    source: Any = MISSING  # where the samples come from
+    out: str = MISSING  # the cohort to write
+    splits: Splits = field(default_factory=Splits)
+    tissue: Any = None  # the rule for samples without a tissue mask of their own
+    dtype: str = MISSING  # of the stored pixels
+    chunk: int = MISSING  # edge of a stored block, pixels
+    pixel_size: float | None = None  # edge of a pixel
+    pixel_unit: str | None = None  # unit of `pixel_size`
+    overwrite: bool = False  # whether an existing cohort may be replaced
+
+
+@dataclass
+class CheckConfig:
+    """`conf/check.yaml`."""
+
+    cohort: str = MISSING  # the cohort to look through
+
+
+@dataclass
+class EvaluateConfig:
+    """`conf/evaluate.yaml`."""
+
+    run: str = MISSING  # the run folder to judge
+    cohort: str | None = None  # another cohort than the run's own
+    device: str = MISSING
+
+
+@dataclass
+class PredictConfig:
+    """`conf/predict.yaml`."""
+
+    run: str | None = None  # the run folder whose segmenter to use
+    segmenter: str | None = None  # or a segmenter folder
+    input: str = MISSING  # a cohort, a folder or an image
+    out: str = MISSING  # the folder to write to
+    threshold: float | None = None  # in place of the one stored with the segmenter
+    trust: list[str] = field(default_factory=list)  # further packages whose code a segmenter may name
+
+
+SCHEMAS = {
+    "train": TrainConfig,
+    "prepare": PrepareConfig,
+    "check": CheckConfig,
+    "evaluate": EvaluateConfig,
+    "predict": PredictConfig,
+}
+
+
+def register_schemas() -> None:
+    """Make `base_VERB` known to Hydra for every verb."""
+    for name, schema in SCHEMAS.items():
+        ConfigStore.instance().store(name=f"base_{name}", node=schema)
