@@ -5,8 +5,9 @@ from __future__ import annotations
 import difflib
 import errno
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from hydra.errors import HydraException, InstantiationException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
@@ -15,113 +16,124 @@ from yaml import YAMLError
 
 from compseg.errors import CompsegError
 
+E = TypeVar("E", bound=BaseException)
 
-def closest(word: str, known: Iterable[object], plain: str = "known") -> str:
-    """`did you mean 'x'?` for the nearest of the known words, else all of them."""
-    names = sorted(str(name) for name in known)
-    near = difflib.get_close_matches(word, names, n=1)
+_MENDS = {
+    errno.ENOSPC: "free some space or write elsewhere",
+    errno.EDQUOT: "free some space or write elsewhere",
+    errno.EACCES: "check the permissions",
+    errno.ENOENT: "check the path",
+}
+
+
+def closest(word: str, known: Iterable[object], label: str = "known") -> str:
+    """`did you mean 'x'?` for the nearest of the known words, whatever the case, else all of them after `label`."""
+    names = {str(name).lower(): str(name) for name in known}
+    near = difflib.get_close_matches(word.lower(), names, n=1)
     if near:
-        return f"did you mean '{near[0]}'?"
-    return f"{plain}: {', '.join(names)}" if names else "nothing may be set here"
+        return f"did you mean '{names[near[0]]}'?"
+    return f"{label}: {', '.join(sorted(names.values())) or 'nothing'}"
 
 
 def explain(error: BaseException, conf: Path) -> str | None:
     """One line for an error that the user can mend.
 
     Args:
-        error: What was raised; what caused it is looked at too.
-        conf: The folder of configuration files, whose folders are the groups that may be set.
+        error: What was raised. What lies behind an error of Hydra's is looked at too.
+        conf: The folder of configuration files, whose folders are groups that may be set.
 
     Returns:
         The line, or None for an error that is not the user's.
     """
     chain = list(_chain(error))
-    for kind, words in (
-        (CompsegError, _own),
-        (MissingConfigException, _missing_config),
-        ((ConfigKeyError, ConfigAttributeError), lambda e: _unknown_key(e, conf, _place(chain))),
-        (MissingMandatoryValue, _missing_value),
-        (OverrideParseException, _unparsed),
-        (InstantiationException, lambda e: _failed_target(chain, e)),
-        ((OmegaConfBaseException, HydraException, YAMLError), lambda e: _place(chain) + _flat(e)),
-        (OSError, _system),
-    ):
-        for found in chain:
-            if isinstance(found, kind):
-                return _one_line(words(found))
-    return None
+    words = _compseg(chain) or _composition(chain, conf) or _target(chain) or _system(chain) or _other(chain)
+    return None if words is None else " ".join(words.split())
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and, as long as it is a wrapping of Hydra's, what it wraps."""
     while error is not None:
         yield error
-        error = error.__cause__ or error.__context__
+        error = (error.__cause__ or error.__context__) if isinstance(error, HydraException) else None
 
 
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
+def _first(chain: Sequence[BaseException], *kinds: type[E]) -> E | None:
+    return next((error for error in chain if isinstance(error, kinds)), None)
 
 
-def _flat(error: BaseException) -> str:
-    """The words of an error without OmegaConf's lines about its own types."""
-    lines = [line for line in str(error).splitlines() if not re.match(r"\s*(object_type|reference_type)=", line)]
-    return _one_line(" ".join(lines))
+def _compseg(chain: Sequence[BaseException]) -> str | None:
+    error = _first(chain, CompsegError)
+    return None if error is None else _said(error)
 
 
-def _own(error: BaseException) -> str:
-    return str(error)
+def _said(error: BaseException) -> str:
+    """An error's own words, also where it comes with a traceback out of a worker process of the loader."""
+    text = str(error).strip()
+    return text.splitlines()[-1].partition(": ")[2] if "Original Traceback" in text else text
 
 
-def _missing_config(error: MissingConfigException) -> str:
-    wanted = error.missing_cfg_file or ""
-    group, _, option = wanted.rpartition("/")
+def _composition(chain: Sequence[BaseException], conf: Path) -> str | None:
+    if option := _first(chain, MissingConfigException):
+        return _unknown_option(option)
+    if syntax := _first(chain, OverrideParseException):
+        return f"{syntax.override}: not understood as key=value; a value with brackets, commas or blanks needs quotes"
+    if node := _first(chain, OmegaConfBaseException):
+        return _place(chain) + _value(node, conf)
+    if twice := re.search(r"Multiple values for (\S+)\. To override", str(chain[0])):
+        return f"+{twice[1]}: it has a value already; give {twice[1]}=... without the plus sign"
+    return None
+
+
+def _unknown_option(error: MissingConfigException) -> str:
+    group, _, option = (error.missing_cfg_file or "").rpartition("/")
     if not group:
-        return _flat(error)
+        return str(error)
     return f"{group}={option}: no such option; {closest(option, error.options or [], 'options')}"
 
 
-def _place(chain: list[BaseException]) -> str:
+def _place(chain: Sequence[BaseException]) -> str:
     """`in experiment/mine.yaml: ` where Hydra says which file is at fault."""
-    for error in chain:
-        found = re.match(r"In '([^']+)':", str(error))
-        if found:
-            return f"in {found[1]}.yaml: "
-    return ""
+    found = re.match(r"In '([^']+)':", str(chain[0]))
+    return f"in {found[1]}.yaml: " if found else ""
 
 
-def _unknown_key(error: OmegaConfBaseException, conf: Path, place: str) -> str:
-    parent = error.parent_node
-    known = set(parent) if isinstance(parent, DictConfig) else set()
-    full_key = str(error.full_key or error.key)
-    if "." not in full_key and conf.is_dir():
+def _value(error: OmegaConfBaseException, conf: Path) -> str:
+    key = str(error.full_key or error.key)
+    if isinstance(error, MissingMandatoryValue):
+        return f"{key}: no value; give {key}=..."
+    if isinstance(error, ConfigKeyError | ConfigAttributeError):
+        return f"{key}: no such key; {closest(str(error.key), _known_keys(error, conf))}"
+    return f"{key}: {str(error).splitlines()[0]}"  # the lines below name OmegaConf's own types
+
+
+def _known_keys(error: OmegaConfBaseException, conf: Path) -> set[str]:
+    known = {str(key) for key in error.parent_node} if isinstance(error.parent_node, DictConfig) else set()
+    if "." not in str(error.full_key) and conf.is_dir():
         known |= {folder.name for folder in conf.iterdir() if folder.is_dir()} - {"hydra"}
-    return f"{place}{full_key}: no such key; {closest(str(error.key), known)}"
+    return known
 
 
-def _missing_value(error: OmegaConfBaseException) -> str:
-    key = error.full_key or error.key
-    return f"{key}: no value; give {key}=..."
-
-
-def _unparsed(error: OverrideParseException) -> str:
-    return f"{error.override}: cannot be read as key=value; quote values that hold commas, brackets or spaces: 'key=\"a,b\"'"
-
-
-def _failed_target(chain: list[BaseException], error: InstantiationException) -> str:
-    found = re.search(r"full_key: (\S+)", str(error))
+def _target(chain: Sequence[BaseException]) -> str | None:
+    error = _first(chain, InstantiationException)
+    if error is None:
+        return None
+    key = re.search(r"full_key: (\S+)", str(error))
     target = re.search(r"target '([^']+)'", str(error))
-    cause = next((e for e in reversed(chain) if not isinstance(e, HydraException)), error)
-    words = _flat(cause) if cause is not error else _flat(error)
-    culprit = ": ".join(m[1] for m in (found, target) if m)
-    return f"{culprit}: {type(cause).__name__}: {words} (COMPSEG_DEBUG=1 shows where)"
+    culprit = ": ".join(found[1] for found in (key, target) if found)
+    cause = chain[-1]
+    words = _system(chain) or f"{type(cause).__name__}: {_said(cause)}"
+    return f"{culprit}: {words} (COMPSEG_DEBUG=1 shows where)"
 
 
-def _system(error: OSError) -> str:
+def _system(chain: Sequence[BaseException]) -> str | None:
+    error = _first(chain, OSError)
+    if error is None:
+        return None
     culprit = f"{error.filename}: " if error.filename else ""
-    mend = {
-        errno.ENOSPC: "; free some space or write elsewhere",
-        errno.EDQUOT: "; free some space or write elsewhere",
-        errno.EACCES: "; check the permissions",
-        errno.ENOENT: "; check the path",
-    }.get(error.errno or 0, "")
-    return f"{culprit}{error.strerror or error}{mend}"
+    mend = _MENDS.get(error.errno or 0)
+    return f"{culprit}{error.strerror or _said(error)}" + (f"; {mend}" if mend else "")
+
+
+def _other(chain: Sequence[BaseException]) -> str | None:
+    error = _first(chain, HydraException, YAMLError)
+    return None if error is None else str(error)

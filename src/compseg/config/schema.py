@@ -1,6 +1,7 @@
-"""The top-level keys of each verb: names, types and meaning. Values live in `conf/`, where `base_VERB` stands first in the defaults.
+"""The top-level keys of each verb: names, types and meaning.
 
-Nodes that a user swaps (`_target_`) are `Any` here; `check_targets` compares them with what their target takes.
+Values live in `conf/VERB.yaml`, whose defaults begin with `base_VERB`: a misspelt key in any file is then refused. What
+a user swaps (`_target_`) is `Any` here; `check_targets` compares those nodes with what their target takes.
 """
 
 from __future__ import annotations

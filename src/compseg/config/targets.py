@@ -1,26 +1,28 @@
-"""Every `_target_` in a configuration is looked up and its arguments compared with what the target takes, before anything runs."""
+"""Every `_target_` is looked up, and its arguments compared with what the target takes, before anything runs."""
 
 from __future__ import annotations
 
 import inspect
+import pkgutil
 from collections.abc import Iterator
+from importlib import import_module
 from typing import Any
 
-from hydra.utils import get_object
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from compseg.config.hints import closest
 from compseg.errors import CompsegError
 
-# What to install for the packages that targets may live in without being a dependency.
-EXTRAS = {"monai": "monai", "segmentation_models_pytorch": "smp", "tensorboard": "tensorboard"}
+# Packages that come with an extra, and the extra that brings them.
+EXTRAS = {"monai": "monai", "einops": "monai", "segmentation_models_pytorch": "smp", "tensorboard": "tensorboard"}
+
 _HYDRA_KEYS = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_"}
 
 
 def check_targets(cfg: DictConfig) -> None:
     """Check that every `_target_` exists and takes the arguments it is given.
 
-    Nodes that the program completes with further arguments must say `_partial_: true`, else an argument counts as missing.
+    A node that the program completes with further arguments says `_partial_: true`, else those count as missing.
 
     Args:
         cfg: A composed configuration; interpolations and `???` count as given.
@@ -28,60 +30,81 @@ def check_targets(cfg: DictConfig) -> None:
     Raises:
         CompsegError: A target cannot be imported, an argument is unknown to it, or a required one is missing.
     """
-    for key, node in _targets(OmegaConf.to_container(cfg, resolve=False), ""):
-        _check(key, node)
+    for key, node in _target_nodes(OmegaConf.to_container(cfg, resolve=False), ""):
+        path = str(node["_target_"])
+        target = _load(key, path)
+        given = {str(name) for name in node} - _HYDRA_KEYS
+        _refuse_unknown(key, path, given, _parameters(target))
+        if not (node.get("_partial_") or node.get("_args_")):
+            _refuse_missing(key, path, given, target)
 
 
-def _targets(node: Any, key: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    if isinstance(node, dict):
-        if "_target_" in node:
-            yield key, node
-        children = [(str(name), child) for name, child in node.items()]
-    elif isinstance(node, list):
-        children = [(str(i), child) for i, child in enumerate(node)]
-    else:
-        return
+def _target_nodes(node: Any, key: str) -> Iterator[tuple[str, dict[Any, Any]]]:
+    if isinstance(node, dict) and "_target_" in node:
+        yield key, node
+    children = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
     for name, child in children:
-        yield from _targets(child, f"{key}.{name}" if key else name)
+        yield from _target_nodes(child, f"{key}.{name}" if key else str(name))
 
 
-def _check(key: str, node: dict[str, Any]) -> None:
-    path = str(node["_target_"])
-    parameters = _parameters(_load(key, path))
-    if parameters is None:
+def _refuse_unknown(key: str, path: str, given: set[str], parameters: list[inspect.Parameter]) -> None:
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return
-    given = set(node) - _HYDRA_KEYS
-    names = {p.name for p in parameters if p.kind not in (p.POSITIONAL_ONLY, p.VAR_POSITIONAL, p.VAR_KEYWORD)}
-    if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-        for unknown in sorted(given - names):
-            raise CompsegError(f"{key}.{unknown}: {path} takes no '{unknown}'; {closest(unknown, names, 'it takes')}")
-    if node.get("_partial_") or node.get("_args_"):
-        return
-    required = [
-        p.name for p in parameters if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
-    ]
-    for name in required:
-        if name not in given:
-            raise CompsegError(f"{key}.{name}: {path} needs '{name}'; give {key}.{name}=...")
+    names = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    for unknown in sorted(given - names):
+        raise CompsegError(f"{key}.{unknown}: {path} takes no '{unknown}'; {closest(unknown, names, 'it takes')}")
+
+
+def _refuse_missing(key: str, path: str, given: set[str], target: Any) -> None:
+    for p in _signature(target):
+        if p.name not in given and p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY):
+            raise CompsegError(f"{key}: {path} needs '{p.name}'; give {key}.{p.name}=...")
+
+
+def _parameters(target: Any) -> list[inspect.Parameter]:
+    """What a target takes. A class that passes `**kwargs` on takes what its base takes."""
+    parameters = _signature(target)
+    for base in inspect.getmro(target)[1:-1] if inspect.isclass(target) else ():
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            break
+        if "__init__" in vars(base):
+            parameters = [p for p in parameters if p.kind is not p.VAR_KEYWORD] + _signature(base)
+    return parameters
+
+
+def _signature(target: Any) -> list[inspect.Parameter]:
+    try:
+        return list(inspect.signature(target).parameters.values())
+    except ValueError:  # written in C and silent: anything may go
+        return [inspect.Parameter("anything", inspect.Parameter.VAR_KEYWORD)]
 
 
 def _load(key: str, path: str) -> Any:
+    # Not hydra.utils.get_object: it logs a failure in three lines before it raises.
+    package, *names = path.split(".")
     try:
-        return get_object(path)
-    except Exception as error:
-        raise CompsegError(f"{key}._target_: {path} cannot be loaded: {_why(path, error)}") from error
+        target = import_module(package)
+        for name in names:
+            target = _member(target, name)
+    except Exception as error:  # an import runs code of others
+        raise CompsegError(f"{key}._target_: cannot load {path}: {_why(error)}") from error
+    if not callable(target):
+        raise CompsegError(f"{key}._target_: {path} is a {type(target).__name__}, not a class or a function")
+    return target
 
 
-def _why(path: str, error: BaseException) -> str:
-    package = path.split(".")[0]
+def _member(owner: Any, name: str) -> Any:
+    if hasattr(owner, name):
+        return getattr(owner, name)
+    modules = {module.name for module in pkgutil.iter_modules(getattr(owner, "__path__", None) or [])}
+    if name in modules:
+        return import_module(f"{owner.__name__}.{name}")
+    public = getattr(owner, "__all__", None) or [word for word in dir(owner) if not word.startswith("_")]
+    raise ImportError(f"{owner.__name__} has no '{name}'; {closest(name, {*public, *modules}, 'it has')}")
+
+
+def _why(error: Exception) -> str:
+    package = str(error.name).split(".")[0] if isinstance(error, ModuleNotFoundError) else ""
     if package in EXTRAS:
-        return f"it needs an extra package; pip install 'compseg[{EXTRAS[package]}]'"
-    return f"{' '.join(str(error).split())}"
-
-
-def _parameters(target: Any) -> list[inspect.Parameter] | None:
-    """What the target takes, or None for a target in C that does not say."""
-    try:
-        return list(inspect.signature(target).parameters.values())
-    except (TypeError, ValueError):
-        return None
+        return f"{package} is not installed; pip install 'compseg[{EXTRAS[package]}]'"
+    return str(error)

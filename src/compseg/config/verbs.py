@@ -1,9 +1,11 @@
-"""The decorator that makes a verb: a function of the composed configuration becomes a command that speaks in one line."""
+"""The decorator that makes a verb: a function of the configuration becomes a command whose complaints are one line."""
 
 from __future__ import annotations
 
 import functools
+import inspect
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -22,6 +24,19 @@ from compseg.config.targets import check_targets
 
 Task = Callable[[DictConfig], Any]
 
+_PAGE = """${hydra.help.header}
+== Groups: give group=option ==
+
+$APP_CONFIG_GROUPS
+== Values: give key=value ==
+
+$CONFIG
+${hydra.help.footer}"""
+
+_FOOTER = """--cfg job      show the configuration and do nothing
+-m             one run for every combination of comma-separated values
+COMPSEG_DEBUG=1 in the environment shows where an error came from."""
+
 
 def conf_dir() -> Path:
     """The folder of configuration files: the one in the installed package, else the checkout's."""
@@ -33,31 +48,30 @@ def conf_dir() -> Path:
 def verb(name: str) -> Callable[[Task], Callable[..., Any]]:
     """Make a command of a function: `conf/NAME.yaml` is composed with the command line, checked and handed over.
 
-    A fault of the user ends the command with one line on stderr and exit code 1, an interrupt with 130; whatever else goes wrong
-    is a fault of the program and keeps its traceback. `COMPSEG_DEBUG=1` keeps every traceback. Called with a configuration
-    instead of from the command line, the function runs as it is, and its return value and exceptions come through.
+    A fault of the user ends the command with one line on stderr and exit code 1 (an unknown flag with 2, an interrupt
+    with 130). Whatever else goes wrong is a fault of the program and keeps its traceback; `COMPSEG_DEBUG=1` keeps them
+    all. Called with a configuration, the function runs as it is: its value is returned and its exceptions come through.
 
     Args:
         name: The verb, and the name of its file in `conf/`.
 
     Returns:
-        A decorator for a function of the composed configuration. Its return value is what a Hydra sweeper minimises or maximises.
+        A decorator for a function of the composed configuration, whose return value is what a sweeper optimises.
     """
 
     def decorate(task: Task) -> Callable[..., Any]:
         @functools.wraps(task)
-        def checked(cfg: DictConfig) -> Any:
-            # Faults are caught inside the job too: Hydra would announce a failed job with a line of its own.
-            with_faults = functools.partial(_check_and_run, task, cfg)
-            return _speak_plainly(name, with_faults)
+        def job(cfg: DictConfig) -> Any:
+            # Faults are caught inside the job too, else Hydra announces a failed job with lines of its own.
+            return _plainly(name, lambda: _check_and_run(task, cfg))
 
         @functools.wraps(task)
         def main(cfg: DictConfig | None = None) -> Any:
             if cfg is not None:
                 return task(cfg)
-            _register(task)
-            command = hydra.main(config_path=str(conf_dir()), config_name=name, version_base="1.3")(checked)
-            return _speak_plainly(name, command)
+            register_schemas()
+            _register_help(task)
+            return _plainly(name, hydra.main(config_path=str(conf_dir()), config_name=name, version_base="1.3")(job))
 
         return main
 
@@ -69,37 +83,20 @@ def _check_and_run(task: Task, cfg: DictConfig) -> Any:
     return task(cfg)
 
 
-def _register(task: Task) -> None:
-    register_schemas()
-    summary = (task.__doc__ or "").strip()
-    # `--help` opens with the verb's own words; conf/hydra/verb.yaml asks for this page.
-    page = {
-        "header": summary,
-        "footer": "--cfg job shows the configuration, -m sweeps over comma-separated values, COMPSEG_DEBUG=1 shows tracebacks.",
-        "template": _HELP,
-    }
-    ConfigStore.instance().store(group="hydra/help", name="compseg", node=page)
+def _register_help(task: Task) -> None:
+    """The page of `--help`, for `override hydra/help: compseg`: it opens with the verb's own words."""
+    header = re.split(r"\n\n(?:Args|Returns|Raises):", inspect.getdoc(task) or "")[0]
+    node = {"header": header + "\n", "footer": _FOOTER, "template": _PAGE}
+    ConfigStore.instance().store(group="hydra/help", name="compseg", node=node)
 
 
-_HELP = """${hydra.help.header}
-
-== Groups (group=option) ==
-$APP_CONFIG_GROUPS
-
-== Values (key=value) ==
-$CONFIG
-
-${hydra.help.footer}
-"""
-
-
-def _speak_plainly(name: str, call: Callable[[], Any]) -> Any:
+def _plainly(name: str, call: Callable[[], Any]) -> Any:
     """Run `call`; end the process with one line on stderr if the user is at fault."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print itself
     try:
         return call()
     except KeyboardInterrupt:
-        print(f"compseg {name}: interrupted", file=sys.stderr)
+        print(f"compseg {name}{_where()}: interrupted", file=sys.stderr)
         raise SystemExit(130) from None
     except Exception as error:
         message = explain(error, conf_dir())
