@@ -106,8 +106,12 @@ class CohortData(pl.LightningDataModule):
             memory.
         workers: Loader processes; `auto`: none where the samples are cached, else one a core up to four.
         seed: Of the shuffles.
-        with_truth: Hand out truth masks.
+
+    Attributes:
+        with_truth: Hand out truth masks; set for an objective that needs them, before `setup`.
     """
+
+    with_truth = False
 
     def __init__(
         self,
@@ -117,10 +121,9 @@ class CohortData(pl.LightningDataModule):
         cache: str = "auto",
         workers: int | str = "auto",
         seed: int = 0,
-        with_truth: bool = False,
     ) -> None:
         super().__init__()
-        self.path, self.source, self.batch_size, self.seed, self.with_truth = Path(path), source, batch_size, seed, with_truth
+        self.path, self.source, self.batch_size, self.seed = Path(path), source, batch_size, seed
         self.cache, self.workers = cache, workers
         self._cohort: Cohort | None = None
 

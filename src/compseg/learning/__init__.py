@@ -1,0 +1,24 @@
+"""Training: the LightningModule that joins the parts, the data that feeds it, and the run around them."""
+
+from compseg.learning.augmentation import SpectralJitter, Turns
+from compseg.learning.callbacks import History, SeedEachEpoch
+from compseg.learning.data import CohortData
+from compseg.learning.loggers import wandb_logger
+from compseg.learning.module import CompSegNet
+from compseg.learning.sampler import BalancedBatches
+from compseg.learning.trainer import BestAndLast, Trainer
+from compseg.learning.training import train
+
+__all__ = [
+    "BalancedBatches",
+    "BestAndLast",
+    "CohortData",
+    "CompSegNet",
+    "History",
+    "SeedEachEpoch",
+    "SpectralJitter",
+    "Trainer",
+    "Turns",
+    "train",
+    "wandb_logger",
+]

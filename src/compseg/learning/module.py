@@ -1,0 +1,125 @@
+"""The CompSegNet as a LightningModule: it only joins preprocessing, segmenter, comparative head and objective."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from compseg.comparative import ComparativeHead, HeadOutput, Objective, mean_over_ranks
+from compseg.learning.augmentation import Augmentation, Batch, augment
+from compseg.spectra import Preprocess
+
+OptimizerFactory = Callable[..., torch.optim.Optimizer]
+SchedulerFactory = Callable[..., torch.optim.lr_scheduler.LRScheduler]
+
+
+class EpochSums:
+    """What an epoch leaves behind: sums of the objective's statistics and of x by class, kept on the device, read once at the end."""
+
+    def __init__(self) -> None:
+        self.statistics: Tensor | None = None
+        self.by_class: Tensor | None = None
+
+    def add(self, statistics: Tensor, x: Tensor, labels: Tensor) -> None:
+        """Add one batch: statistics `(B, K)`, pooled activation `(B,)`, labels `(B,)`."""
+        rows = torch.cat([torch.ones_like(statistics[:, :1]), statistics], dim=1).detach().double()
+        classes = torch.stack([1 - labels, labels])
+        sums = torch.stack([classes.sum(1), classes @ x.detach()]).double()
+        self.statistics = rows.sum(0) if self.statistics is None else self.statistics + rows.sum(0)
+        self.by_class = sums if self.by_class is None else self.by_class + sums
+
+    def means(self, reduce: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        """Means over all samples of all ranks: statistics `(K,)` and x of healthy and disease samples `(2,)`; then start anew."""
+        assert self.statistics is not None
+        assert self.by_class is not None
+        statistics, by_class = reduce(self.statistics), reduce(self.by_class)
+        self.statistics = self.by_class = None
+        return (statistics[1:] / statistics[0]).float(), (by_class[1] / by_class[0]).float()
+
+
+class CompSegNet(pl.LightningModule):
+    """Segmenter plus comparative head, trained from sample labels (paper, 3.1 and Fig. 2).
+
+    Args:
+        segmenter: From `(B, C, H, W)` to logits `(B, M, H, W)`.
+        head: Pools the activation map over the tissue and transfers it: x and o.
+        objective: The loss on them.
+        preprocess: From raw values to network input; its standardisation is fitted before training.
+        optimizer: Makes an optimizer of parameters.
+        scheduler: Makes a schedule of an optimizer, stepped each batch; `total_steps` is filled in where it is asked for.
+        augmentations: Applied to training batches in order.
+        seed: Of the augmentation.
+        config: The resolved configuration, plain values; travels in the checkpoint.
+    """
+
+    def __init__(
+        self,
+        segmenter: nn.Module,
+        head: ComparativeHead,
+        objective: Objective,
+        preprocess: Preprocess,
+        optimizer: OptimizerFactory,
+        scheduler: SchedulerFactory | None = None,
+        augmentations: Mapping[str, Augmentation] | None = None,
+        seed: int = 0,
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.segmenter, self.head, self.objective, self.preprocess = segmenter, head, objective, preprocess
+        self.make_optimizer, self.make_scheduler = optimizer, scheduler
+        self.augmentations, self.seed, self.config = dict(augmentations or {}), seed, dict(config or {})
+        self.epoch_sums = {"train": EpochSums(), "val": EpochSums()}
+
+    def forward(self, image: Tensor, tissue: Tensor) -> HeadOutput:
+        """Raw image `(B, C, H, W)` and tissue `(B, 1, H, W)` to map, pooled activation and output."""
+        output: HeadOutput = self.head(self.segmenter(self.preprocess(image, tissue)), tissue)
+        return output
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The objective of one balanced batch."""
+        del batch_idx
+        batch = augment(batch, self.augmentations, self.seed, self.current_epoch)
+        return self.objective.finish(mean_over_ranks(self._statistics(batch, "train").mean(0)))
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Collects; the loss is formed over all validation samples at the epoch's end."""
+        del batch_idx
+        self._statistics(batch, "val")
+
+    def on_train_epoch_end(self) -> None:
+        """Log `train/...`."""
+        self._log_epoch("train")
+
+    def on_validation_epoch_end(self) -> None:
+        """Log `val/...`."""
+        self._log_epoch("val")
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer and, stepped each batch, its schedule."""
+        optimizer = self.make_optimizer(self.parameters())
+        if self.make_scheduler is None:
+            return optimizer
+        scheduler = self.make_scheduler(optimizer, total_steps=int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Put the resolved configuration beside the weights."""
+        checkpoint["config"] = self.config
+
+    def _statistics(self, batch: Batch, stage: str) -> Tensor:
+        output = self(batch["image"], batch["tissue"])
+        statistics = self.objective.statistics(output, batch["label"], truth=batch.get("truth"))
+        self.epoch_sums[stage].add(statistics, output.x, batch["label"])
+        return statistics
+
+    def _log_epoch(self, stage: str) -> None:
+        statistics, x = self.epoch_sums[stage].means(lambda sums: self.trainer.strategy.reduce(sums, reduce_op="sum"))
+        with torch.no_grad():
+            loss = self.objective.finish(statistics)
+        values = {"loss": loss, "x_healthy": x[0], "x_disease": x[1]}
+        # Already the same on all ranks, so nothing is left to synchronise.
+        self.log_dict({f"{stage}/{name}": value for name, value in values.items()}, prog_bar=True, rank_zero_only=False)

@@ -1,0 +1,182 @@
+"""A training run from configuration to extracted segmenter, in the order in which it happens."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.utilities import rank_zero_info
+
+from compseg.cohort import Cohort
+from compseg.comparative import Sum
+from compseg.errors import CompsegError
+from compseg.files import atomic_json, atomic_text
+from compseg.learning.callbacks import History, SeedEachEpoch
+from compseg.learning.data import CohortData
+from compseg.learning.module import CompSegNet, SchedulerFactory
+from compseg.learning.trainer import CHECKPOINTS, Trainer
+from compseg.maps import Segmenter
+from compseg.spectra import fit_standardisation, resolve_rule
+
+
+def train(cfg: DictConfig, run: Path) -> bool:
+    """Train as configured and leave the extracted segmenter in the run folder.
+
+    Args:
+        cfg: `conf/train.yaml`, composed. What depends on the cohort is filled in.
+        run: The run folder.
+
+    Returns:
+        Whether this process is the one that goes on to evaluate (rank zero).
+
+    Raises:
+        CompsegError: If the cohort, the configuration or the checkpoint to resume from is at fault.
+    """
+    pl.seed_everything(cfg.seed, verbose=False)
+    data: CohortData = instantiate(cfg.data)
+    data.prepare_data()
+    settle(cfg, data.cohort)
+    module = build_module(cfg)
+    data.with_truth = module.objective.needs_truth
+    data.setup()
+    fit_standardisation(module.preprocess, data.training_tissue())
+    trainer = build_trainer(cfg, run)
+    checkpoint = trainer.checkpoint_to_resume()
+    if trainer.is_global_zero:
+        record(cfg, run)
+    trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+    if trainer.is_global_zero:
+        extract(module, cfg, data.cohort, run)
+    return bool(trainer.is_global_zero)
+
+
+def settle(cfg: DictConfig, cohort: Cohort) -> None:
+    """Fill in what the cohort decides: the number of channels, and corrections left to `auto`, with the reason said aloud."""
+    cfg.channels = cohort.channels.count
+    if cfg.preprocess.corrections == "auto":
+        spectral = cohort.channels.spectral
+        cfg.preprocess.corrections = [{"_target_": "compseg.spectra.StandardNormalVariate"}] if spectral else []
+        chosen = "standard normal variate, for a spectral axis" if spectral else "none, for channels without a spectral axis"
+        rank_zero_info(f"preprocess.corrections=auto: {chosen}")
+
+
+def build_module(cfg: DictConfig) -> CompSegNet:
+    """Instantiate segmenter, head, objective, preprocessing, optimizer and schedule, and join them."""
+    objective = instantiate(cfg.objective)
+    if cfg.regularisers:
+        objective = Sum({"objective": objective, **instantiate(cfg.regularisers)})
+    return CompSegNet(
+        segmenter=instantiate(cfg.model),
+        head=instantiate(cfg.head),
+        objective=objective,
+        preprocess=instantiate(cfg.preprocess),
+        optimizer=instantiate(cfg.optimizer),
+        scheduler=_scheduler_factory(cfg.scheduler),
+        augmentations=instantiate(cfg.augmentation),
+        seed=cfg.seed,
+        config=plain(cfg),
+    )
+
+
+def _scheduler_factory(node: DictConfig | None) -> SchedulerFactory | None:
+    if node is None:
+        return None
+    make: Callable[..., Any] = instantiate(node)
+    # A one-cycle schedule must know its length, which only the trainer does; a step schedule takes no such argument.
+    length_matters = "total_steps" in node
+    return lambda optimizer, total_steps: make(optimizer, total_steps=total_steps) if length_matters else make(optimizer)
+
+
+def build_trainer(cfg: DictConfig, run: Path) -> Trainer:
+    """The trainer with the run's own callbacks (history, seeding) and those that are configured."""
+    callbacks = [SeedEachEpoch(cfg.seed), *instantiate(cfg.callbacks).values(), History(str(run / "history.csv"))]
+    trainer: Trainer = instantiate(
+        cfg.trainer,
+        callbacks=callbacks,
+        logger=instantiate(cfg.logger) if cfg.logger else False,
+        default_root_dir=str(run),
+        _convert_="object",
+    )
+    return trainer
+
+
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """The configuration with interpolations resolved, as plain dicts, lists and numbers."""
+    values = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
+
+
+def record(cfg: DictConfig, run: Path) -> None:
+    """Write `config.yaml` (resolved) and `environment.json` before anything can go wrong."""
+    atomic_text(run / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(plain(cfg))))
+    atomic_json(run / "environment.json", environment())
+
+
+def environment() -> dict[str, Any]:
+    """Versions and hardware, plain values; no names of people or machines."""
+    packages = ("compseg", "torch", "pytorch-lightning", "hydra-core", "torchmetrics", "zarr", "numpy")
+    return {
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "threads": torch.get_num_threads(),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        **{package: _version(package) for package in packages},
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except ImportError:
+        return "not installed"
+
+
+def extract(module: CompSegNet, cfg: DictConfig, cohort: Cohort, run: Path) -> Segmenter:
+    """Take the segmenter of the best epoch out of the CompSegNet and save it, with all that prediction needs, to `run/segmenter`."""
+    best = load_checkpoint(run / CHECKPOINTS / "best.ckpt")
+    module.load_state_dict(best["state_dict"])
+    config = plain(cfg)
+    segmenter = Segmenter(
+        model=module.segmenter,
+        preprocess=module.preprocess,
+        model_node=config["model"],
+        preprocess_node=config["preprocess"],
+        channels=cohort.channels,
+        tissue_rule=resolve_rule(cohort.tissue_rule, cohort.channels),
+        dtype=cohort.dtype,
+        provenance={"run": run.name, "epoch": int(best["epoch"]), "val_loss": _best_score(best), "compseg": _version("compseg")},
+    )
+    segmenter.save(run / "segmenter")
+    return segmenter
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint of plain values and tensors.
+
+    Raises:
+        CompsegError: If it is missing or damaged.
+    """
+    if not path.is_file():
+        raise CompsegError(f"{path}: no such checkpoint; train at least one epoch, or give another run")
+    try:
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a damaged file
+        raise CompsegError(f"{path}: not a readable checkpoint ({str(error).splitlines()[0]}); use another or train again") from error
+    return checkpoint
+
+
+def _best_score(checkpoint: dict[str, Any]) -> float:
+    scores = [state["best_model_score"] for name, state in checkpoint["callbacks"].items() if name.startswith("BestAndLast")]
+    return float(scores[0])
+

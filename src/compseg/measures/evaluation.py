@@ -1,0 +1,160 @@
+"""Judging a run: maps of validation and test samples, the threshold from the former, the figures of merit from the latter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from rich.progress import track
+
+from compseg.cohort import Cohort
+from compseg.comparative import ComparativeHead
+from compseg.errors import CompsegError
+from compseg.files import atomic_json
+from compseg.maps import Segmenter, Threshold, load_segmenter
+from compseg.maps.threshold import fit_from_labels, fit_from_truth, fixed
+from compseg.maps.writing import write_map
+from compseg.measures.metrics import metrics, samples_csv
+from compseg.measures.sample_map import SampleMap
+from compseg.samples import SampleInfo
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What judging a run has found.
+
+    Attributes:
+        config: The run's resolved configuration.
+        cohort: The cohort that it was judged on.
+        segmenter: The run's segmenter, its threshold fitted.
+        val: Maps of the validation samples, which the threshold was fitted on.
+        test: Maps of the test samples.
+        metrics: What `metrics.json` holds.
+    """
+
+    config: DictConfig
+    cohort: Cohort
+    segmenter: Segmenter
+    val: list[SampleMap]
+    test: list[SampleMap]
+    metrics: dict[str, float]
+
+
+def evaluate_run(run: Path, cohort_path: str | None = None, device: str = "cpu") -> Evaluation:
+    """Judge a run on one device and write `metrics.json`, `samples.csv`, `maps/` and the fitted threshold.
+
+    Args:
+        run: A run folder that training has finished.
+        cohort_path: Judge on another cohort than the run's own.
+        device: Where to compute.
+
+    Raises:
+        CompsegError: If the run is unfinished, the cohort absent or of other channels, or a split empty.
+    """
+    config = load_config(run)
+    segmenter = load_segmenter(run, device, trust=_packages(config.model))
+    head = load_head(run, config).to(device)
+    cohort = Cohort.open(cohort_path or config.data.path)
+    _check_channels(cohort, segmenter)
+    val, test = (list(maps_of(segmenter, head, cohort, _some(cohort, which))) for which in ("val", "test"))
+    segmenter = segmenter.with_threshold(fit_threshold(val, config.threshold))
+    assert segmenter.threshold is not None
+    found = metrics(test, segmenter.threshold, segmenter.provenance["val_loss"])
+    segmenter.save_description(run / "segmenter")
+    for item in test:
+        write_map(run / "maps", item.info.name, picture_of(cohort, item.info), item.activation, segmenter.threshold.apply(item.activation, item.tissue))
+    samples_csv(test, segmenter.threshold, run / "samples.csv")
+    atomic_json(run / "metrics.json", found)
+    return Evaluation(config, cohort, segmenter, val, test, found)
+
+
+def load_config(run: Path) -> DictConfig:
+    """The resolved configuration of a run.
+
+    Raises:
+        CompsegError: If the folder is no run.
+    """
+    path = run / "config.yaml"
+    if not path.is_file():
+        raise CompsegError(f"{run}: not a run folder (config.yaml is missing); give a folder that compseg.train wrote")
+    config = OmegaConf.load(path)
+    assert isinstance(config, DictConfig)
+    return config
+
+
+def load_head(run: Path, config: DictConfig) -> ComparativeHead:
+    """The run's head, with what it may have learned (a noisy-and's level, say) from the best checkpoint."""
+    head: ComparativeHead = instantiate(config.head)
+    if head.state_dict():
+        state = torch.load(run / "checkpoints" / "best.ckpt", map_location="cpu", weights_only=True)["state_dict"]
+        head.load_state_dict({name.removeprefix("head."): value for name, value in state.items() if name.startswith("head.")})
+    return head.eval()
+
+
+@torch.inference_mode()
+def maps_of(segmenter: Segmenter, head: ComparativeHead, cohort: Cohort, infos: Iterable[SampleInfo]) -> Iterator[SampleMap]:
+    """Map samples one at a time: what a map says must not depend on which others were in its batch."""
+    for info in infos:
+        image, tissue = cohort.image(info.name), cohort.tissue(info.name)
+        output = head(segmenter.logits(image, tissue), torch.from_numpy(tissue)[None, None].to(segmenter.device))
+        activation = np.where(tissue, output.activation[0, 0].cpu().numpy(), np.float32(0))
+        yield SampleMap(info, activation, tissue, truth_of(cohort, info), float(output.o[0]), float(output.x[0]))
+
+
+def truth_of(cohort: Cohort, info: SampleInfo) -> Any:
+    """An expert's mask; empty for a healthy sample of a cohort that has masks; None where nobody drew one."""
+    truth = cohort.truth(info.name)
+    if truth is None and not info.label and any(cohort.has_truth(other.name) for other in cohort.infos):
+        return np.zeros(cohort.shape(info.name)[:2], bool)
+    return truth
+
+
+def picture_of(cohort: Cohort, info: SampleInfo) -> Any:
+    """What a person would look at: the reference picture, else the image itself."""
+    reference = cohort.reference(info.name)
+    return cohort.image(info.name) if reference is None else reference
+
+
+def fit_threshold(val: list[SampleMap], how: str | float) -> Threshold:
+    """The threshold as configured: `auto` (by truth where there is some, else by labels), `truth`, `labels`, or a number.
+
+    Raises:
+        CompsegError: For any other word.
+    """
+    if isinstance(how, int | float):
+        return fixed(float(how))
+    fits: dict[str, Callable[[list[SampleMap]], Threshold]] = {"truth": fit_from_truth, "labels": fit_from_labels}
+    if how == "auto":
+        how = "truth" if any(item.truth is not None and item.truth.any() for item in val) else "labels"
+    if how not in fits:
+        raise CompsegError(f"threshold={how}: expected auto, truth, labels or an activation in [0, 1]; choose one of these")
+    return fits[how](val)
+
+
+def _some(cohort: Cohort, which: str) -> Iterable[SampleInfo]:
+    infos = cohort.split(which)
+    if not infos:
+        raise CompsegError(f"{cohort.path}: no sample in split {which}, so there is nothing to judge; give splits in the manifest or in splits.{which}")
+    return track(infos, description=f"{which} maps", transient=True)
+
+
+def _check_channels(cohort: Cohort, segmenter: Segmenter) -> None:
+    if cohort.channels.count != segmenter.channels.count:
+        raise CompsegError(
+            f"{cohort.path}: has {cohort.channels.count} channels, the segmenter was trained on {segmenter.channels.count}; "
+            "prepare the cohort with the same channels"
+        )
+
+
+def _packages(node: Any) -> list[str]:
+    """Top-level packages of all targets in a node; the run is the user's own, so they are trusted."""
+    if isinstance(node, DictConfig):
+        own = [str(node["_target_"]).split(".")[0]] if "_target_" in node else []
+        return own + [package for value in node.values() for package in _packages(value)]
+    return []

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.signal import savgol_filter
+
+from compseg.spectra import Derivative, Preprocess, StandardNormalVariate, VectorNorm, fit_standardisation
+
+
+def cube(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(seed).normal(3, 2, shape).astype("f4"))
+
+
+def test_snv_against_numpy():
+    image = cube(2, 9, 4, 5)
+    spectra = image.numpy()
+    expected = (spectra - spectra.mean(1, keepdims=True)) / spectra.std(1, keepdims=True)
+    np.testing.assert_allclose(StandardNormalVariate()(image).numpy(), expected, atol=1e-5)
+
+
+def test_snv_removes_offset_and_thickness_and_leaves_background_finite():
+    image = cube(1, 9, 3, 3)
+    torch.testing.assert_close(StandardNormalVariate()(image * 4 + 7), StandardNormalVariate()(image), atol=1e-4, rtol=1e-4)
+    assert StandardNormalVariate()(torch.zeros(1, 9, 3, 3)).abs().max() == 0
+
+
+def test_vector_norm_has_unit_length():
+    assert torch.allclose(VectorNorm()(cube(1, 7, 3, 3)).norm(dim=1), torch.ones(1, 3, 3))
+
+
+@pytest.mark.parametrize(("order", "window", "degree"), [(1, 13, 4), (2, 11, 3), (1, 5, 2)])
+def test_derivative_against_scipy(order: int, window: int, degree: int):
+    image = cube(1, 40, 2, 3)
+    expected = savgol_filter(image.numpy().astype("f8"), window, degree, deriv=order, axis=1, mode="nearest")
+    np.testing.assert_allclose(Derivative(order, window, degree)(image).numpy(), expected, atol=2e-4)
+
+
+def test_derivative_refuses_an_even_window():
+    with pytest.raises(ValueError, match="odd"):
+        Derivative(window=12)
+
+
+def test_standardisation_is_that_of_all_tissue_pixels():
+    samples = [(cube(5, 6, 7, seed=k) + 1000 * k, torch.rand(1, 6, 7, generator=torch.Generator().manual_seed(k)) > 0.4) for k in range(4)]
+    preprocess = Preprocess(5)
+    fit_standardisation(preprocess, iter(samples))
+    pixels = np.concatenate([image.numpy()[:, tissue[0].numpy()] for image, tissue in samples], axis=1).astype("f8")
+    np.testing.assert_allclose(preprocess.mean, pixels.mean(1), rtol=1e-6)
+    np.testing.assert_allclose(preprocess.std, pixels.std(1), rtol=1e-6)
+
+
+def test_a_sample_without_tissue_and_a_constant_channel_do_no_harm():
+    image = torch.ones(2, 3, 3)
+    preprocess = Preprocess(2)
+    fit_standardisation(preprocess, [(image * 9, torch.zeros(1, 3, 3, dtype=torch.bool)), (image, torch.ones(1, 3, 3, dtype=torch.bool))])
+    assert preprocess.mean.tolist() == [1, 1]
+    assert preprocess.std.tolist() == [1, 1]
+
+
+def test_background_is_zero_whatever_it_held():
+    image = cube(1, 4, 3, 3)
+    image[..., 0, 0] = float("nan")
+    tissue = torch.ones(1, 1, 3, 3, dtype=torch.bool)
+    tissue[..., 0, 0] = False
+    out = Preprocess(4, [StandardNormalVariate()])(image, tissue)
+    assert out[..., 0, 0].abs().max() == 0
+    assert out.isfinite().all()
+
+
+def test_state_travels_in_the_state_dict():
+    fitted = Preprocess(5, [Derivative(window=5, degree=2)])
+    fit_standardisation(fitted, [(cube(5, 4, 4), torch.ones(1, 4, 4, dtype=torch.bool))])
+    other = Preprocess(5, [Derivative(window=5, degree=2)])
+    other.load_state_dict(fitted.state_dict())
+    image, tissue = cube(1, 5, 4, 4, seed=3), torch.ones(1, 1, 4, 4, dtype=torch.bool)
+    assert torch.equal(other(image, tissue), fitted(image, tissue))
