@@ -1,0 +1,83 @@
+"""How a cohort lies on disk: names, attributes, codecs. docs/reference/cohort.md says the same to other programs."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import BloscCodec, Crc32cCodec
+
+from compseg.samples import SampleInfo
+
+SCHEMA = 1
+ATTRIBUTE = "compseg"
+SAMPLES = "samples"
+DTYPES = ("float16", "float32")
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Record:
+    """A row of the table of samples.
+
+    Attributes:
+        info: The sample.
+        shape: `(H, W, C)` of its image.
+        checksums: SHA-256 of the pixels of each part that it has: `image`, `tissue`, perhaps `truth` and `reference`.
+    """
+
+    info: SampleInfo
+    shape: tuple[int, int, int]
+    checksums: dict[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, flat: the fields of the sample, `shape` and `checksums`."""
+        return {**asdict(self.info), "shape": list(self.shape), "checksums": self.checksums}
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> Record:
+        """The inverse of `to_dict`."""
+        fields = dict(plain)
+        height, width, channels = fields.pop("shape")
+        checksums = fields.pop("checksums")
+        return cls(SampleInfo(**fields), (height, width, channels), checksums)
+
+
+def partial_path(path: Path) -> Path:
+    """Where a cohort is built before it moves into its place."""
+    return path.with_name(path.name + ".partial")
+
+
+def node(name: str, part: str = "") -> str:
+    """Path inside the store of a sample, or of one of its arrays."""
+    return f"{SAMPLES}/{name}/{part}".rstrip("/")
+
+
+def checksum(array: Array) -> str:
+    """SHA-256 of the values in C order."""
+    return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
+
+
+def write_array(root: zarr.Group, path: str, array: Array, chunk: int) -> None:
+    """Store an array in blocks of `chunk` x `chunk` pixels with all their channels, all blocks in one file (a shard).
+
+    Bit planes are shuffled together before compression, which suits smooth spectra; each block ends in its CRC32C, so
+    that damage is noticed when it is read.
+    """
+    block = (min(chunk, array.shape[0]), min(chunk, array.shape[1]), *array.shape[2:])
+    shard = tuple(-(-size // edge) * edge for size, edge in zip(array.shape, block, strict=True))
+    stored = root.create_array(
+        path,
+        shape=array.shape,
+        dtype=array.dtype,
+        chunks=block,
+        shards=shard if shard != block else None,
+        compressors=[BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle"), Crc32cCodec()],
+    )
+    stored[...] = array

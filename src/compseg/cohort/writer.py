@@ -1,0 +1,253 @@
+"""From a source to a cohort: one sample in memory at a time, and all or nothing at the end."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from filelock import FileLock, Timeout
+from rich.console import Console
+from rich.progress import track
+
+from compseg.cohort.layout import (
+    ATTRIBUTE,
+    DTYPES,
+    SAMPLES,
+    SCHEMA,
+    Array,
+    Record,
+    checksum,
+    node,
+    partial_path,
+    write_array,
+)
+from compseg.cohort.splits import DEFAULT_SPLITS, assign_splits
+from compseg.cohort.store import Cohort, read_attributes
+from compseg.errors import CompsegError
+from compseg.samples import Channels, SampleArrays, SampleInfo, Source
+from compseg.spectra.tissue import resolve_rule, tissue_mask
+
+Header = dict[str, Any]
+
+
+def prepare(
+    source: Source,
+    path: str | Path,
+    *,
+    splits: Mapping[str, float] = DEFAULT_SPLITS,
+    tissue: str = "auto",
+    dtype: str = "float16",
+    chunk: int = 64,
+    pixel_size: float | None = None,
+    pixel_unit: str = "um",
+    progress: bool = True,
+    overwrite: bool = False,
+) -> Cohort:
+    """Write a source's samples as a cohort.
+
+    The cohort is built in `PATH.partial` and moves into its place when it is whole. Run again after an interruption,
+    finished samples are kept if source and settings are the same. If the cohort is there already and was made alike,
+    nothing is done, so the processes of a distributed run may all call this: one works, the others wait.
+
+    float16 keeps values between 6.1e-5 and 65504 to within 2**-11 of themselves (smaller ones to within 3e-8), and
+    whole numbers up to 2048, thus 8-bit pictures, exactly.
+
+    Args:
+        source: Where the samples come from.
+        path: The cohort to write.
+        splits: Fractions `train`, `val`, `test` and `seed` for samples without a split; see `assign_splits`.
+        tissue: Rule for samples without a tissue mask: `auto`, `all`, `nonzero` or `otsu`.
+        dtype: `float16` or `float32`.
+        chunk: Edge of a stored block in pixels.
+        pixel_size: Edge of a pixel in `pixel_unit`, if known.
+        pixel_unit: Unit of `pixel_size`.
+        progress: Whether to show progress on stderr.
+        overwrite: Whether to replace a cohort that is there.
+
+    Returns:
+        The cohort, open.
+
+    Raises:
+        CompsegError: A file, a shape or a value is at fault (not finite, or beyond the range of `dtype`), or there is
+            something else at `path`.
+    """
+    if dtype not in DTYPES:
+        raise CompsegError(f"dtype={dtype}: expected {' or '.join(DTYPES)}")
+    if chunk < 1:
+        raise CompsegError(f"chunk={chunk}: expected a number of pixels, at least 1")
+    path, channels = Path(path), source.channels()
+    header: Header = {
+        "schema": SCHEMA,
+        "channels": channels.to_dict(),
+        "tissue_rule": resolve_rule(tissue, channels),
+        "pixel_size": pixel_size,
+        "pixel_unit": pixel_unit,
+        "dtype": dtype,
+        "chunk": chunk,
+        "splits": dict(splits),
+        "provenance": source.provenance(),
+    }
+    header = json.loads(json.dumps(header))  # as it will be read again: tuples become lists
+    say = Console(stderr=True, quiet=not progress)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _alone(path, say):
+        if not _there(path, header, overwrite):
+            _build(source, path, header, say)
+    return Cohort.open(path)
+
+
+@contextmanager
+def _alone(path: Path, say: Console) -> Iterator[None]:
+    """Hold the lock beside the cohort; other ranks wait here while one prepares."""
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        say.print(f"{path}: another process is preparing it; waiting")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _there(path: Path, header: Header, overwrite: bool) -> bool:
+    """Whether the wanted cohort exists; what else is at its place may not be touched."""
+    if not path.exists():
+        return False
+    made = read_attributes(path)
+    if made is None:
+        raise CompsegError(f"{path}: exists and is no cohort, so it is left alone; give another out=")
+    if overwrite:
+        return False
+    differing = [key for key in header if made.get(key) != header[key]]
+    if differing:
+        raise CompsegError(
+            f"{path}: exists, made with other {', '.join(differing)}; give another out=, or overwrite=true"
+        )
+    return True
+
+
+def _build(source: Source, path: Path, header: Header, say: Console) -> None:
+    infos = assign_splits(_named(source.infos()), header["splits"])
+    partial = partial_path(path)
+    root = _begin(partial, header, say)
+    records = [
+        _finished(root, info) or _write_sample(source, root, partial, info, header)
+        for info in track(infos, f"Preparing {path.name}", console=say, disable=say.quiet)
+    ]
+    classes = {info.class_name: info.label for info in infos if info.class_name}
+    samples = [record.to_dict() for record in records]
+    root.attrs.put({ATTRIBUTE: {**header, "classes": classes, "samples": samples}})
+    _move(partial, path)
+
+
+def _named(infos: Sequence[SampleInfo]) -> Sequence[SampleInfo]:
+    if not infos:
+        raise CompsegError("the source has no samples; expected at least one")
+    seen: set[str] = set()
+    for info in infos:
+        if not re.fullmatch(r"[A-Za-z0-9-][A-Za-z0-9._-]*", info.name):
+            raise CompsegError(
+                f"sample '{info.name}': expected letters, digits, '-', and after the first also '.' and '_'; rename it"
+            )
+        if info.name.lower() in seen:
+            raise CompsegError(f"sample {info.name}: its name comes twice; rename one")
+        seen.add(info.name.lower())
+    return infos
+
+
+def _begin(partial: Path, header: Header, say: Console) -> zarr.Group:
+    """The group to write to: an interrupted one of the same making, else a new one."""
+    begun = read_attributes(partial)
+    if begun is not None and all(begun.get(key) == header[key] for key in header):
+        say.print(f"{partial}: going on where an earlier preparation stopped")
+        return zarr.open_group(partial, mode="a", zarr_format=3)
+    if partial.exists():
+        say.print(f"{partial}: left by a preparation with other samples or settings; starting anew")
+        shutil.rmtree(partial)
+    return zarr.create_group(partial, zarr_format=3, attributes={ATTRIBUTE: header})
+
+
+def _finished(root: zarr.Group, info: SampleInfo) -> Record | None:
+    """The record of a sample that an earlier preparation finished, if its bytes are still what they were."""
+    try:
+        plain: Any = root[node(info.name)].attrs[ATTRIBUTE]
+        record = Record.from_dict(plain)
+        sound = all(checksum(_stored(root, info, part)) == written for part, written in record.checksums.items())
+    except (KeyError, OSError, ValueError, TypeError, RuntimeError):  # half-written: it is written anew
+        return None
+    return record if sound and record.info == info else None
+
+
+def _stored(root: zarr.Group, info: SampleInfo, part: str) -> Array:
+    array: Any = root[node(info.name, part)]
+    return np.asarray(array[...])
+
+
+def _write_sample(source: Source, root: zarr.Group, partial: Path, info: SampleInfo, header: Header) -> Record:
+    parts = _parts(info, source.read(info), header)
+    shutil.rmtree(partial / SAMPLES / info.name, ignore_errors=True)
+    for part, array in parts.items():
+        write_array(root, node(info.name, part), array, header["chunk"])
+    record = Record(info, parts["image"].shape, {part: checksum(array) for part, array in parts.items()})
+    # The mark of a finished sample, so it comes last.
+    root[node(info.name)].attrs.put({ATTRIBUTE: record.to_dict()})
+    return record
+
+
+def _parts(info: SampleInfo, arrays: SampleArrays, header: Header) -> dict[str, Array]:
+    """What is stored of a sample, checked."""
+    where = f"sample {info.name}" + (f" ({info.origin})" if info.origin else "")
+    image = arrays.image
+    _fits(where, image, Channels.from_dict(header["channels"]))
+    tissue = tissue_mask(image, header["tissue_rule"]) if arrays.tissue is None else arrays.tissue
+    parts: dict[str, Array] = {"image": _narrowed(where, image, header["dtype"]), "tissue": tissue}
+    if arrays.truth is not None:
+        parts["truth"] = arrays.truth
+    for name, mask in parts.items():
+        if name != "image" and (mask.shape != image.shape[:2] or mask.dtype != bool):
+            raise CompsegError(
+                f"{where}: {name} is {mask.dtype} {mask.shape}, expected bool {image.shape[:2]}; give one of its size"
+            )
+    if arrays.reference is not None:
+        parts["reference"] = arrays.reference
+    return parts
+
+
+def _fits(where: str, image: Array, channels: Channels) -> None:
+    if image.ndim != 3 or 0 in image.shape or image.shape[2] != channels.count:
+        raise CompsegError(
+            f"{where}: image is {image.shape}, expected (H, W, {channels.count}); all samples need the same channels"
+        )
+    if image.dtype.kind == "f" and (bad := int(image.size - np.isfinite(image).sum())):
+        raise CompsegError(
+            f"{where}: {bad} of {image.size} values are NaN or infinite; "
+            "set them to 0 and mask their pixels out of the tissue"
+        )
+
+
+def _narrowed(where: str, image: Array, dtype: str) -> Array:
+    largest, limit = max(image.max(), -float(image.min())), np.finfo(dtype).max
+    if largest > limit:
+        raise CompsegError(
+            f"{where}: value {largest:g} is beyond {dtype} (at most {limit:g}); give dtype=float32, or scale the values"
+        )
+    return image.astype(dtype, order="C")
+
+
+def _move(partial: Path, path: Path) -> None:
+    """Put the whole cohort in place; what it replaces goes aside first, for no folder can be replaced at one stroke."""
+    aside = path.with_name(path.name + ".old")
+    shutil.rmtree(aside, ignore_errors=True)
+    if path.exists():
+        path.rename(aside)
+    partial.rename(path)
+    shutil.rmtree(aside, ignore_errors=True)

@@ -1,0 +1,64 @@
+"""Files that are whole or absent: written beside their place, flushed to disk, then moved into it."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@contextmanager
+def atomic_open(path: str | Path) -> Iterator[BinaryIO]:
+    """Open a file for writing that appears at `path` only if the block ends without an error.
+
+    Missing folders are made. The name beside `path` is unique, so that ranks may write the same file at once: the last
+    one wins.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+    try:
+        with beside.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def atomic_bytes(path: str | Path, content: bytes) -> None:
+    """Write bytes."""
+    with atomic_open(path) as file:
+        file.write(content)
+
+
+def atomic_text(path: str | Path, text: str) -> None:
+    """Write text as UTF-8, line ends as they are."""
+    atomic_bytes(path, text.encode())
+
+
+def atomic_json(path: str | Path, plain: Any) -> None:
+    """Write plain values as indented JSON."""
+    atomic_text(path, json.dumps(plain, indent=2, ensure_ascii=False) + "\n")
+
+
+def atomic_npy(path: str | Path, array: NDArray[Any]) -> None:
+    """Write an array as .npy."""
+    with atomic_open(path) as file:
+        np.save(file, array, allow_pickle=False)
+
+
+def atomic_torch(path: str | Path, state: Any) -> None:
+    """Write what `torch.save` takes, a state dict for example."""
+    import torch  # a leaf that every room imports should not cost them torch
+
+    with atomic_open(path) as file:
+        torch.save(state, file)

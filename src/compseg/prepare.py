@@ -1,0 +1,51 @@
+"""Verb: image files or another source become a cohort."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from compseg.cohort import Cohort, prepare
+from compseg.config import verb
+from compseg.samples import SPLITS
+
+
+@verb("prepare")
+def main(cfg: DictConfig) -> None:
+    """Make a cohort of image files, or of another source.
+
+    python -m compseg.prepare source=images source.manifest=labels.csv out=data/mine.zarr
+    """
+    cohort = prepare(
+        instantiate(cfg.source),
+        cfg.out,
+        splits=dict(cfg.splits),
+        tissue=cfg.tissue,
+        dtype=cfg.dtype,
+        chunk=cfg.chunk,
+        pixel_size=cfg.pixel_size,
+        pixel_unit=cfg.pixel_unit,
+        overwrite=cfg.overwrite,
+    )
+    Console().print(_summary(cohort))
+
+
+def _summary(cohort: Cohort) -> Table:
+    axis = cohort.channels
+    span = f", {axis.values[0]:g} to {axis.values[-1]:g} {axis.unit}" if axis.spectral else ""
+    table = Table(
+        "split", "healthy", "disease", "with truth", title=f"{cohort.path}: {axis.count} channels{span}, {cohort.dtype}"
+    )
+    for split in SPLITS:
+        infos = cohort.split(split)
+        labels = Counter(info.label for info in infos)
+        table.add_row(split, str(labels[0]), str(labels[1]), str(sum(cohort.has_truth(info.name) for info in infos)))
+    return table
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,204 @@
+"""The manifest: a CSV with a row a sample, whose paths are relative to itself."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import io
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from compseg.errors import CompsegError
+from compseg.samples import SPLITS, SampleInfo
+
+FILES = ("image", "tissue", "truth", "reference")
+COLUMNS = ("sample", "label", "class", "split", "group", "patient", *FILES)
+LABELS = {"1": 1, "0": 0, "1.0": 1, "0.0": 0, "disease": 1, "healthy": 0}
+
+Classes = Mapping[str, int | None]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A sample as the manifest has it.
+
+    Attributes:
+        info: What is known without its pixels.
+        files: Path of `image` and, where given, `tissue`, `truth` and `reference`.
+    """
+
+    info: SampleInfo
+    files: dict[str, Path]
+
+
+def read_manifest(path: str | Path, classes: Classes | None = None) -> list[Row]:
+    """Read and check a manifest; no image is opened, but every named file must exist.
+
+    Args:
+        path: CSV in UTF-8 (with or without a byte order mark), separated by commas, semicolons or tabs. Columns:
+            `sample`, `image`, and `label` (0/1, healthy/disease) or `class`; optional `split`, `group`, `patient`,
+            `tissue`, `truth`, `reference`. Other columns are ignored, unless they look like a misspelt one.
+        classes: Label of each word in `class`; None leaves samples of that class out. Without it `label` decides.
+
+    Returns:
+        A row a sample, in the order of the file.
+
+    Raises:
+        CompsegError: Names the line at fault.
+    """
+    path = Path(path)
+    lines = _lines(path)
+    if not lines:
+        raise CompsegError(f"{path}: empty; expected a header with sample,image,label")
+    columns = _columns(path, lines[0][1])
+    rows = [
+        row
+        for number, cells in lines[1:]
+        if (row := _row(path, number, _cells(path, number, columns, cells), classes)) is not None
+    ]
+    _unique_names(path, rows)
+    if not rows:
+        raise CompsegError(
+            f"{path}: no samples; expected a row a sample below the header (classes mapped to null are left out)"
+        )
+    return rows
+
+
+def clean_name(text: str) -> str:
+    """A sample name fit for files: what is no letter, digit, `.`, `_` or `-` becomes `_`; no leading `.` or `_`."""
+    return re.sub(r"[^A-Za-z0-9._-]", "_", text.strip()).lstrip("._")
+
+
+def closest(word: str, known: Iterable[str]) -> str:
+    """A hint: the nearest known word, or all of them."""
+    known = list(known)
+    near = difflib.get_close_matches(word, known, 1)
+    return f"did you mean {near[0]}?" if near else f"expected one of {', '.join(known)}"
+
+
+def _lines(path: Path) -> list[tuple[int, list[str]]]:
+    """Numbered lines that are not blank, in cells without surrounding space."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise CompsegError(
+            f"{path}: cannot be read ({error.strerror}); expected a manifest, a CSV with sample,image,label"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise CompsegError(f"{path}: not UTF-8 (byte {error.start}); save it as CSV UTF-8") from error
+    header = text.lstrip().partition("\n")[0]
+    delimiter = max(",;\t", key=header.count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
+    try:
+        stripped = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
+    except csv.Error as error:
+        raise CompsegError(f"{path}: line {reader.line_num}: {error}; check the quotes") from error
+    return [(number, cells) for number, cells in stripped if any(cells)]
+
+
+def _columns(path: Path, header: list[str]) -> list[str]:
+    columns = [name.lower() for name in header]
+    for name in COLUMNS:
+        if columns.count(name) > 1:
+            raise CompsegError(f"{path}: column {name} comes {columns.count(name)} times; keep one")
+    absent = [name for name in COLUMNS if name not in columns]
+    for name in columns:
+        # A misspelt `patient` would part patients between splits without a word.
+        near = difflib.get_close_matches(name, absent, 1, cutoff=0.8) if name not in COLUMNS else []
+        if near:
+            raise CompsegError(f"{path}: unknown column {name}; did you mean {near[0]}? rename it")
+    for name in ("sample", "image"):
+        if name in absent:
+            raise CompsegError(f"{path}: no column {name}; expected sample,image,label, found {','.join(columns)}")
+    if {"label", "class"} <= set(absent):
+        raise CompsegError(f"{path}: neither column label nor class; add label with 0 (healthy) or 1 (disease)")
+    return columns
+
+
+def _cells(path: Path, number: int, columns: list[str], cells: list[str]) -> dict[str, str]:
+    if len(cells) < len(columns) or any(cells[len(columns) :]):
+        raise CompsegError(
+            f"{path}: line {number}: {len(cells)} cells, the header has {len(columns)}; "
+            "add what is missing, quote cells that hold commas"
+        )
+    given = dict(zip(columns, cells, strict=False))
+    return {name: given.get(name, "") for name in COLUMNS}
+
+
+def _row(path: Path, number: int, cells: dict[str, str], classes: Classes | None) -> Row | None:
+    where = f"{path}: line {number}"
+    name = clean_name(cells["sample"])
+    if not name:
+        raise CompsegError(f"{where}: sample '{cells['sample']}' is no name; use letters, digits, '.', '_' and '-'")
+    where += f", sample {name}"
+    label = _label(where, cells, classes)
+    if label is None:
+        return None
+    info = SampleInfo(
+        name,
+        label,
+        class_name=cells["class"],
+        split=_split(where, cells["split"]),
+        group=cells["group"],
+        patient=cells["patient"],
+        origin=cells["image"],
+    )
+    return Row(info, _files(where, path.parent, cells))
+
+
+def _label(where: str, cells: dict[str, str], classes: Classes | None) -> int | None:
+    given = _given_label(where, cells["label"]) if cells["label"] else None
+    if classes is None:
+        if given is None:
+            raise CompsegError(
+                f"{where}: no label; fill in 0 or 1, or map its class: source.classes={{'{cells['class']}': 1, ...}}"
+            )
+        return given
+    word = cells["class"]
+    if word not in classes:
+        raise CompsegError(
+            f"{where}: class '{word}' is not in source.classes; {closest(word, classes)} (null leaves a class out)"
+        )
+    mapped = classes[word]
+    if given is not None and mapped is not None and given != mapped:
+        raise CompsegError(f"{where}: label {given}, but source.classes maps {word} to {mapped}; mend one of them")
+    return mapped
+
+
+def _given_label(where: str, word: str) -> int:
+    label = LABELS.get(word.lower())
+    if label is None:
+        raise CompsegError(f"{where}: label '{word}'; {closest(word.lower(), ('healthy', 'disease', '0', '1'))}")
+    return label
+
+
+def _split(where: str, word: str) -> str:
+    if word.lower() not in ("", *SPLITS):
+        raise CompsegError(
+            f"{where}: split '{word}'; {closest(word.lower(), SPLITS)} (empty lets the configuration split)"
+        )
+    return word.lower()
+
+
+def _files(where: str, folder: Path, cells: dict[str, str]) -> dict[str, Path]:
+    if not cells["image"]:
+        raise CompsegError(f"{where}: no image; give its path relative to the manifest")
+    files = {column: folder / cells[column] for column in FILES if cells[column]}
+    for column, file in files.items():
+        if not file.is_file():
+            raise CompsegError(f"{where}: {column} {file} does not exist; paths are relative to the manifest")
+    return files
+
+
+def _unique_names(path: Path, rows: list[Row]) -> None:
+    seen: dict[str, str] = {}
+    for row in rows:
+        name = row.info.name
+        # Some file systems do not tell `a` from `A`.
+        other = seen.setdefault(name.lower(), name)
+        if other is not name:
+            raise CompsegError(
+                f"{path}: sample {name} ({row.info.origin}) has the name of another sample, {other}; rename one"
+            )
