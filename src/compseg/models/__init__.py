@@ -1,0 +1,11 @@
+"""Segmenters: networks from `(B, C, H, W)` images to `(B, M, H, W)` logits, and wrappers that make others fit.
+
+The room imports torch alone. A segmenter of another library needs no code here, only a YAML file in `conf/model`.
+"""
+
+from compseg.models.padding import MeanOfOutputs, Padded, pad_to_multiple
+from compseg.models.segnet import SegNet
+from compseg.models.spectral_spatial import SpectralSpatial
+from compseg.models.unet import UNet
+
+__all__ = ["MeanOfOutputs", "Padded", "SegNet", "SpectralSpatial", "UNet", "pad_to_multiple"]

@@ -1,0 +1,134 @@
+"""The parts of the segmenters here: units of convolution, norm and activation, and the output layer."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import torch
+from torch import Tensor, nn
+
+from compseg.errors import CompsegError
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "softplus": nn.Softplus,
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "elu": nn.ELU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+}
+NORMS = ("none", "batch", "group", "instance", "pixel")
+GROUPS = 8
+
+
+class PixelNorm(nn.LayerNorm):
+    """Layer norm over the channels of each pixel alone, so that no pixel learns anything of any other through the norm.
+
+    `(B, C, H, W)` to the same shape. Source: Ba et al. 2016 (arXiv:1607.06450), applied per pixel.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise `(B, C, H, W)` over C."""
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+
+
+def make_activation(name: str) -> nn.Module:
+    """The activation function called `name`.
+
+    Raises:
+        CompsegError: No activation has that name.
+    """
+    if name not in ACTIVATIONS:
+        raise CompsegError(f"activation: expected one of {', '.join(ACTIVATIONS)}; got {name!r}")
+    return ACTIVATIONS[name]()
+
+
+def make_norm(name: str, channels: int) -> nn.Module:
+    """The norm called `name` over `channels` channels.
+
+    Group and instance norm average over the whole image (Wu & He 2018, arXiv:1803.08494: instance norm is group norm
+    with a channel a group), batch norm over the batch in training; `pixel` stays within the pixel.
+
+    Raises:
+        CompsegError: No norm has that name.
+    """
+    match name:
+        case "none":
+            return nn.Identity()
+        case "batch":
+            return nn.BatchNorm2d(channels)
+        case "group":
+            return nn.GroupNorm(math.gcd(GROUPS, channels), channels)
+        case "instance":
+            return nn.GroupNorm(channels, channels)
+        case "pixel":
+            return PixelNorm(channels)
+        case _:
+            raise CompsegError(f"norm: expected one of {', '.join(NORMS)}; got {name!r}")
+
+
+def make_dropout(probability: float) -> nn.Module:
+    """Dropout of whole channels, since neighbouring pixels carry one another's values (Tompson et al. 2015).
+
+    Raises:
+        CompsegError: `probability` is not in [0, 1).
+    """
+    if not 0 <= probability < 1:
+        raise CompsegError(f"dropout: expected a probability in [0, 1); got {probability}")
+    return nn.Dropout2d(probability) if probability else nn.Identity()
+
+
+def require_at_least(least: int, **sizes: int) -> None:
+    """Check that no named size is below `least`.
+
+    Raises:
+        CompsegError: One is not.
+    """
+    for name, size in sizes.items():
+        if size < least:
+            raise CompsegError(f"{name}: expected at least {least}; got {size}")
+
+
+def conv_unit(inputs: int, outputs: int, kernel: int, norm: str, activation: str) -> nn.Sequential:
+    """Convolution ('same' zero padding), norm, activation: `(B, inputs, H, W)` to `(B, outputs, H, W)`.
+
+    A convolution before a norm has no bias, which the norm would take away again.
+    """
+    conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=norm == "none")
+    return nn.Sequential(conv, make_norm(norm, outputs), make_activation(activation))
+
+
+def conv_units(widths: list[int], kernel: int, norm: str, activation: str) -> nn.Sequential:
+    """Units in a row; `widths` are the channels before the first, between, and after the last."""
+    return nn.Sequential(*(conv_unit(a, b, kernel, norm, activation) for a, b in itertools.pairwise(widths)))
+
+
+def initialise(net: nn.Module) -> None:
+    """Draw convolution weights from N(0, 2 / fan-in), biases zero: what the U-Net paper asks for, after He et al. 2015.
+
+    A transposed 2x2 convolution of stride 2 sees one pixel of each input channel, so its fan-in is its input channels.
+    """
+    for layer in net.modules():
+        if isinstance(layer, nn.ConvTranspose2d):
+            nn.init.normal_(layer.weight, std=math.sqrt(2 / layer.in_channels))
+        elif isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d) and layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+
+
+def start_at(output: nn.Conv2d, prior: float) -> None:
+    """Make `output` start with activations near `prior` everywhere.
+
+    The bias becomes logit(prior) and the weights are drawn from N(0, 0.01^2), so that they do not drown it
+    (Lin et al. 2017, arXiv:1708.02002, section 4.1).
+
+    Raises:
+        CompsegError: `prior` is not in (0, 1).
+    """
+    if not 0 < prior < 1:
+        raise CompsegError(f"prior: expected an activation in (0, 1); got {prior}")
+    nn.init.normal_(output.weight, std=0.01)
+    assert output.bias is not None
+    nn.init.constant_(output.bias, torch.logit(torch.tensor(prior, dtype=torch.float64)).item())
