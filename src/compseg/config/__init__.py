@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from compseg.config.targets import check_targets
-from compseg.config.verbs import conf_dir, verb
+from compseg.config.verbs import compose, conf_dir, verb
 
-__all__ = ["check_targets", "conf_dir", "verb"]
+__all__ = ["check_targets", "compose", "conf_dir", "verb"]

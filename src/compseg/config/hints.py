@@ -6,7 +6,6 @@ import difflib
 import errno
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import TypeVar
 
 from hydra.errors import HydraException, InstantiationException, MissingConfigException, OverrideParseException
@@ -35,18 +34,18 @@ def closest(word: str, known: Iterable[object], label: str = "known") -> str:
     return f"{label}: {', '.join(sorted(names.values())) or 'nothing'}"
 
 
-def explain(error: BaseException, conf: Path) -> str | None:
+def explain(error: BaseException, groups: Iterable[str] = ()) -> str | None:
     """One line for an error that the user can mend.
 
     Args:
         error: What was raised. What lies behind an error of Hydra's is looked at too.
-        conf: The folder of configuration files, whose folders are groups that may be set.
+        groups: Config groups of the verb, which may be set beside the keys of its configuration.
 
     Returns:
         The line, or None for an error that is not the user's.
     """
     chain = list(_chain(error))
-    words = _compseg(chain) or _composition(chain, conf) or _target(chain) or _system(chain) or _other(chain)
+    words = _compseg(chain) or _composition(chain, groups) or _target(chain) or _system(chain) or _other(chain)
     return None if words is None else " ".join(words.split())
 
 
@@ -72,13 +71,13 @@ def _said(error: BaseException) -> str:
     return text.splitlines()[-1].partition(": ")[2] if "Original Traceback" in text else text
 
 
-def _composition(chain: Sequence[BaseException], conf: Path) -> str | None:
+def _composition(chain: Sequence[BaseException], groups: Iterable[str]) -> str | None:
     if option := _first(chain, MissingConfigException):
         return _unknown_option(option)
     if syntax := _first(chain, OverrideParseException):
         return f"{syntax.override}: not understood as key=value; a value with brackets, commas or blanks needs quotes"
     if node := _first(chain, OmegaConfBaseException):
-        return _place(chain) + _value(node, conf)
+        return _place(chain) + _value(node, groups)
     if twice := re.search(r"Multiple values for (\S+)\. To override", str(chain[0])):
         return f"+{twice[1]}: it has a value already; give {twice[1]}=... without the plus sign"
     return None
@@ -97,20 +96,18 @@ def _place(chain: Sequence[BaseException]) -> str:
     return f"in {found[1]}.yaml: " if found else ""
 
 
-def _value(error: OmegaConfBaseException, conf: Path) -> str:
+def _value(error: OmegaConfBaseException, groups: Iterable[str]) -> str:
     key = str(error.full_key or error.key)
     if isinstance(error, MissingMandatoryValue):
         return f"{key}: no value; give {key}=..."
     if isinstance(error, ConfigKeyError | ConfigAttributeError):
-        return f"{key}: no such key; {closest(str(error.key), _known_keys(error, conf))}"
+        return f"{key}: no such key; {closest(str(error.key), _known_keys(error, groups))}"
     return f"{key}: {str(error).splitlines()[0]}"  # the lines below name OmegaConf's own types
 
 
-def _known_keys(error: OmegaConfBaseException, conf: Path) -> set[str]:
+def _known_keys(error: OmegaConfBaseException, groups: Iterable[str]) -> set[str]:
     known = {str(key) for key in error.parent_node} if isinstance(error.parent_node, DictConfig) else set()
-    if "." not in str(error.full_key) and conf.is_dir():
-        known |= {folder.name for folder in conf.iterdir() if folder.is_dir()} - {"hydra"}
-    return known
+    return known if "." in str(error.full_key) else (known | set(groups)) - {"hydra"}
 
 
 def _target(chain: Sequence[BaseException]) -> str | None:

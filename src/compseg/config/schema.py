@@ -35,7 +35,6 @@ class TrainConfig:
     channels: int = MISSING  # image channels; filled in from the cohort
     maps: int = 1  # activation maps a segmenter gives
     name: str = MISSING  # what the run is called in logs and reports
-    resume: str | None = None  # a checkpoint to go on from
     evaluate: bool = True  # whether to evaluate and report when training ends
 
 
@@ -77,7 +76,7 @@ class EvaluateConfig:
 
     run: str = MISSING  # the run folder to judge
     cohort: str | None = None  # another cohort than the run's own
-    device: str = MISSING
+    device: str = MISSING  # a torch device
 
 
 @dataclass
@@ -89,6 +88,7 @@ class PredictConfig:
     input: str = MISSING  # a cohort, a folder or an image
     out: str = MISSING  # the folder to write to
     threshold: float | None = None  # in place of the one stored with the segmenter
+    device: str = MISSING  # a torch device
     trust: list[str] = field(default_factory=list)  # further packages whose code a segmenter may name
 
 

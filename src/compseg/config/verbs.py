@@ -8,11 +8,12 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import hydra
+import yaml
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -24,16 +25,16 @@ from compseg.config.targets import check_targets
 
 Task = Callable[[DictConfig], Any]
 
-_PAGE = """${hydra.help.header}
+_GROUPS = """
 == Groups: give group=option ==
 
-$APP_CONFIG_GROUPS
+%s
+"""
+_VALUES = """
 == Values: give key=value ==
 
 $CONFIG
-${hydra.help.footer}"""
-
-_FOOTER = """--cfg job      show the configuration and do nothing
+--cfg job      show the configuration and do nothing
 -m             one run for every combination of comma-separated values
 COMPSEG_DEBUG=1 in the environment shows where an error came from."""
 
@@ -43,6 +44,21 @@ def conf_dir() -> Path:
     package = Path(__file__).resolve().parents[1]
     packaged = package / "conf"
     return packaged if packaged.is_dir() else package.parents[1] / "conf"
+
+
+def compose(name: str, overrides: Sequence[str] = ()) -> DictConfig:
+    """The configuration of a verb, for scripts and notebooks that call the rooms themselves.
+
+    Args:
+        name: The verb.
+        overrides: What would stand on its command line, for example `["model=unet", "seed=1"]`.
+
+    Returns:
+        The configuration as the verb would get it; not yet checked by `check_targets`.
+    """
+    _register(name)
+    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return hydra.compose(name, list(overrides))
 
 
 def verb(name: str) -> Callable[[Task], Callable[..., Any]]:
@@ -69,8 +85,7 @@ def verb(name: str) -> Callable[[Task], Callable[..., Any]]:
         def main(cfg: DictConfig | None = None) -> Any:
             if cfg is not None:
                 return task(cfg)
-            register_schemas()
-            _register_help(task)
+            _register(name, inspect.getdoc(task) or "")
             return _plainly(name, hydra.main(config_path=str(conf_dir()), config_name=name, version_base="1.3")(job))
 
         return main
@@ -83,11 +98,24 @@ def _check_and_run(task: Task, cfg: DictConfig) -> Any:
     return task(cfg)
 
 
-def _register_help(task: Task) -> None:
-    """The page of `--help`, for `override hydra/help: compseg`: it opens with the verb's own words."""
-    header = re.split(r"\n\n(?:Args|Returns|Raises):", inspect.getdoc(task) or "")[0]
-    node = {"header": header + "\n", "footer": _FOOTER, "template": _PAGE}
-    ConfigStore.instance().store(group="hydra/help", name="compseg", node=node)
+def _register(name: str, doc: str = "") -> None:
+    """Make the schemas known, and the page of `--help` that `override hydra/help: compseg` asks for."""
+    register_schemas()
+    words = re.split(r"\n\n(?:Args|Returns|Raises):", doc)[0]
+    choices = "\n".join(f"{group}: {', '.join(_options(group))}" for group in _groups(name))
+    page = words + "\n" + (_GROUPS % choices if choices else "") + _VALUES
+    ConfigStore.instance().store(group="hydra/help", name="compseg", node={"template": page})
+
+
+def _groups(name: str) -> list[str]:
+    """The config groups that a verb's own file chooses from; Hydra knows only those of all verbs."""
+    defaults = yaml.safe_load((conf_dir() / f"{name}.yaml").read_text())["defaults"]
+    groups = [str(group) for entry in defaults if isinstance(entry, dict) for group in entry]
+    return [group for group in groups if not group.startswith(("override ", "hydra"))]
+
+
+def _options(group: str) -> list[str]:
+    return sorted(file.stem for file in (conf_dir() / group).glob("*.yaml"))
 
 
 def _plainly(name: str, call: Callable[[], Any]) -> Any:
@@ -99,7 +127,7 @@ def _plainly(name: str, call: Callable[[], Any]) -> Any:
         print(f"compseg {name}{_where()}: interrupted", file=sys.stderr)
         raise SystemExit(130) from None
     except Exception as error:
-        message = explain(error, conf_dir())
+        message = explain(error, _groups(name))
         if message is None:
             raise
         if os.environ.get("COMPSEG_DEBUG") == "1":

@@ -1,0 +1,43 @@
+# Every target sets up what it needs in .venv; a machine with make and Python 3.11 or newer is enough.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+DOCS_READY := .venv/.docs-ready
+export PYTHONUNBUFFERED := 1
+
+.PHONY: help setup demo test lint bench docs
+.DEFAULT_GOAL := help
+
+help:  ## show this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
+
+setup: $(READY)  ## set up .venv with everything for use and development
+
+demo: $(READY)  ## make the phantom cohort, train on its sample labels, evaluate against its truth, write a report
+	$(BIN)/python -m compseg.train
+
+test: $(READY)  ## run every test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+lint: $(READY)  ## check style, formatting and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(READY)  ## measure speed and accuracy
+	$(BIN)/python benchmarks/run.py
+
+docs: $(DOCS_READY)  ## build the documentation into site/
+	$(BIN)/mkdocs build --strict --quiet
+	@echo "site/index.html"
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("compseg needs Python 3.11 or newer, this is %s; make PYTHON=/path/to/python3.11" % sys.version.split()[0])'
+	@echo "Setting up .venv (some minutes, once)"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+$(DOCS_READY): $(READY)
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	@touch $@
