@@ -1,0 +1,65 @@
+"""An activation map laid over a picture of its sample, for people to look at."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compseg.samples import Image, Mask
+
+DISEASE_RGB = (213, 94, 0)
+OPACITY = 0.6
+
+RGB = NDArray[np.uint8]
+
+
+def overlay(picture: Image, activation: NDArray[np.float32], mask: Mask) -> RGB:
+    """A picture with the activation as a translucent colour and the thresholded region outlined.
+
+    Args:
+        picture: The reference picture or photograph `(h, w, 3)` uint8; or any image `(H, W)` or `(H, W, C)`, shown as
+            the mean over its channels in grey.
+        activation: `(H, W)` in [0, 1]; 1 is most opaque. Brought to the picture's size where they differ.
+        mask: `(H, W)` bool, the pixels that count as disease.
+
+    Returns:
+        `(h, w, 3)` uint8, of the picture's size.
+    """
+    base = as_rgb(picture).astype(np.float32)
+    size = base.shape[:2]
+    opacity = OPACITY * np.clip(resize(activation, size), 0, 1)[..., None]
+    mixed: RGB = ((1 - opacity) * base + opacity * np.array(DISEASE_RGB)).round().astype(np.uint8)
+    mixed[outline(resize(mask, size), width=max(1, round(max(size) / 256)))] = DISEASE_RGB
+    return mixed
+
+
+def as_rgb(picture: Image) -> RGB:
+    """A picture that can be shown, `(h, w, 3)` uint8.
+
+    Colour pictures in uint8 stay as they are; anything else becomes its channel mean in grey, stretched from the 1st to
+    the 99th percentile.
+    """
+    if picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 3:
+        return picture
+    band = picture.astype(np.float32)
+    band = band.mean(axis=2) if band.ndim == 3 else band
+    finite = np.isfinite(band)
+    low, high = np.percentile(band[finite], [1, 99]) if finite.any() else (0.0, 1.0)
+    grey = np.clip((np.where(finite, band, low) - low) / max(high - low, np.finfo(np.float32).tiny), 0, 1)
+    return np.repeat((255 * grey).round().astype(np.uint8)[..., None], 3, axis=2)
+
+
+def resize(image: Image, size: tuple[int, ...]) -> Image:
+    """`(H, W, ...)` to `(*size, ...)` by nearest neighbour: no value appears that was not measured."""
+    rows, columns = ((np.arange(new) + 0.5) * old / new for new, old in zip(size, image.shape, strict=False))
+    resized: Image = image[rows.astype(np.intp)[:, None], columns.astype(np.intp)]
+    return resized
+
+
+def outline(mask: Mask, width: int = 1) -> Mask:
+    """`(H, W)` bool: a region's pixels within `width` of its edge, by 4-neighbours; the image's border is no edge."""
+    core = mask
+    for _ in range(width):
+        padded = np.pad(core, 1, mode="edge")
+        core = core & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    return mask & ~core

@@ -1,0 +1,128 @@
+"""The result in words: what was reached, how it was judged, and what is weak about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from compseg.maps.curves import curves_of
+from compseg.maps.threshold import Threshold
+from compseg.measures.sample_map import SampleMap
+from compseg.measures.scores import labels_of, prevalence, with_disease_truth
+
+FEW = 10  # samples of a class below which no interval is to be trusted
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A number to show: its name, value and interval as text, and a remark."""
+
+    name: str
+    value: str
+    interval: str
+    remark: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the first screen of the report says.
+
+    Attributes:
+        headline: One sentence.
+        figures: The numbers it rests on.
+        weak: What the reader should not overlook, a sentence each; empty where nothing stands out.
+    """
+
+    headline: str
+    figures: list[Figure]
+    weak: list[str]
+
+
+def verdict_on(metrics: Mapping[str, float], threshold: Threshold, maps: Sequence[SampleMap]) -> Verdict:
+    """Put the figures of merit into words.
+
+    Args:
+        metrics: As `compseg.measures.metrics` makes them.
+        threshold: The fitted threshold.
+        maps: Test samples.
+    """
+    return Verdict(_headline(metrics), list(_figures(metrics, threshold, maps)), list(_weak(metrics, threshold, maps)))
+
+
+def _headline(metrics: Mapping[str, float]) -> str:
+    if "test/area_auc" not in metrics:
+        return "Only one class is in the test split: how well samples are told apart cannot be said."
+    auc, low, high = (metrics[f"test/area_auc{end}"] for end in ("", "_ci_low", "_ci_high"))
+    if low <= 0.5:
+        start = "The maps are not shown to tell disease samples from healthy ones better than chance"
+    else:
+        start = f"The maps tell disease samples from healthy ones {'well' if auc >= 0.9 else 'with errors'}"
+    tail = "; without an expert's truth, how well they outline disease is unknown"
+    if (dice := metrics.get("test/dice_mean")) is not None:
+        tail = f", and mark the diseased region with a mean Dice of {dice:.2f}"
+    return f"{start} (area AUC {auc:.3f}, 95 % interval {low:.2f} to {high:.2f}){tail}."
+
+
+def _figures(metrics: Mapping[str, float], threshold: Threshold, maps: Sequence[SampleMap]) -> Iterator[Figure]:
+    known = prevalence(maps)
+    disease = int(labels_of(maps).sum())
+    remarks = {
+        "test/area_auc": ("area AUC", f"{disease} disease, {len(maps) - disease} healthy samples"),
+        "test/dice_mean": ("mean Dice", f"best single threshold {metrics.get('test/dice_best', np.nan):.2f}"),
+        "test/pixel_ap": ("pixel average precision", f"chance is the prevalence, {known or 0:.2f}"),
+        "test/healthy_area_fraction": ("healthy tissue marked", "mean over healthy samples"),
+        "threshold": ("threshold", threshold.how),
+    }
+    for key, (name, remark) in remarks.items():
+        if key in metrics:
+            yield Figure(name, f"{metrics[key]:.3g}", _interval(metrics, key), remark)
+
+
+def _interval(metrics: Mapping[str, float], key: str) -> str:
+    low, high = metrics.get(f"{key}_ci_low"), metrics.get(f"{key}_ci_high")
+    return "" if low is None or high is None or low == high else f"{low:.2g} to {high:.2g}"
+
+
+def _weak(metrics: Mapping[str, float], threshold: Threshold, maps: Sequence[SampleMap]) -> Iterator[str]:
+    yield from _weak_split(maps)
+    yield from _weak_threshold(threshold, metrics)
+    if "test/dice_mean" in metrics:
+        yield from _weak_outline(metrics, maps)
+    if (marked := metrics.get("test/healthy_area_fraction", 0.0)) > 0.1:
+        yield f"{marked:.0%} of healthy tissue is marked as disease."
+
+
+def _weak_split(maps: Sequence[SampleMap]) -> Iterator[str]:
+    disease = int(labels_of(maps).sum())
+    for count, name in ((disease, "disease"), (len(maps) - disease, "healthy")):
+        if count < FEW:
+            noun = f"{name} sample{'' if count == 1 else 's'}"
+            yield f"Only {count} {noun} to judge by: the intervals are rough, if anything too narrow."
+
+
+def _weak_threshold(threshold: Threshold, metrics: Mapping[str, float]) -> Iterator[str]:
+    if threshold.low == threshold.high:
+        yield f"The threshold was not fitted to this model's maps ({threshold.how})."
+    elif not threshold.how.startswith("fitted"):
+        yield f"The threshold is a fallback: {threshold.how}."
+    lost = metrics.get("test/dice_best", 0.0) - metrics.get("test/dice_mean", 0.0)
+    if lost > 0.1:
+        yield f"The threshold does not carry over to the test samples: the best one would gain {lost:.2f} of Dice."
+
+
+def _weak_outline(metrics: Mapping[str, float], maps: Sequence[SampleMap]) -> Iterator[str]:
+    whole = dice_of_all_tissue(maps)
+    if metrics["test/dice_mean"] < whole + 0.05:
+        yield f"The outlines are hardly better than marking all tissue, which has a mean Dice of {whole:.2f}."
+    chance = prevalence(maps)
+    if chance and metrics.get("test/pixel_ap", 1.0) < min(1.5 * chance, (1 + chance) / 2):
+        yield f"Activations hardly rank diseased pixels above others: chance has an average precision of {chance:.2f}."
+
+
+def dice_of_all_tissue(maps: Sequence[SampleMap]) -> float:
+    """Mean Dice over disease samples of a map that marks all tissue, `2 p / (1 + p)` at share p: the floor to clear."""
+    curves = curves_of(with_disease_truth(maps))
+    share = curves.disease / curves.tissue
+    return float(np.mean(2 * share / (1 + share)))
