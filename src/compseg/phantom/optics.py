@@ -1,0 +1,95 @@
+"""What an instrument makes of the chemistry: thickness, scattering, the look of an array, noise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
+
+from compseg.phantom.anatomy import Grid, smooth_field
+from compseg.phantom.bands import Floats
+from compseg.samples import Mask
+
+
+@dataclass(frozen=True)
+class ArrayEffect:
+    """What all spots of one array share, with u from -1 at the last channel to 1 at the first.
+
+    A pixel of absorbance A is measured as `gain * (1 + tilt * u) * A + offset + slope * u + bend * u**2`.
+
+    Attributes:
+        gain: Factor on the absorbance.
+        tilt: Linear change of the gain along the axis.
+        offset: Added absorbance.
+        slope: Added absorbance that is linear along the axis.
+        bend: Added absorbance that is quadratic along the axis.
+        shift: Error of the wavenumber axis in cm-1; bands seem to lie this much higher.
+    """
+
+    gain: float = 1.0
+    tilt: float = 0.0
+    offset: float = 0.0
+    slope: float = 0.0
+    bend: float = 0.0
+    shift: float = 0.0
+
+    def apply(self, cube: Floats) -> None:
+        """Change a cube `(H, W, C)` in place."""
+        u = np.linspace(1, -1, cube.shape[-1], dtype=np.float32)
+        cube *= self.gain * (1 + self.tilt * u)
+        cube += self.offset + self.slope * u + self.bend * u**2
+
+
+def draw_thickness(rng: Generator, grid: Grid, variation: float) -> Floats:
+    """Thickness of the section `(H, W)` relative to the mean, log-normal: a draw for the spot, a smooth field inside.
+
+    Args:
+        rng: Random numbers.
+        grid: The pixels.
+        variation: Standard deviation of the logarithm between spots; inside a spot it is half of that.
+    """
+    between = rng.normal(0, variation)
+    return np.asarray(np.exp(between + variation / 2 * smooth_field(rng, grid, 0.25)), dtype=np.float32)
+
+
+def extinction(wavenumbers: NDArray[np.floating], radius: float, index: float) -> NDArray[np.float64]:
+    """Extinction efficiency of a sphere, `(C,)`, in van de Hulst's approximation as Kohler et al. use it for tissue.
+
+    `Q = 2 - 4 / rho * sin(rho) + 4 / rho**2 * (1 - cos(rho))` with `rho = 4 pi r (n - 1) nu`. Kohler et al., Estimating
+    and correcting Mie scattering in synchrotron-based microscopic Fourier transform infrared spectra by extended
+    multiplicative signal correction, Applied Spectroscopy 62:259-266 (2008), doi 10.1366/000370208783759669.
+
+    Args:
+        wavenumbers: `(C,)` in cm-1.
+        radius: r in micrometres.
+        index: n, the sphere's refractive index over that of its surroundings.
+    """
+    rho = 4 * np.pi * (radius * 1e-4) * (index - 1) * np.asarray(wavenumbers, dtype=np.float64)
+    return np.asarray(2 - 4 / rho * np.sin(rho) + 4 / rho**2 * (1 - np.cos(rho)))
+
+
+def draw_scatter(rng: Generator, grid: Grid, tissue: Mask, wavenumbers: NDArray[np.floating]) -> tuple[Floats, Floats]:
+    """Scattering by two kinds of sphere, each with a strength of its own in every pixel, four times as much at edges.
+
+    Returns:
+        Strengths `(H, W, 2)`, zero off the tissue, and extinctions `(2, C)`, each of mean 1 along the axis.
+    """
+    depth = distance_transform_edt(tissue) / grid.size
+    edge = np.where(tissue, 1 + 3 * np.exp(-depth / 0.015), 0)
+    strengths = [edge * np.exp(0.4 * smooth_field(rng, grid, 0.12)) for _ in range(2)]
+    curves = [extinction(wavenumbers, radius, rng.uniform(1.2, 1.4)) for radius in rng.uniform((2, 6), (5, 9))]
+    scaled = [curve / curve.mean() for curve in curves]
+    return np.stack(strengths, axis=-1).astype(np.float32), np.stack(scaled).astype(np.float32)
+
+
+def add_noise(rng: Generator, cube: Floats, level: float) -> None:
+    """Add white noise to a cube `(H, W, C)` in place: `level` at the first channel, rising to twice that at the last.
+
+    An instrument has less light at low wavenumbers.
+    """
+    noise = rng.standard_normal(cube.shape, dtype=np.float32)
+    noise *= level * np.linspace(1, 2, cube.shape[-1], dtype=np.float32)
+    cube += noise

@@ -1,0 +1,193 @@
+"""The phantom as a source of samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from compseg.errors import CompsegError
+from compseg.phantom import anatomy, layout, optics
+from compseg.phantom.bands import COMPONENTS, Floats, component_spectra, tissue_mixes
+from compseg.phantom.layout import ArrayPlan, Spot, check_keys, stream
+from compseg.phantom.stain import stain
+from compseg.samples import Channels, Mask, SampleArrays, SampleInfo
+
+GENERATOR = "compseg-phantom-1"  # raise it whenever the same parameters would draw another picture
+
+FIRST, LAST = 1800.0, 948.0  # cm-1, the paper's range
+
+# The tumour's share of the tissue is low + (high - low) * Beta(1.5, 2.5): mean 3/8 of the way, seldom at either end.
+FRACTION_BETA = (1.5, 2.5)
+
+SHORTCUTS = ("area", "thickness", "background")
+
+
+class PhantomSource:
+    """Spots of a tissue microarray with known truth, drawn one at a time from a seed.
+
+    A disease spot is a healthy spot with tumour painted on: anatomy, patient, thickness, scattering and noise come from
+    random streams that know nothing of the label, unless a shortcut asks for it.
+    """
+
+    def __init__(
+        self,
+        arrays: Mapping[str, Mapping[str, Any]],
+        class_labels: Mapping[str, int | None],
+        size: int = 64,
+        channels: int = 32,
+        difficulty: float = 1.0,
+        tumour_fraction: Sequence[float] = (0.08, 0.8),
+        spots_per_patient: int = 2,
+        patient_mix: float = 0.15,
+        patient_shift: float = 0.8,
+        thickness: float = 0.15,
+        scatter: float = 0.03,
+        noise: float = 0.02,
+        shortcuts: Mapping[str, float] | None = None,
+        seed: int = 0,
+    ) -> None:
+        """Plan a cohort; nothing is drawn yet.
+
+        Args:
+            arrays: By name: `holds` (spots of each class), `takes` (healthy and disease spots of each split) and
+                `effect` (fields of `ArrayEffect`).
+            class_labels: 1 = disease, 0 = healthy, None = left out, for each class that an array holds.
+            size: Pixels a side, at least 16.
+            channels: Number C of wavenumbers, evenly from 1800 to 948 cm-1, at least 8.
+            difficulty: Divides the chemical difference between tumour and epithelium: 2 leaves half of it for the same
+                patients, scattering and noise.
+            tumour_fraction: Lowest and highest share of tumour in a disease spot's tissue; the draw is
+                `low + (high - low) * Beta(1.5, 2.5)`. Two zeros draw no tumour at all.
+            spots_per_patient: At most so many spots come from one patient.
+            patient_mix: Standard deviation of the logarithm of each component's amount between patients; within a spot
+                it varies as much again.
+            patient_shift: Standard deviation in cm-1 of each component's band positions between patients.
+            thickness: Standard deviation of the logarithm of the thickness between spots, and half of it within.
+            scatter: Mean absorbance that each of two kinds of scatterer adds inside the tissue; four times as much at
+                edges.
+            noise: Standard deviation of the noise in absorbance at 1800 cm-1, twice that at 948 cm-1.
+            shortcuts: Strength of misleading cues: `area` and `thickness` are relative changes of radius and thickness,
+                `background` is absorbance added off the tissue. They follow the label in train and val, and are as
+                frequent but independent of it in test.
+            seed: Of all random numbers.
+
+        Raises:
+            CompsegError: On values out of range, unknown keys, or more spots taken than an array holds.
+        """
+        self._parameters = _plain({key: value for key, value in locals().items() if key != "self"})
+        _check_ranges(self._parameters)
+        self._shortcuts = dict(shortcuts or {})
+        check_keys("shortcuts", self._shortcuts, SHORTCUTS)
+        self._seed, self._fraction = seed, (float(tumour_fraction[0]), float(tumour_fraction[1]))
+        self._patient_mix, self._patient_shift = patient_mix, patient_shift
+        self._thickness, self._scatter, self._noise = thickness, scatter, noise
+        self._grid = anatomy.Grid.of(size)
+        self._wavenumbers = np.linspace(FIRST, LAST, channels)
+        self._mixes = tissue_mixes(difficulty)
+        plans = {name: ArrayPlan.parse(name, plain) for name, plain in arrays.items()}
+        self._effects = [plan.effect for plan in plans.values()]
+        self._spots = {s.info.name: s for s in layout.plan_spots(plans, class_labels, spots_per_patient, seed)}
+
+    def infos(self) -> list[SampleInfo]:
+        """Every sample, array by array."""
+        return [spot.info for spot in self._spots.values()]
+
+    def channels(self) -> Channels:
+        """Wavenumbers from 1800 down to 948 cm-1."""
+        return Channels(len(self._wavenumbers), tuple(self._wavenumbers.tolist()), "cm-1")
+
+    def provenance(self) -> dict[str, Any]:
+        """All parameters and the generator's version."""
+        return {"source": "phantom", "generator": GENERATOR, **_plain(self._parameters)}
+
+    def read(self, info: SampleInfo) -> SampleArrays:
+        """Draw one sample; the same one whenever and in whatever order it is asked for.
+
+        Returns:
+            Image `(H, W, C)` float32 absorbance, tissue and truth `(H, W)`, reference `(H, W, 3)`.
+
+        Raises:
+            CompsegError: Where this source has no such sample.
+        """
+        if info.name not in self._spots:
+            raise CompsegError(f"phantom: expected one of its {len(self._spots)} samples, got {info.name}; see infos()")
+        return self.draw(self._spots[info.name])
+
+    def draw(self, spot: Spot) -> SampleArrays:
+        """Draw a spot; with the label changed, the same spot with or without its tumour."""
+        tissue, truth, content = self._chemistry(spot)
+        reference = stain(stream(self._seed, layout.STAIN, spot.array, spot.index), content)
+        return SampleArrays(self._measure(spot, tissue, content), tissue, truth, reference)
+
+    def _lean(self, spot: Spot, shortcut: str) -> float:
+        return self._shortcuts.get(shortcut, 0.0) * spot.lean
+
+    def _chemistry(self, spot: Spot) -> tuple[Mask, Mask, Floats]:
+        """Tissue and truth `(H, W)`, and the amounts of the components `(H, W, K)`, none off the tissue."""
+        rng = stream(self._seed, layout.ANATOMY, spot.array, spot.index)
+        tissue = anatomy.draw_outline(rng, self._grid, 1 + self._lean(spot, "area"))
+        abundance = anatomy.draw_tissues(rng, self._grid, tissue)
+        truth = self._add_tumour(spot, tissue, abundance)
+        abundance *= tissue[..., None]
+        content = anatomy.blur(abundance, self._grid) @ (self._mixes * self._patient(spot)[0])
+        for k in range(len(COMPONENTS)):
+            content[..., k] *= np.exp(self._patient_mix * anatomy.smooth_field(rng, self._grid, 0.06))
+        return tissue, truth, content
+
+    def _add_tumour(self, spot: Spot, tissue: Mask, abundance: Floats) -> Mask:
+        """Paint tumour on a disease spot and return the truth."""
+        low, high = self._fraction
+        if spot.info.label == 0 or high == 0:
+            return np.zeros_like(tissue)
+        rng = stream(self._seed, layout.TUMOUR, spot.array, spot.index)
+        truth, cover = anatomy.draw_tumour(rng, self._grid, tissue, low + (high - low) * rng.beta(*FRACTION_BETA))
+        anatomy.paint(abundance, "tumour", cover)
+        return truth
+
+    def _patient(self, spot: Spot) -> tuple[Floats, Floats]:
+        """A patient's factors on the components and shifts of their bands in cm-1, `(K,)` each."""
+        rng = stream(self._seed, layout.PATIENT, spot.array, spot.patient)
+        factors = np.exp(rng.normal(0, self._patient_mix, len(COMPONENTS)))
+        shifts = rng.normal(0, self._patient_shift, len(COMPONENTS))
+        return factors.astype(np.float32), shifts.astype(np.float32)
+
+    def _measure(self, spot: Spot, tissue: Mask, content: Floats) -> Floats:
+        """What the instrument gives for the chemistry, `(H, W, C)` absorbance."""
+        rng = stream(self._seed, layout.OPTICS, spot.array, spot.index)
+        effect = self._effects[spot.array]
+        spectra = component_spectra(self._wavenumbers, self._patient(spot)[1] + effect.shift)
+        thickness = optics.draw_thickness(rng, self._grid, self._thickness) * (1 + self._lean(spot, "thickness"))
+        strengths, curves = optics.draw_scatter(rng, self._grid, tissue, self._wavenumbers)
+        # one product of maps and spectra, so that a spot of 256x256x450 takes no more than itself and its noise
+        maps = np.concatenate([content * thickness[..., None], self._scatter * strengths], axis=-1)
+        cube: Floats = maps.astype(np.float32) @ np.concatenate([spectra, curves])
+        effect.apply(cube)
+        cube[~tissue] += self._lean(spot, "background")
+        optics.add_noise(rng, cube, self._noise)
+        return cube
+
+
+def _plain(value: Any) -> Any:
+    """Containers as dict and list, whatever configuration library they came from."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _check_ranges(parameters: Mapping[str, Any]) -> None:
+    lowest = {"size": 16, "channels": 8, "spots_per_patient": 1, "patient_mix": 0, "patient_shift": 0}
+    lowest |= {"thickness": 0, "scatter": 0, "noise": 0, "seed": 0}
+    for key, low in lowest.items():
+        if parameters[key] < low:
+            raise CompsegError(f"phantom, {key}: expected at least {low}, got {parameters[key]}; raise it")
+    if parameters["difficulty"] <= 0:
+        raise CompsegError(f"phantom, difficulty: expected more than 0, got {parameters['difficulty']}; raise it")
+    fraction = parameters["tumour_fraction"]
+    if len(fraction) != 2 or not 0 <= fraction[0] <= fraction[1] < 1 or fraction[0] == 0 < fraction[1]:
+        raise CompsegError(
+            f"phantom, tumour_fraction: expected 0 < low <= high < 1, got {fraction}; give two shares, [0, 0] for none"
+        )

@@ -1,0 +1,147 @@
+"""The shipped cohorts keep what they promise."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import ks_2samp
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+NAMES = [
+    "phantom",
+    "phantom_hard",
+    "phantom_null",
+    "phantom_paper",
+    "phantom_paper_small",
+    "phantom_shortcut_area",
+    "phantom_shortcut_array",
+    "phantom_shortcut_background",
+    "phantom_shortcut_thickness",
+]
+DEMO = {("train", 0): 30, ("train", 1): 30, ("val", 0): 8, ("val", 1): 8, ("test", 0): 20, ("test", 1): 20}
+PAPER = {("train", 0): 50, ("train", 1): 50, ("val", 0): 3, ("val", 1): 4, ("test", 0): 20, ("test", 1): 20}
+
+
+def read(source, split):
+    return [(info, source.read(info)) for info in source.infos() if info.split == split]
+
+
+def spectra(samples, each=None):
+    """Tissue spectra after standard normal variate, and their truth."""
+    rng, spectra, truths = np.random.default_rng(0), [], []
+    for _, sample in samples:
+        image, truth = sample.image[sample.tissue], sample.truth[sample.tissue]
+        chosen = slice(None) if each is None else rng.choice(len(image), each, replace=False)
+        spectra.append((image - image.mean(1, keepdims=True))[chosen] / image.std(1, keepdims=True)[chosen])
+        truths.append(truth[chosen])
+    return np.concatenate(spectra), np.concatenate(truths)
+
+
+def pixel_discriminant(source):
+    """Average precision on the test array of a linear discriminant fitted to pixel truth, and the prevalence."""
+    model = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(*spectra(read(source, "train"), 200))
+    test, truth = spectra(read(source, "test"))
+    return average_precision_score(truth, model.decision_function(test)), truth.mean()
+
+
+def sample_auc(samples, figure):
+    """How well one number a sample tells the label."""
+    return roc_auc_score([info.label for info, _ in samples], [figure(sample) for _, sample in samples])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_counts_splits_and_patients(preset, name):
+    source = preset(name)
+    infos = source.infos()
+    assert Counter((info.split, info.label) for info in infos) == (PAPER if "paper" in name else DEMO)
+    assert len({info.name for info in infos}) == len(infos)
+    assert all(len({i.split for i in infos if i.patient == patient}) == 1 for patient in {i.patient for i in infos})
+    test_arrays = {info.group for info in infos if info.split == "test"}
+    assert len(test_arrays) == 1
+    assert not test_arrays & {info.group for info in infos if info.split != "test"}
+
+
+def test_the_papers_arrays(preset):
+    source = preset("phantom_paper")
+    assert source.channels().count == 450
+    infos, arrays = source.infos(), source.provenance()["arrays"]
+    assert {info.group for info in infos if info.split != "test"} == {"CO1002b", "CO722"}
+    assert {info.group for info in infos if info.split == "test"} == {"BC051111"}
+    assert all(100 <= sum(array["holds"].values()) <= 200 for array in arrays.values())
+    assert {info.class_name for info in infos} <= {"T", "TI", "TII", "TIII", "M", "N"}
+    assert {info.class_name for info in infos if info.label == 0} == {"N"}
+    third = arrays["BC051111"]["holds"]
+    assert (third["N"], sum(count for word, count in third.items() if word not in ("N", "NAT"))) == (20, 180)
+    assert len({info.patient for info in infos}) > 50
+
+
+def test_default_is_learnable_but_not_by_single_pixels(preset):
+    precision, prevalence = pixel_discriminant(preset("phantom"))
+    assert 0.6 < precision < 0.85
+    assert 0.15 < prevalence < 0.2
+
+
+def test_hard_is_hard(preset):
+    precision, prevalence = pixel_discriminant(preset("phantom_hard"))
+    assert 0.4 < precision < 0.55
+    assert 0.08 < prevalence < 0.15
+
+
+def test_difficulty_lowers_what_a_pixel_tells(preset):
+    assert pixel_discriminant(preset("phantom", difficulty=2))[0] < pixel_discriminant(preset("phantom"))[0] - 0.1
+
+
+def level(sample):
+    return sample.image[sample.tissue].mean()
+
+
+FIGURES = {
+    "area": lambda sample: sample.tissue.sum(),
+    "thickness": level,
+    "background": lambda sample: sample.image[~sample.tissue].mean(),
+}
+
+
+@pytest.mark.parametrize("cue", FIGURES)
+def test_default_has_no_shortcut(preset, cue):
+    source = preset("phantom")
+    samples = read(source, "train") + read(source, "val")
+    healthy, disease = ([FIGURES[cue](s) for info, s in samples if info.label == label] for label in (0, 1))
+    assert ks_2samp(healthy, disease).pvalue > 0.05
+    assert 0.3 < sample_auc(read(source, "test"), FIGURES[cue]) < 0.7
+
+
+@pytest.mark.parametrize("cue", FIGURES)
+def test_a_shortcut_works_in_training_and_not_in_test(preset, cue):
+    source = preset(f"phantom_shortcut_{cue}")
+    train, test = read(source, "train"), read(source, "test")
+    assert sample_auc(train, FIGURES[cue]) > 0.85
+    assert sample_auc(read(source, "val"), FIGURES[cue]) > 0.85
+    assert 0.25 < sample_auc(test, FIGURES[cue]) < 0.75
+    assert np.std([FIGURES[cue](s) for _, s in test]) > 0.7 * np.std([FIGURES[cue](s) for _, s in train])
+    assert 0.6 < pixel_discriminant(source)[0] < 0.85  # what is to be found is as spectral as ever
+
+
+def test_the_array_shortcut_is_in_training_alone(preset):
+    infos = preset("phantom_shortcut_array").infos()
+    for split in ("train", "val"):
+        chosen = [info for info in infos if info.split == split]
+        assert np.mean([(info.group == "A1") == bool(info.label) for info in chosen]) > 0.85
+    assert {info.group for info in infos if info.split == "test"} == {"A3"}
+
+
+def test_null_has_nothing_to_find(preset):
+    source = preset("phantom_null")
+    default = preset("phantom")
+    for info, plain in zip(source.infos()[:20], default.infos()[:20], strict=True):
+        sample = source.read(info)
+        assert not sample.truth.any()
+        if not info.label:
+            np.testing.assert_array_equal(sample.image, default.read(plain).image)
+
+
+def test_every_preset_is_covered():
+    shipped = {path.stem for path in (Path(__file__).parents[2] / "conf" / "source").glob("phantom*.yaml")}
+    assert shipped == set(NAMES)
