@@ -162,7 +162,7 @@ def _class_means(fractions: Floats, disease: NDArray[np.bool_], weights: Floats)
 
 
 def _how_from_labels(fractions: Floats, disease: NDArray[np.bool_]) -> str:
-    fallback = f"the level that {FALSE_ALARMS:.0%} of healthy validation tissue exceeds"
+    fallback = f"the level that {100 * FALSE_ALARMS:.0f} % of healthy validation tissue exceeds"
     if not disease.any():
         return f"no disease validation sample to fit to: {fallback}"
     share = disease_share(*_class_means(fractions, disease, np.ones(len(disease))))

@@ -59,7 +59,7 @@ class Spectra:
     disease: NDArray[np.floating]
     other: NDArray[np.floating]
     channels: Channels
-    quantity: str = "absorbance"
+    quantity: str = "signal, as stored"
     names: tuple[str, str] = ("disease", "other tissue")
 
 
@@ -134,7 +134,8 @@ def learning_curves(history: Mapping[str, Sequence[float]]) -> Figure:
     best = best_epoch(history)
     for axes in (loss, separation):
         if best is not None:
-            axes.axvline(best, color=FAINT, linewidth=1, zorder=0, label=f"lowest validation loss, epoch {best:g}")
+            label = f"lowest validation loss, epoch {best:g}" if axes is loss else None
+            axes.axvline(best, color=FAINT, linewidth=1, zorder=0, label=label)
         axes.legend()
     return figure
 
@@ -175,7 +176,7 @@ def threshold_curves(maps: Sequence[SampleMap], threshold: Threshold) -> Figure:
         xlim=(0, colour_ceiling(maps, threshold)),
         ylim=(0, 1.02),
     )
-    axes.legend()
+    figure.legend(loc="outside lower center", ncols=2)
     return figure
 
 
@@ -193,7 +194,7 @@ def activation_histogram(maps: Sequence[SampleMap], threshold: Threshold) -> Fig
     for name, values, look in _activation_groups(maps):
         if values.size:
             share = np.histogram(np.minimum(values, ceiling), bins=BINS, range=(0, ceiling))[0] / values.size
-            axes.stairs(share, np.linspace(0, ceiling, BINS + 1), label=name, linewidth=1.5, **look)
+            axes.stairs(share, np.linspace(0, ceiling, BINS + 1), label=name, linewidth=1.5, baseline=None, **look)
     _mark_threshold(axes, threshold)
     axes.set(
         xlabel="activation a",
@@ -202,7 +203,7 @@ def activation_histogram(maps: Sequence[SampleMap], threshold: Threshold) -> Fig
         yscale="log",
         xlim=(0, ceiling),
     )
-    axes.legend()
+    figure.legend(loc="outside lower center", ncols=2)
     return figure
 
 
@@ -243,7 +244,7 @@ def group_activation(maps: Sequence[SampleMap]) -> Figure:
     axes.set(
         xlabel="group",
         ylabel="pooled activation x",
-        title="activation of healthy samples, by group",
+        title="activation of each sample, by group",
         xticks=range(len(groups)),
         xlim=(-0.6, len(groups) - 0.4),
     )
@@ -263,15 +264,15 @@ def spectra(given: Spectra, seed: int = 0) -> Figure:
     for values, colour, name in zip((given.disease, given.other), (DISEASE, HEALTHY), given.names, strict=True):
         means.plot(axis, values.mean(0), color=colour, label=f"{name} ({len(values)} spectra)")
         drawn.append(_sample(values, seed))
-        sampled.plot(axis, drawn[-1].T, color=colour, linewidth=0.4, alpha=0.35, rasterized=True)
+        lines = sampled.plot(axis, drawn[-1].T, color=colour, linewidth=0.4, alpha=0.5, rasterized=True)
+        for i, line in enumerate(lines):  # the two components in turn, so that neither hides the other
+            line.set_zorder(2 + i / SAMPLED)
     difference.axhline(0, color=FAINT, linewidth=1)
     difference.plot(axis, given.disease.mean(0) - given.other.mean(0), color=INK)
     means.set(title="mean spectra", ylabel=given.quantity)
     means.legend()
     sampled.set(title=f"{len(drawn[0])} and {len(drawn[1])} spectra drawn at random", ylabel=given.quantity)
-    difference.set(
-        title=f"difference of the means, {given.names[0]} less {given.names[1]}", ylabel=f"Δ {given.quantity}"
-    )
+    difference.set(title=f"difference of the means, {given.names[0]} less {given.names[1]}", ylabel="difference")
     _channel_axis(difference, given.channels, axis)
     return figure
 

@@ -65,7 +65,7 @@ def caption(item: SampleMap, threshold: Threshold) -> str:
     """`disease (T) · 31 % marked · Dice 0.62`."""
     word = "disease" if item.info.label == 1 else "healthy"
     parts = [f"{word} ({item.info.class_name})" if item.info.class_name else word]
-    parts.append(f"{area_fraction(item, threshold):.0%} marked".replace("%", " %"))
+    parts.append(f"{100 * area_fraction(item, threshold):.0f} % marked")
     score = dice(item, threshold)
     return " · ".join(parts if score is None else [*parts, f"Dice {score:.2f}"])
 

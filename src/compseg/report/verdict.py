@@ -59,10 +59,10 @@ def _headline(metrics: Mapping[str, float]) -> str:
         start = "The maps are not shown to tell disease samples from healthy ones better than chance"
     else:
         start = f"The maps tell disease samples from healthy ones {'well' if auc >= 0.9 else 'with errors'}"
-    tail = "; without an expert's truth, how well they outline disease is unknown"
+    tail = "Without an expert's truth, how well they outline disease is unknown."
     if (dice := metrics.get("test/dice_mean")) is not None:
-        tail = f", and mark the diseased region with a mean Dice of {dice:.2f}"
-    return f"{start} (area AUC {auc:.3f}, 95 % interval {low:.2f} to {high:.2f}){tail}."
+        tail = f"Their outlines agree with the expert's to a mean Dice of {dice:.2f}."
+    return f"{start} (area AUC {auc:.3f}, 95 % interval {low:.2f} to {high:.2f}). {tail}"
 
 
 def _figures(metrics: Mapping[str, float], threshold: Threshold, maps: Sequence[SampleMap]) -> Iterator[Figure]:
@@ -77,12 +77,17 @@ def _figures(metrics: Mapping[str, float], threshold: Threshold, maps: Sequence[
     }
     for key, (name, remark) in remarks.items():
         if key in metrics:
-            yield Figure(name, f"{metrics[key]:.3g}", _interval(metrics, key), remark)
+            yield Figure(name, _number(metrics[key], 3), _interval(metrics, key), remark)
 
 
 def _interval(metrics: Mapping[str, float], key: str) -> str:
     low, high = metrics.get(f"{key}_ci_low"), metrics.get(f"{key}_ci_high")
-    return "" if low is None or high is None or low == high else f"{low:.2g} to {high:.2g}"
+    return "" if low is None or high is None or low == high else f"{_number(low, 2)} to {_number(high, 2)}"
+
+
+def _number(value: float, digits: int) -> str:
+    # Faint maps have thresholds of a thousandth: fixed digits would hide them.
+    return f"{value:.{digits}f}" if value >= 0.01 or value == 0 else f"{value:.2g}"
 
 
 def _weak(metrics: Mapping[str, float], threshold: Threshold, maps: Sequence[SampleMap]) -> Iterator[str]:
@@ -90,8 +95,10 @@ def _weak(metrics: Mapping[str, float], threshold: Threshold, maps: Sequence[Sam
     yield from _weak_threshold(threshold, metrics)
     if "test/dice_mean" in metrics:
         yield from _weak_outline(metrics, maps)
+    else:
+        yield "No disease sample of the test split has an expert's truth: the outlines themselves are unchecked."
     if (marked := metrics.get("test/healthy_area_fraction", 0.0)) > 0.1:
-        yield f"{marked:.0%} of healthy tissue is marked as disease."
+        yield f"{100 * marked:.0f} % of healthy tissue is marked as disease."
 
 
 def _weak_split(maps: Sequence[SampleMap]) -> Iterator[str]:
