@@ -68,7 +68,13 @@ def evaluate_run(run: Path, cohort_path: str | None = None, device: str = "cpu")
     found = metrics(test, segmenter.threshold, segmenter.provenance["val_loss"])
     segmenter.save_description(run / "segmenter")
     for item in test:
-        write_map(run / "maps", item.info.name, picture_of(cohort, item.info), item.activation, segmenter.threshold.apply(item.activation, item.tissue))
+        write_map(
+            run / "maps",
+            item.info.name,
+            picture_of(cohort, item.info),
+            item.activation,
+            segmenter.threshold.apply(item.activation, item.tissue),
+        )
     samples_csv(test, segmenter.threshold, run / "samples.csv")
     atomic_json(run / "metrics.json", found)
     return Evaluation(config, cohort, segmenter, val, test, found)
@@ -93,12 +99,16 @@ def load_head(run: Path, config: DictConfig) -> ComparativeHead:
     head: ComparativeHead = instantiate(config.head)
     if head.state_dict():
         state = torch.load(run / "checkpoints" / "best.ckpt", map_location="cpu", weights_only=True)["state_dict"]
-        head.load_state_dict({name.removeprefix("head."): value for name, value in state.items() if name.startswith("head.")})
+        head.load_state_dict(
+            {name.removeprefix("head."): value for name, value in state.items() if name.startswith("head.")}
+        )
     return head.eval()
 
 
 @torch.inference_mode()
-def maps_of(segmenter: Segmenter, head: ComparativeHead, cohort: Cohort, infos: Iterable[SampleInfo]) -> Iterator[SampleMap]:
+def maps_of(
+    segmenter: Segmenter, head: ComparativeHead, cohort: Cohort, infos: Iterable[SampleInfo]
+) -> Iterator[SampleMap]:
     """Map samples one at a time: what a map says must not depend on which others were in its batch."""
     for info in infos:
         image, tissue = cohort.image(info.name), cohort.tissue(info.name)
@@ -133,14 +143,18 @@ def fit_threshold(val: list[SampleMap], how: str | float) -> Threshold:
     if how == "auto":
         how = "truth" if any(item.truth is not None and item.truth.any() for item in val) else "labels"
     if how not in fits:
-        raise CompsegError(f"threshold={how}: expected auto, truth, labels or an activation in [0, 1]; choose one of these")
+        raise CompsegError(
+            f"threshold={how}: expected auto, truth, labels or an activation in [0, 1]; choose one of these"
+        )
     return fits[how](val)
 
 
 def _some(cohort: Cohort, which: str) -> Iterable[SampleInfo]:
     infos = cohort.split(which)
     if not infos:
-        raise CompsegError(f"{cohort.path}: no sample in split {which}, so there is nothing to judge; give splits in the manifest or in splits.{which}")
+        raise CompsegError(
+            f"{cohort.path}: no sample in split {which}, so there is nothing to judge; give splits in the manifest or in splits.{which}"
+        )
     return track(infos, description=f"{which} maps", transient=True)
 
 

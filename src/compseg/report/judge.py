@@ -1,0 +1,94 @@
+"""Judge a run and show it: evaluation, figures and the page in one call."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compseg.measures import SampleMap, prevalence
+from compseg.measures.evaluation import Evaluation, evaluate_run
+from compseg.report.figures import Spectra
+from compseg.report.page import read_history, write_report
+
+PIXELS_A_SAMPLE = 200
+
+
+def judge(run: Path, cohort_path: str | None = None, device: str = "cpu") -> Evaluation:
+    """Evaluate a run (`evaluate_run`, which says what is written and raised), write figures and `report.html`, and say the outcome."""
+    found = evaluate_run(run, cohort_path, device)
+    threshold = found.segmenter.threshold
+    assert threshold is not None
+    page = write_report(
+        run / "report.html",
+        title=run.name,
+        metrics=found.metrics,
+        threshold=threshold,
+        test_maps=found.test,
+        history=read_history(run / "history.csv"),
+        references=references_of(found),
+        spectra=spectra_of(found),
+        config_text=(run / "config.yaml").read_text(encoding="utf-8"),
+        environment=json.loads((run / "environment.json").read_text(encoding="utf-8")),
+    )
+    print(summary(found, page))
+    return found
+
+
+def summary(found: Evaluation, page: Path) -> str:
+    """The outcome for the terminal: every figure with its interval, and where the report lies."""
+    threshold, share = found.segmenter.threshold, prevalence(found.test)
+    assert threshold is not None
+    lines = [f"threshold {threshold.value:.3f} ({threshold.how})"]
+    for name, value in found.metrics.items():
+        if name.startswith("test/") and not name.endswith(("_ci_low", "_ci_high")):
+            low, high = found.metrics.get(f"{name}_ci_low"), found.metrics.get(f"{name}_ci_high")
+            interval = f"  [{low:.3f}, {high:.3f}]" if low is not None and high is not None else ""
+            lines.append(f"{name:28s} {value:.3f}{interval}")
+    if share is not None:
+        lines.append(f"{'(prevalence of disease pixels':28s} {share:.3f})")
+    return "\n".join([*lines, f"report: {page}"])
+
+
+def references_of(found: Evaluation) -> dict[str, NDArray[np.uint8]]:
+    """Reference pictures of the test samples that have one."""
+    pictures = {item.info.name: found.cohort.reference(item.info.name) for item in found.test}
+    return {name: picture for name, picture in pictures.items() if picture is not None}
+
+
+def spectra_of(found: Evaluation, seed: int = 0) -> Spectra | None:
+    """Raw spectra of disease and other tissue in the disease samples (Figure S1), by truth, else by the thresholded map.
+
+    None where the channels are no spectral axis, or one of the two kinds of pixel is absent.
+    """
+    if not found.cohort.channels.spectral:
+        return None
+    by_truth = any(item.truth is not None and item.truth.any() for item in found.test)
+    generator = np.random.default_rng(seed)
+    disease, other = [], []
+    for item in found.test:
+        region = _region(found, item, by_truth)
+        if region is not None:
+            image = found.cohort.image(item.info.name).astype(np.float32)
+            disease.append(_some(image[region], generator))
+            other.append(_some(image[item.tissue & ~region], generator))
+    kinds = [np.concatenate(kind) if kind else np.empty((0, 0)) for kind in (disease, other)]
+    if not all(len(kind) for kind in kinds):
+        return None
+    names = ("disease by truth", "other tissue") if by_truth else ("disease by the map", "other tissue")
+    return Spectra(kinds[0], kinds[1], found.cohort.channels, names=names)
+
+
+def _region(found: Evaluation, item: SampleMap, by_truth: bool) -> NDArray[np.bool_] | None:
+    if not item.info.label:
+        return None
+    if by_truth:
+        return item.truth & item.tissue if item.truth is not None else None
+    assert found.segmenter.threshold is not None
+    return found.segmenter.threshold.apply(item.activation, item.tissue)
+
+
+def _some(spectra: NDArray[np.float32], generator: np.random.Generator) -> NDArray[np.float32]:
+    return spectra[generator.permutation(len(spectra))[:PIXELS_A_SAMPLE]]
