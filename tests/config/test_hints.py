@@ -1,0 +1,172 @@
+"""Every fault of a user is one line that names the culprit and the mend; a fault of the program is none."""
+
+import errno
+
+import pytest
+from hydra.utils import instantiate
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+from torch._utils import ExceptionWrapper
+
+from compseg.config import compose
+from compseg.config.hints import closest, explain
+from compseg.errors import CompsegError
+
+FILES = {
+    "experiment/misspelt.yaml": "# @package _global_\nsead: 3\n",
+    "experiment/mistyped.yaml": "# @package _global_\nseed: soon\n",
+    "experiment/no_yaml.yaml": "# @package _global_\nseed: 3: 4\n",
+    "experiment/no_option.yaml": "# @package _global_\ndefaults:\n  - override /model: unett\n",
+}
+
+
+@pytest.fixture(scope="module")
+def own_conf(tmp_path_factory):
+    """A folder of a user's own configuration files, as an override that adds it."""
+    folder = tmp_path_factory.mktemp("own")
+    for name, text in FILES.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
+    return f"hydra.searchpath=[file://{folder}]"
+
+
+def hint(overrides, groups=("model", "data", "experiment")):
+    with pytest.raises(Exception) as caught:  # noqa: PT011  whatever Hydra raises
+        compose("train", overrides)
+    return explain(caught.value, groups)
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("sead=3", "sead: no such key; did you mean 'seed'?"),
+        ("modle=unet", "modle: no such key; did you mean 'model'?"),
+        ("trainer.max_epoch=3", "trainer.max_epoch: no such key; did you mean 'max_epochs'?"),
+        ("seed=soon", "seed: Value 'soon' of type 'str' could not be converted to Integer"),
+        ("seed=[1", "seed=[1: not understood as key=value; a value with brackets, commas or blanks needs quotes"),
+        ("+model=unet", "+model: it has a value already; give model=... without the plus sign"),
+        ("experiment=misspelt", "in experiment/misspelt.yaml: sead: no such key; did you mean 'seed'?"),
+        (
+            "experiment=mistyped",
+            "in experiment/mistyped.yaml: seed: Value 'soon' of type 'str' could not be converted to",
+        ),
+        ("experiment=no_option", "model=unett: no such option; did you mean 'unet'?"),
+        ("model=zzz", "model=zzz: no such option; options: "),
+    ],
+)
+def test_composition_faults(own_conf, override, line):
+    assert hint([own_conf, override]).startswith(line)
+
+
+def test_yaml_that_cannot_be_read_names_file_and_line(own_conf):
+    line = hint([own_conf, "experiment=no_yaml"])
+    assert "mapping values are not allowed here" in line
+    assert "no_yaml.yaml" in line
+    assert "line 2" in line
+    assert "\n" not in line
+
+
+def test_a_value_that_was_not_given():
+    with pytest.raises(Exception) as caught:  # noqa: PT011
+        _ = compose("check").cohort
+    assert explain(caught.value) == "cohort: no value; give cohort=..."
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), max_size=12))
+def test_any_command_line_ends_in_a_configuration_or_in_one_line(text):
+    try:
+        compose("check", [text])
+    except Exception as error:
+        line = explain(error)
+        assert line
+        assert len(line.splitlines()) == 1
+
+
+def refuse(reason):
+    raise reason
+
+
+@pytest.mark.parametrize(
+    ("reason", "line"),
+    [
+        (
+            CompsegError("a.csv: row 3: label 2, expected 0 or 1; mend it"),
+            "a.csv: row 3: label 2, expected 0 or 1; mend it",
+        ),
+        (
+            ValueError("Invalid\nlearning rate"),
+            "node: {here}.refuse: ValueError: Invalid learning rate (COMPSEG_DEBUG=1",
+        ),
+        (
+            FileNotFoundError(errno.ENOENT, "No such file or directory", "a.npy"),
+            "node: {here}.refuse: a.npy: No such file or directory; check the path (COMPSEG_DEBUG=1",
+        ),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_target_that_fails(reason, line):
+    cfg = OmegaConf.create({"node": {"_target_": f"{__name__}.refuse"}}, flags={"allow_objects": True})
+    cfg.node.reason = reason
+    with pytest.raises(Exception) as caught:  # noqa: PT011
+        instantiate(cfg.node)
+    assert explain(caught.value).startswith(line.format(here=__name__))
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (CompsegError("two\nlines"), "two lines"),
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            "No space left on device; free some space or write elsewhere",
+        ),
+        (PermissionError(errno.EACCES, "Permission denied", "out"), "out: Permission denied; check the permissions"),
+        (OSError("truncated file"), "truncated file"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_faults_while_a_verb_runs(error, line):
+    assert explain(error) == line
+
+
+@pytest.mark.parametrize("kind", [CompsegError, OSError])
+def test_a_fault_out_of_a_worker_process_loses_its_traceback(kind):
+    try:
+        refuse(kind("spot.npy: 3 channels, expected 4; prepare it again"))
+    except kind:
+        wrapped = ExceptionWrapper(where="in DataLoader worker process 0")
+    with pytest.raises(kind) as caught:
+        wrapped.reraise()
+    assert "Traceback" in str(caught.value)
+    assert explain(caught.value) == "spot.npy: 3 channels, expected 4; prepare it again"
+
+
+@pytest.mark.parametrize(
+    "error", [ZeroDivisionError("division by zero"), KeyError("a"), RuntimeError("shape mismatch")]
+)
+def test_faults_of_the_program_are_not_explained(error):
+    assert explain(error) is None
+
+
+def fumble_with_an_absent_file():
+    try:
+        refuse(FileNotFoundError(errno.ENOENT, "No such file or directory", "a.npy"))
+    except FileNotFoundError:
+        _ = 1 / 0
+
+
+def test_a_fault_of_the_program_is_not_blamed_on_the_file_it_was_dealing_with():
+    with pytest.raises(ZeroDivisionError) as caught:
+        fumble_with_an_absent_file()
+    assert explain(caught.value) is None
+
+
+@given(st.text(max_size=8), st.lists(st.text(max_size=8), max_size=5))
+def test_closest_names_a_known_word_or_all(word, known):
+    words = closest(word, known, "known")
+    if words.startswith("did you mean"):
+        assert any(f"'{name}'" in words for name in known)
+    else:
+        assert words.startswith("known: ")

@@ -1,0 +1,151 @@
+"""Verbs as a user meets them: as processes, on the command line."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from omegaconf import OmegaConf
+
+from compseg.__main__ import VERBS
+from compseg.config import verb
+from compseg.config.schema import SCHEMAS
+from compseg.errors import CompsegError
+
+
+def run(*arguments, cwd, **environment):
+    command = [sys.executable, "-m", *arguments]
+    return subprocess.run(
+        command, cwd=cwd, capture_output=True, text=True, timeout=120, env={**os.environ, **environment}, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def own_conf(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "experiment").mkdir()
+    (folder / "experiment" / "mine.yaml").write_text("# @package _global_\ntrainer: {max_epochs: 1}\nsead: 3\n")
+    (folder / "experiment" / "node.yaml").write_text("# @package _global_\nmodel: {depht: 1}\n")
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["sead=3"], "compseg train: sead: no such key; did you mean 'seed'?"),
+        (["model=unett"], "compseg train: model=unett: no such option; did you mean 'unet'?"),
+        (["experiment=mine"], "compseg train: in experiment/mine.yaml: sead: no such key; did you mean 'seed'?"),
+        (["model=unet", "experiment=node"], "compseg train: model.depht: compseg.models.UNet takes no 'depht'"),
+    ],
+)
+def test_a_fault_is_one_line(tmp_path, own_conf, arguments, line):
+    done = run("compseg.train", "--config-dir", own_conf, *arguments, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith(line)
+    assert len(done.stderr.splitlines()) == 1
+    assert "Traceback" not in done.stdout
+
+
+def test_debug_shows_the_traceback_too(tmp_path):
+    done = run("compseg.check", "cohrt=a", cwd=tmp_path, COMPSEG_DEBUG="1")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert done.stderr.splitlines()[-1] == "compseg check: cohrt: no such key; did you mean 'cohort'?"
+
+
+def test_the_console_entry_hands_over(tmp_path):
+    done = run("compseg", "check", "--help", cwd=tmp_path)
+    assert done.returncode == 0
+    assert done.stdout.startswith("Look through a cohort")
+    assert "cohort: ???" in done.stdout
+    assert "model:" not in done.stdout  # groups of other verbs
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        ([], 0, "usage: compseg VERB"),
+        (["--help"], 0, "usage: compseg VERB"),
+        (["--version"], 0, "compseg "),
+        (["trian"], 1, "no verb 'trian'; did you mean 'train'?"),
+        (["zzz"], 1, "verbs: check, evaluate, predict, prepare, train"),
+    ],
+)
+def test_the_console_entry(monkeypatch, capsys, arguments, code, words):
+    from compseg import __main__
+
+    monkeypatch.setattr(sys, "argv", ["compseg", *arguments])
+    if code == 0:
+        __main__.main()
+        assert words in capsys.readouterr().out
+    else:
+        with pytest.raises(SystemExit, match=words):
+            __main__.main()
+
+
+def test_every_verb_is_listed():
+    assert set(VERBS) == set(SCHEMAS)
+
+
+@pytest.fixture
+def started(monkeypatch, tmp_path):
+    """Starts a task as the verb `check` in this process and gives its exit code."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # set by verbs; put back at the end
+
+    def start(task, *arguments):
+        monkeypatch.setattr(sys, "argv", ["check", *(arguments or ["cohort=a"])])
+        try:
+            verb("check")(task)()
+        except SystemExit as end:
+            return end.code
+        return 0
+
+    return start
+
+
+def test_a_fault_of_the_program_keeps_its_traceback(started):
+    def task(cfg):
+        return 1 / 0
+
+    with pytest.raises(ZeroDivisionError):
+        started(task)
+
+
+def test_an_interrupt_is_one_line(started, capsys):
+    def task(cfg):
+        raise KeyboardInterrupt
+
+    assert started(task) == 130
+    assert capsys.readouterr().err == "compseg check: interrupted\n"
+
+
+def test_a_sweep_names_the_job_at_fault(started, capsys):
+    def task(cfg):
+        if cfg.cohort == "b":
+            raise CompsegError("no such cohort")
+
+    assert started(task, "-m", "cohort=a,b") == 1
+    assert capsys.readouterr().err == "compseg check [cohort=b]: no such cohort\n"
+
+
+def test_ranks_say_which_they_are(started, capsys, monkeypatch):
+    def task(cfg):
+        raise CompsegError("disk full")
+
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    assert started(task) == 1
+    assert capsys.readouterr().err == "compseg check [rank 2]: disk full\n"
+
+
+def test_called_with_a_configuration_the_function_runs_as_it_is():
+    @verb("check")
+    def task(cfg):
+        if cfg.cohort == "bad":
+            raise CompsegError("bad")
+        return cfg.cohort
+
+    assert task(OmegaConf.create({"cohort": "a"})) == "a"
+    with pytest.raises(CompsegError):
+        task(OmegaConf.create({"cohort": "bad"}))
