@@ -90,6 +90,7 @@ class PredictConfig:
     threshold: float | None = None  # in place of the one stored with the segmenter
     device: str = MISSING  # a torch device
     trust: list[str] = field(default_factory=list)  # further packages whose code a segmenter may name
+    channels_first: bool = False  # whether .npy, .npz and .mat files hold (C, H, W)
 
 
 SCHEMAS = {

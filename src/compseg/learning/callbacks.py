@@ -11,9 +11,9 @@ from pathlib import Path
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, Checkpoint
-from pytorch_lightning.utilities import rank_zero_info
 
 from compseg.files import atomic_text
+from compseg.learning.say import say
 
 
 class SeedEachEpoch(Callback):
@@ -67,7 +67,7 @@ class History(Checkpoint):
         self.rows.append({name: str(value) for name, value in row.items()})
         atomic_text(self.path, _as_csv(self.rows))
         if not sys.stderr.isatty():  # a log file gets a line an epoch where a terminal has its progress bar
-            rank_zero_info("epoch %s  %s", row["epoch"], "  ".join(f"{name} {value:.4f}" for name, value in sorted(logged.items())))
+            say(f"epoch {row['epoch']}  " + "  ".join(f"{name} {value:.4f}" for name, value in sorted(logged.items())))
 
 
 def _as_csv(rows: list[dict[str, str]]) -> str:

@@ -7,7 +7,8 @@ import os
 from typing import Any
 
 from pytorch_lightning.loggers import WandbLogger
-from pytorch_lightning.utilities import rank_zero_info
+
+from compseg.learning.say import say
 
 
 def wandb_logger(**options: Any) -> WandbLogger:
@@ -20,7 +21,7 @@ def wandb_logger(**options: Any) -> WandbLogger:
     """
     offline = os.environ.get("WANDB_MODE", "") == "offline" or not _has_key()
     if offline:
-        rank_zero_info(f"logger=wandb: offline, for there is no key; send it later with: wandb sync {options.get('save_dir', '.')}/wandb/offline-run-*")
+        say(f"logger=wandb: offline, for there is no key; send it later with: wandb sync {options.get('save_dir', '.')}/wandb/offline-run-*")
     return WandbLogger(offline=offline, log_model=False, **options)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -12,7 +13,6 @@ import pytorch_lightning as pl
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.utilities import rank_zero_info
 
 from compseg.cohort import Cohort
 from compseg.comparative import Sum
@@ -21,6 +21,7 @@ from compseg.files import atomic_json, atomic_text
 from compseg.learning.callbacks import History, SeedEachEpoch
 from compseg.learning.data import CohortData
 from compseg.learning.module import CompSegNet, SchedulerFactory
+from compseg.learning.say import quiet_libraries, say
 from compseg.learning.trainer import CHECKPOINTS, Trainer
 from compseg.maps import Segmenter
 from compseg.spectra import fit_standardisation, resolve_rule
@@ -39,6 +40,7 @@ def train(cfg: DictConfig, run: Path) -> bool:
     Raises:
         CompsegError: If the cohort, the configuration or the checkpoint to resume from is at fault.
     """
+    quiet_libraries()
     pl.seed_everything(cfg.seed, verbose=False)
     data: CohortData = instantiate(cfg.data)
     data.prepare_data()
@@ -66,7 +68,7 @@ def settle(cfg: DictConfig, cohort: Cohort) -> None:
         spectral = cohort.channels.spectral
         cfg.preprocess.corrections = [{"_target_": "compseg.spectra.StandardNormalVariate"}] if spectral else []
         chosen = "standard normal variate, for a spectral axis" if spectral else "none, for channels without a spectral axis"
-        rank_zero_info(f"preprocess.corrections=auto: {chosen}")
+        say(f"preprocess.corrections=auto: {chosen}")
 
 
 def build_module(cfg: DictConfig) -> CompSegNet:
@@ -104,6 +106,8 @@ def build_trainer(cfg: DictConfig, run: Path) -> Trainer:
         callbacks=callbacks,
         logger=instantiate(cfg.logger) if cfg.logger else False,
         default_root_dir=str(run),
+        # In a log file a progress bar is noise; the history says a line an epoch there.
+        enable_progress_bar=cfg.trainer.enable_progress_bar and sys.stderr.isatty(),
         _convert_="object",
     )
     return trainer

@@ -33,7 +33,7 @@ class Row:
     files: dict[str, Path]
 
 
-def read_manifest(path: str | Path, classes: Classes | None = None) -> list[Row]:
+def read_manifest(path: str | Path, classes: Classes | None = None, labelled: bool = True) -> list[Row]:
     """Read and check a manifest; no image is opened, but every named file must exist.
 
     Args:
@@ -41,6 +41,7 @@ def read_manifest(path: str | Path, classes: Classes | None = None) -> list[Row]
             `sample`, `image`, and `label` (0/1, healthy/disease) or `class`; optional `split`, `group`, `patient`,
             `tissue`, `truth`, `reference`. Other columns are ignored, unless they look like a misspelt one.
         classes: Label of each word in `class`; None leaves samples of that class out. Without it `label` decides.
+        labelled: Whether every sample must have a label. New images to predict need none; theirs is then 0.
 
     Returns:
         A row a sample, in the order of the file.
@@ -52,11 +53,11 @@ def read_manifest(path: str | Path, classes: Classes | None = None) -> list[Row]
     lines = _lines(path)
     if not lines:
         raise CompsegError(f"{path}: empty; expected a header with sample,image,label")
-    columns = _columns(path, lines[0][1])
+    columns = _columns(path, lines[0][1], labelled)
     rows = [
         row
         for number, cells in lines[1:]
-        if (row := _row(path, number, _cells(path, number, columns, cells), classes)) is not None
+        if (row := _row(path, number, _cells(path, number, columns, cells), classes, labelled)) is not None
     ]
     _unique_names(path, rows)
     if not rows:
@@ -98,7 +99,7 @@ def _lines(path: Path) -> list[tuple[int, list[str]]]:
     return [(number, cells) for number, cells in stripped if any(cells)]
 
 
-def _columns(path: Path, header: list[str]) -> list[str]:
+def _columns(path: Path, header: list[str], labelled: bool) -> list[str]:
     columns = [name.lower() for name in header]
     for name in COLUMNS:
         if columns.count(name) > 1:
@@ -112,7 +113,7 @@ def _columns(path: Path, header: list[str]) -> list[str]:
     for name in ("sample", "image"):
         if name in absent:
             raise CompsegError(f"{path}: no column {name}; expected sample,image,label, found {','.join(columns)}")
-    if {"label", "class"} <= set(absent):
+    if labelled and {"label", "class"} <= set(absent):
         raise CompsegError(f"{path}: neither column label nor class; add label with 0 (healthy) or 1 (disease)")
     return columns
 
@@ -127,13 +128,13 @@ def _cells(path: Path, number: int, columns: list[str], cells: list[str]) -> dic
     return {name: given.get(name, "") for name in COLUMNS}
 
 
-def _row(path: Path, number: int, cells: dict[str, str], classes: Classes | None) -> Row | None:
+def _row(path: Path, number: int, cells: dict[str, str], classes: Classes | None, labelled: bool) -> Row | None:
     where = f"{path}: line {number}"
     name = clean_name(cells["sample"])
     if not name:
         raise CompsegError(f"{where}: sample '{cells['sample']}' is no name; use letters, digits, '.', '_' and '-'")
     where += f", sample {name}"
-    label = _label(where, cells, classes)
+    label = _label(where, cells, classes) if labelled else 0
     if label is None:
         return None
     info = SampleInfo(

@@ -1,0 +1,31 @@
+"""`python -m compseg.predict run=outputs/RUN input=IMAGES out=DIR`: map new images with a run's segmenter."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from compseg.config import verb
+from compseg.errors import CompsegError
+
+
+@verb("predict")
+def main(cfg: DictConfig) -> None:
+    """Map new images with a run's segmenter: activation maps, overlays, masks and a table of area fractions."""
+    from compseg.maps import load_segmenter
+    from compseg.maps.prediction import new_images, predict
+    from compseg.maps.threshold import fixed
+
+    if (cfg.run is None) == (cfg.segmenter is None):
+        raise CompsegError("predict: give either run=outputs/RUN or segmenter=FOLDER")
+    images, out = new_images(Path(cfg.input)), Path(cfg.out)
+    segmenter = load_segmenter(cfg.run or cfg.segmenter, cfg.device, tuple(cfg.trust))
+    if cfg.threshold is not None:
+        segmenter = segmenter.with_threshold(fixed(cfg.threshold))
+    rows = predict(segmenter, images, out, cfg.channels_first)
+    print(f"{len(rows)} images: maps, overlays and masks in {out / 'maps'}, area fractions in {out / 'areas.csv'}")
+
+
+if __name__ == "__main__":
+    main()
