@@ -1,0 +1,71 @@
+"""The paper's idea: pool a sample's activation map, transfer it to one number, compare that number with the label.
+
+Read in this order: `transfers` (the pooling neuron's sigma), `pools` (from a map to a fraction), `head` (both
+together), `objectives` (what a label asks of the result). The room imports torch alone.
+"""
+
+from compseg.comparative.head import ComparativeHead, HeadOutput, SigmaHead, TrapezoidHead
+from compseg.comparative.objectives import (
+    DenseNegatives,
+    Entropy,
+    LogBarrier,
+    Objective,
+    OutsideTissue,
+    PixelBCE,
+    PooledLoss,
+    PositiveUnlabelled,
+    SizePenalty,
+    Sum,
+    SupervisedPixels,
+    TotalVariation,
+    TwoMap,
+    WeightedCrossEntropy,
+    mean_over_ranks,
+)
+from compseg.comparative.pools import (
+    AttentionPool,
+    GeneralizedMeanPool,
+    LogSumExpPool,
+    MaxPool,
+    MeanPool,
+    NoisyAndPool,
+    NoisyOrPool,
+    RankPool,
+    TopKPool,
+)
+from compseg.comparative.transfers import Identity, Sigma, Transfer, Trapezoid
+
+__all__ = [
+    "AttentionPool",
+    "ComparativeHead",
+    "DenseNegatives",
+    "Entropy",
+    "GeneralizedMeanPool",
+    "HeadOutput",
+    "Identity",
+    "LogBarrier",
+    "LogSumExpPool",
+    "MaxPool",
+    "MeanPool",
+    "NoisyAndPool",
+    "NoisyOrPool",
+    "Objective",
+    "OutsideTissue",
+    "PixelBCE",
+    "PooledLoss",
+    "PositiveUnlabelled",
+    "RankPool",
+    "Sigma",
+    "SigmaHead",
+    "SizePenalty",
+    "Sum",
+    "SupervisedPixels",
+    "TopKPool",
+    "TotalVariation",
+    "Transfer",
+    "Trapezoid",
+    "TrapezoidHead",
+    "TwoMap",
+    "WeightedCrossEntropy",
+    "mean_over_ranks",
+]

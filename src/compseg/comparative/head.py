@@ -1,0 +1,93 @@
+"""The comparative head: the pooling neuron that a segmenter is trained through and that is thrown away afterwards."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from compseg.comparative.pools import MeanPool
+from compseg.comparative.transfers import Sigma, Transfer, Trapezoid
+
+
+class HeadOutput(NamedTuple):
+    """All that an objective may read of a batch; every tensor but `tissue` is float32.
+
+    Attributes:
+        logits: `(B, M, H, W)`, as the segmenter gave them.
+        activation: `(B, 1, H, W)` in [0, 1], the sigmoid of map 0: the disease map, whatever else a method asks for.
+        tissue: `(B, 1, H, W)` bool, the pixels that count.
+        x: `(B,)` pooled activation in [0, 1]; 0 for a sample without tissue.
+        o: `(B,)` output, the transfer of x.
+        alpha: The o at which the transfer saturates; 1 for a transfer without such a level.
+        ceiling: The largest o; of an increasing transfer, o at x = 1.
+    """
+
+    logits: Tensor
+    activation: Tensor
+    tissue: Tensor
+    x: Tensor
+    o: Tensor
+    alpha: float
+    ceiling: float
+
+
+class ComparativeHead(nn.Module):
+    """Pool, then transfer (paper, section 3.1 and Fig. 2).
+
+    Args:
+        pool: From logits `(B, M, H, W)` and tissue `(B, 1, H, W)` to x `(B,)`.
+        transfer: From x to o, each `(B,)`.
+    """
+
+    def __init__(self, pool: nn.Module, transfer: Transfer) -> None:
+        super().__init__()
+        self.pool, self.transfer = pool, transfer
+
+    def forward(self, logits: Tensor, tissue: Tensor) -> HeadOutput:
+        """Logits `(B, M, H, W)` of any float type and tissue `(B, 1, H, W)` bool to a `HeadOutput`.
+
+        Raises:
+            ValueError: The tissue mask does not fit the logits.
+        """
+        expected = (logits.shape[0], 1, *logits.shape[2:])
+        if tissue.shape != expected or tissue.dtype != torch.bool:
+            got = f"{tissue.dtype} {tuple(tissue.shape)}"
+            raise ValueError(f"tissue: expected torch.bool {expected} beside logits {tuple(logits.shape)}, got {got}")
+        # A mean over 65536 pixels and a slope of 0.001 are lost in half precision.
+        with torch.autocast(logits.device.type, enabled=False):
+            logits = logits.float()
+            x = self.pool(logits, tissue)
+            o = self.transfer(x)
+            activation = torch.sigmoid(logits[:, :1])
+        return HeadOutput(logits, activation, tissue, x, o, self.transfer.saturation, self.transfer.ceiling)
+
+
+class SigmaHead(ComparativeHead):
+    """The paper's head: mean activation, then `Sigma`.
+
+    Args:
+        alpha: Level of saturation.
+        beta: Twice the slope at 0.
+        gamma: Slope that is left after saturation.
+        pool: Another pool than the mean over the tissue.
+    """
+
+    def __init__(
+        self, alpha: float = 0.1, beta: float = 5.0, gamma: float = 0.001, pool: nn.Module | None = None
+    ) -> None:
+        super().__init__(pool or MeanPool(), Sigma(alpha, beta, gamma))
+
+
+class TrapezoidHead(ComparativeHead):
+    """The head of the authors' later code: mean activation, then `Trapezoid`.
+
+    Args:
+        alpha: Where the plateau begins, a fraction of the tissue.
+        beta: Width of the plateau.
+        pool: Another pool than the mean over the tissue.
+    """
+
+    def __init__(self, alpha: float = 0.05, beta: float = 0.8, pool: nn.Module | None = None) -> None:
+        super().__init__(pool or MeanPool(), Trapezoid(alpha, beta))

@@ -1,0 +1,214 @@
+"""What every objective, regulariser and method in conf/ keeps to. A new YAML file there is tested by being there."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.utils import instantiate
+from torch import distributed, multiprocessing, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from compseg.comparative import Objective, OutsideTissue, SigmaHead
+
+ROOT = Path(__file__).parents[2]
+CONF = ROOT / "conf"
+LABELS = torch.tensor([1.0, 1.0, 1.0, 0.0, 1.0, 0.0, 0.0, 0.0])  # of four, three and one on two ranks
+
+
+def names(group):
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def composed(*overrides):
+    """The part of a training configuration that this room owns."""
+    defaults = ["_self_", {"head": "sigma"}, {"objective": "printed"}, {"regulariser": None}, {"method": None}]
+    root = {"defaults": defaults, "maps": 1, "method": None, "regularisers": {}}
+    ConfigStore.instance().store("contract_of_objectives", root)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("contract_of_objectives", list(overrides))
+
+
+def load(choice):
+    """The objective or regulariser of `group/name`."""
+    group, name = choice.split("/")
+    cfg = composed(f"{group}={name}")
+    return instantiate(cfg.objective if group == "objective" else cfg.regularisers[name])
+
+
+CHOICES = [f"{group}/{name}" for group in ("objective", "regulariser") for name in names(group)]
+
+
+@pytest.fixture(scope="module", params=CHOICES)
+def objective(request):
+    made = load(request.param)
+    assert isinstance(made, Objective)
+    return made
+
+
+@pytest.fixture
+def batch():
+    """Logits of two maps, tissue with one empty mask, truth; eight samples."""
+    generator = torch.Generator().manual_seed(0)
+    logits = 2 * torch.randn(8, 2, 9, 11, generator=generator) - 2
+    tissue = torch.rand(8, 1, 9, 11, generator=generator) < 0.7
+    tissue[1] = False
+    return logits, tissue, torch.rand(8, 1, 9, 11, generator=generator) < 0.3
+
+
+def statistics(objective, logits, tissue, truth):
+    return objective.statistics(SigmaHead()(logits, tissue), LABELS, truth=truth)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_statistics_and_loss(objective, batch, dtype):
+    logits, tissue, truth = batch
+    numbers = statistics(objective, logits.to(dtype), tissue, truth)
+    assert numbers.shape == (8, objective.columns)
+    assert numbers.dtype == torch.float32
+    assert torch.isfinite(numbers).all()
+    loss = objective(SigmaHead()(logits.to(dtype), tissue), LABELS, truth)
+    assert loss.shape == ()
+    torch.testing.assert_close(loss, objective.finish(numbers.mean(0)))
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e3])
+def test_gradient_is_finite_and_there(objective, batch, scale):
+    logits, tissue, truth = (scale * batch[0]).requires_grad_(), *batch[1:]
+    objective(SigmaHead()(logits, tissue), LABELS, truth).backward()
+    assert torch.isfinite(logits.grad).all()
+    if scale == 1:
+        assert logits.grad[:, 0].any()
+
+
+def test_half_a_batch_of_each_class_alone_is_finite(objective, batch):
+    for label in (0.0, 1.0):
+        logits = batch[0].clone().requires_grad_()
+        loss = objective(SigmaHead()(logits, batch[1]), torch.full((8,), label), batch[2])
+        loss.backward()
+        assert torch.isfinite(loss)
+        assert torch.isfinite(logits.grad).all()
+
+
+def test_statistics_are_those_of_each_sample_alone(objective, batch):
+    whole = statistics(objective, *batch)
+    for i in range(8):
+        out = SigmaHead()(batch[0][i : i + 1], batch[1][i : i + 1])
+        torch.testing.assert_close(objective.statistics(out, LABELS[i : i + 1], batch[2][i : i + 1]), whole[i : i + 1])
+
+
+def test_turning_the_image_does_not_matter(objective, batch):
+    turned = [t.rot90(1, (2, 3)) for t in batch]
+    torch.testing.assert_close(statistics(objective, *turned), statistics(objective, *batch))
+
+
+@pytest.mark.parametrize("name", names("objective"))
+def test_places_do_not_matter(name, batch):
+    order = torch.randperm(99, generator=torch.Generator().manual_seed(1))
+    moved = [t.flatten(2)[..., order].view(t.shape) for t in batch]
+    objective = load(f"objective/{name}")
+    torch.testing.assert_close(statistics(objective, *moved), statistics(objective, *batch))
+
+
+def test_padding_does_not_matter_unless_it_is_what_is_read(objective, batch):
+    if any(isinstance(part, OutsideTissue) for part in objective.modules()):
+        pytest.skip("reads pixels outside the tissue")
+    padded = [nn.functional.pad(t, (2, 3, 1, 4), value=v) for t, v in zip(batch, (7.0, False, False), strict=True)]
+    torch.testing.assert_close(statistics(objective, *padded), statistics(objective, *batch))
+
+
+class Tiny(nn.Module):
+    """The smallest segmenter, with the head."""
+
+    def __init__(self):
+        super().__init__()
+        self.net, self.head = nn.Conv2d(3, 2, 1), SigmaHead()
+
+    def forward(self, image, tissue):
+        return self.head(self.net(image), tissue)
+
+
+def images():
+    generator = torch.Generator().manual_seed(5)
+    image = torch.randn(8, 3, 6, 5, generator=generator)
+    return image, *(torch.rand(8, 1, 6, 5, generator=generator) < share for share in (0.8, 0.3))
+
+
+def step(model, objective, rows):
+    """Loss and gradient on some of the samples."""
+    image, tissue, truth = (t[rows] for t in images())
+    model.zero_grad()
+    loss = objective(model(image, tissue), LABELS[rows], truth)
+    loss.backward()
+    return loss.detach(), torch.cat([p.grad.flatten() for p in model.parameters()])
+
+
+def on_rank(rank, folder, model, objectives):
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    parallel = DistributedDataParallel(model)
+    found = {name: step(parallel, made, slice(4 * rank, 4 * rank + 4)) for name, made in objectives.items()}
+    torch.save(found, f"{folder}/{rank}.pt")
+    distributed.barrier()
+    distributed.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def two_ranks(tmp_path_factory):
+    """Loss and gradient of every objective: on one process with 8 samples, and on two with 4 each."""
+    folder = tmp_path_factory.mktemp("ranks")
+    torch.manual_seed(0)
+    model, objectives = Tiny(), {choice: load(choice) for choice in CHOICES}
+    rmse = load("objective/printed")
+    rmse.loss = "rmse"
+    objectives["rmse"] = rmse
+    multiprocessing.spawn(on_rank, (str(folder), copy.deepcopy(model), objectives), nprocs=2)
+    ranks = [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    return {name: step(model, made, slice(0, 8)) for name, made in objectives.items()}, ranks
+
+
+@pytest.mark.parametrize("choice", [*CHOICES, "rmse"])
+def test_two_ranks_of_four_are_one_of_eight(choice, two_ranks):
+    single, ranks = two_ranks
+    loss, gradient = single[choice]
+    for rank in ranks:
+        torch.testing.assert_close(rank[choice][0], loss, rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(rank[choice][1], gradient, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", names("method"))
+def test_method_is_a_head_and_an_objective_that_work_together(name, batch):
+    cfg = composed(f"method={name}")
+    assert cfg.method == name
+    logits = batch[0][:, : cfg.maps].clone().requires_grad_()
+    head, objective = instantiate(cfg.head), instantiate(cfg.objective)
+    loss = objective(head(logits, batch[1]), LABELS, batch[2] if objective.needs_truth else None)
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert torch.isfinite(logits.grad).all()
+    assert logits.grad[:, 0].any()
+
+
+def test_values_of_a_method_are_flat_keys_and_the_command_line_wins():
+    cfg = composed("method=two_map", "head.alpha=0.05", "head.beta=2", "head.gamma=0.01")
+    transfer = instantiate(cfg.objective).transfer
+    assert (transfer.alpha, transfer.beta, transfer.gamma) == (0.05, 2, 0.01)
+    assert instantiate(cfg.head).transfer.alpha == 0.05
+    cfg = composed("method=paper2020_fixed", "objective=one_sided")
+    assert instantiate(cfg.objective).one_sided
+    assert composed("method=openvibspec2022", "head.beta=0.5").head.beta == 0.5
+
+
+def test_every_method_has_its_row_in_the_reference():
+    reference = (ROOT / "docs" / "reference" / "methods.md").read_text(encoding="utf-8")
+    assert [name for name in names("method") if f"| `{name}` |" not in reference] == []
+
+
+def test_every_regulariser_adds_itself_by_name():
+    for name in names("regulariser"):
+        cfg = composed(f"regulariser={name}")
+        assert list(cfg.regularisers) == [name]
+        assert instantiate(cfg.regularisers[name]).weight == cfg.regularisers[name].weight
