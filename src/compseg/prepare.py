@@ -31,15 +31,14 @@ def main(cfg: DictConfig) -> None:
         pixel_unit=cfg.pixel_unit,
         overwrite=cfg.overwrite,
     )
-    Console().print(_summary(cohort))
-
-
-def _summary(cohort: Cohort) -> Table:
     axis = cohort.channels
-    span = f", {axis.values[0]:g} to {axis.values[-1]:g} {axis.unit}" if axis.spectral else ""
-    table = Table(
-        "split", "healthy", "disease", "with truth", title=f"{cohort.path}: {axis.count} channels{span}, {cohort.dtype}"
-    )
+    span = f" from {axis.values[0]:g} to {axis.values[-1]:g} {axis.unit}" if axis.spectral else ""
+    print(f"{cohort.path}: {len(cohort.infos)} samples, channels: {axis.count}{span}, {cohort.dtype}")
+    Console().print(_table(cohort))
+
+
+def _table(cohort: Cohort) -> Table:
+    table = Table("split", "healthy", "disease", "with truth")
     for split in SPLITS:
         infos = cohort.split(split)
         labels = Counter(info.label for info in infos)

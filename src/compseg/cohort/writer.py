@@ -83,10 +83,12 @@ def prepare(
     if chunk < 1:
         raise CompsegError(f"chunk={chunk}: expected a number of pixels, at least 1")
     path, channels = Path(path), source.channels()
+    rule = resolve_rule(tissue, channels)
+    tissue_mask(np.ones((1, 1, channels.count)), rule)  # refuses an unknown rule before hours of work, not after
     header: Header = {
         "schema": SCHEMA,
         "channels": channels.to_dict(),
-        "tissue_rule": resolve_rule(tissue, channels),
+        "tissue_rule": rule,
         "pixel_size": pixel_size,
         "pixel_unit": pixel_unit,
         "dtype": dtype,
@@ -96,9 +98,12 @@ def prepare(
     }
     header = json.loads(json.dumps(header))  # as it will be read again: tuples become lists
     say = Console(stderr=True, quiet=not progress)
+    _refuse_strangers(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with _alone(path, say):
-        if not _there(path, header, overwrite):
+        if not overwrite and _there(path, header):
+            say.print(f"{path}: is there already, made from the same samples and settings")
+        else:
             _build(source, path, header, say)
     return Cohort.open(path)
 
@@ -118,15 +123,16 @@ def _alone(path: Path, say: Console) -> Iterator[None]:
         lock.release()
 
 
-def _there(path: Path, header: Header, overwrite: bool) -> bool:
-    """Whether the wanted cohort exists; what else is at its place may not be touched."""
+def _refuse_strangers(path: Path) -> None:
+    if path.exists() and read_attributes(path) is None:
+        raise CompsegError(f"{path}: exists and is no cohort, so it is left alone; give another out=")
+
+
+def _there(path: Path, header: Header) -> bool:
+    """Whether the wanted cohort exists."""
     if not path.exists():
         return False
-    made = read_attributes(path)
-    if made is None:
-        raise CompsegError(f"{path}: exists and is no cohort, so it is left alone; give another out=")
-    if overwrite:
-        return False
+    made = read_attributes(path) or {}
     differing = [key for key in header if made.get(key) != header[key]]
     if differing:
         raise CompsegError(
@@ -235,7 +241,7 @@ def _fits(where: str, image: Array, channels: Channels) -> None:
 
 
 def _narrowed(where: str, image: Array, dtype: str) -> Array:
-    largest, limit = max(image.max(), -float(image.min())), np.finfo(dtype).max
+    largest, limit = max(image.max(), -float(image.min())), float(np.finfo(dtype).max)
     if largest > limit:
         raise CompsegError(
             f"{where}: value {largest:g} is beyond {dtype} (at most {limit:g}); give dtype=float32, or scale the values"
