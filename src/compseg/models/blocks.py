@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 
-import torch
 from torch import Tensor, nn
 
 from compseg.errors import CompsegError
@@ -131,4 +130,4 @@ def start_at(output: nn.Conv2d, prior: float) -> None:
         raise CompsegError(f"prior: expected an activation in (0, 1); got {prior}")
     nn.init.normal_(output.weight, std=0.01)
     assert output.bias is not None
-    nn.init.constant_(output.bias, torch.logit(torch.tensor(prior, dtype=torch.float64)).item())
+    nn.init.constant_(output.bias, math.log(prior / (1 - prior)))
