@@ -136,7 +136,8 @@ def learning_curves(history: Mapping[str, Sequence[float]]) -> Figure:
         if best is not None:
             label = f"lowest validation loss, epoch {best:g}" if axes is loss else None
             axes.axvline(best, color=FAINT, linewidth=1, zorder=0, label=label)
-        axes.legend()
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend()
     return figure
 
 

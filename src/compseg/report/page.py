@@ -11,10 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from jinja2 import Environment, PackageLoader
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 from PIL import Image as Pillow
 
 from compseg.files import atomic_bytes, atomic_text
@@ -141,7 +139,7 @@ def _tiles(
             item.info.label,
             caption(item, threshold),
             {
-                name: _photo(picture) if name == "reference" else _map(picture)
+                name: photo_uri(picture) if name == "reference" else map_uri(picture)
                 for name, picture in panels(item, threshold, references.get(item.info.name), ceiling).items()
             },
         )
@@ -149,14 +147,16 @@ def _tiles(
     ]
 
 
-def _map(picture: RGB) -> str:
+def map_uri(picture: RGB) -> str:
+    """A map `(h, w, 3)` as an indexed PNG of at most 128 pixels a side, in a data URI."""
     # Few colours and hard edges: an indexed PNG, never a JPEG, and no pixel between two measured ones.
     scale = max(*picture.shape[:2], TILE) / TILE
     small = resize(picture, tuple(round(side / scale) for side in picture.shape[:2]))
     return _encode(Pillow.fromarray(small).quantize(256, dither=Pillow.Dither.NONE), "png", optimize=True)
 
 
-def _photo(picture: NDArray[np.uint8]) -> str:
+def photo_uri(picture: RGB) -> str:
+    """A picture `(h, w, 3)` as a JPEG of at most 128 pixels a side, in a data URI."""
     photo = Pillow.fromarray(picture)
     photo.thumbnail((TILE, TILE), Pillow.Resampling.LANCZOS)
     return _encode(photo, "jpeg", quality=88)
