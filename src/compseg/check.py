@@ -19,7 +19,7 @@ def main(cfg: DictConfig) -> None:
     """
     faults = find_faults(cfg.cohort, progress=True)
     if faults:
-        Console().print(_table(faults))
+        Console(markup=False).print(_table(faults))
         raise CompsegError(
             f"{cfg.cohort}: {len(faults)} {'fault' if len(faults) == 1 else 'faults'}; mend what the table says"
         )

@@ -78,26 +78,11 @@ def prepare(
         CompsegError: A file, a shape or a value is at fault (not finite, or beyond the range of `dtype`), or there is
             something else at `path`.
     """
-    if dtype not in DTYPES:
-        raise CompsegError(f"dtype={dtype}: expected {' or '.join(DTYPES)}")
-    if chunk < 1:
-        raise CompsegError(f"chunk={chunk}: expected a number of pixels, at least 1")
-    path, channels = Path(path), source.channels()
-    rule = resolve_rule(tissue, channels)
-    tissue_mask(np.ones((1, 1, channels.count)), rule)  # refuses an unknown rule before hours of work, not after
-    header: Header = {
-        "schema": SCHEMA,
-        "channels": channels.to_dict(),
-        "tissue_rule": rule,
-        "pixel_size": pixel_size,
-        "pixel_unit": pixel_unit,
-        "dtype": dtype,
-        "chunk": chunk,
-        "splits": dict(splits),
-        "provenance": source.provenance(),
-    }
-    header = json.loads(json.dumps(header))  # as it will be read again: tuples become lists
-    say = Console(stderr=True, quiet=not progress)
+    path = Path(path)
+    header = _header(
+        source, tissue, dtype=dtype, chunk=chunk, pixel_size=pixel_size, pixel_unit=pixel_unit, splits=dict(splits)
+    )
+    say = Console(stderr=True, quiet=not progress, markup=False, soft_wrap=True)
     _refuse_strangers(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with _alone(path, say):
@@ -106,6 +91,28 @@ def prepare(
         else:
             _build(source, path, header, say)
     return Cohort.open(path)
+
+
+def _header(source: Source, tissue: str, *, dtype: str, chunk: int, **rest: Any) -> Header:
+    """What decides the contents of the cohort, as it will be read again from its attributes."""
+    if dtype not in DTYPES:
+        raise CompsegError(f"dtype={dtype}: expected {' or '.join(DTYPES)}")
+    if chunk < 1:
+        raise CompsegError(f"chunk={chunk}: expected a number of pixels, at least 1")
+    channels = source.channels()
+    rule = resolve_rule(tissue, channels)
+    tissue_mask(np.ones((1, 1, channels.count)), rule)  # refuses an unknown rule before hours of work, not after
+    header = {
+        "schema": SCHEMA,
+        "channels": channels.to_dict(),
+        "tissue_rule": rule,
+        "dtype": dtype,
+        "chunk": chunk,
+        **rest,
+        "provenance": source.provenance(),
+    }
+    plain: Header = json.loads(json.dumps(header))  # tuples become lists
+    return plain
 
 
 @contextmanager
