@@ -1,13 +1,39 @@
 """What every test runs under: one thread, no display, no dashboards, and examples that may take their time."""
 
+from __future__ import annotations
+
 import os
+import sys
+from pathlib import Path
+from typing import NamedTuple
 
 # Before anything imports torch, matplotlib or wandb. The tests run side by side; threads would get in the way.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("WANDB_MODE", "disabled")
 
+import pytest
 from hypothesis import settings
+
+sys.path.insert(0, str(Path(__file__).parent))
+from running import succeed, tiny  # noqa: E402
 
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
+
+
+class Trained(NamedTuple):
+    """A finished tiny run."""
+
+    cohort: Path
+    run: Path
+    printed: str
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """A tiny cohort and a run trained on it, as the command line leaves them; tests read it and change nothing."""
+    root = tmp_path_factory.mktemp("trained")
+    cohort, run = root / "cohort.zarr", root / "run"
+    printed = succeed("train", *tiny(cohort, run))
+    return Trained(cohort, run, printed)

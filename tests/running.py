@@ -1,0 +1,53 @@
+"""Runs verbs as a user does, on cohorts small enough for a test."""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+# A phantom of a few small spots and a network of a few weights: what is tested is the path, not the accuracy.
+TINY = (
+    "data.source.size=20",
+    "data.source.channels=8",
+    "model.width=8",
+    "data.batch_size=6",
+    "trainer.max_epochs=2",
+    "trainer.accelerator=cpu",
+    "trainer.devices=1",
+)
+
+
+def tiny(cohort: Path, run: Path, *more: str) -> list[str]:
+    """Arguments of a tiny training run; later ones win."""
+    chosen = {item.split("=")[0]: item for item in (*TINY, f"data.path={cohort}", f"hydra.run.dir={run}", *more)}
+    return list(chosen.values())
+
+
+def command(verb: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", f"compseg.{verb}", *arguments]
+
+
+def environment(**more: str) -> dict[str, str]:
+    plain = {key: value for key, value in os.environ.items() if key != "WANDB_MODE"}
+    return {**plain, "OMP_NUM_THREADS": "1", **more}
+
+
+def run_verb(verb: str, *arguments: str, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(verb, *arguments), capture_output=True, text=True, timeout=300, check=False, cwd=cwd, env=environment(**env)
+    )
+
+
+def succeed(verb: str, *arguments: str, cwd: Path | None = None, **env: str) -> str:
+    """Run a verb that must succeed; its standard output."""
+    done = run_verb(verb, *arguments, cwd=cwd, **env)
+    assert done.returncode == 0, done.stderr[-3000:] + done.stdout[-3000:]
+    return done.stdout
+
+
+def history_of(run: Path) -> list[dict[str, float]]:
+    with (run / "history.csv").open(newline="") as file:
+        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
