@@ -293,6 +293,7 @@ def test_mean_over_ranks_without_ranks_is_the_identity():
         (lambda: PooledLoss("l2"), "objective.loss"),
         (lambda: PooledLoss(target="beta"), "objective.target"),
         (lambda: PooledLoss("bce", "alpha"), "objective.target"),
+        (lambda: PooledLoss("bce", "ceiling", one_sided=True), "objective.one_sided"),
         (lambda: SizePenalty(0.5, 0.4), "objective.lower"),
         (lambda: LogBarrier(0.5, 0.5), "objective.lower"),
         (lambda: LogBarrier(t=0), "objective.t"),

@@ -33,7 +33,7 @@ class PooledLoss(Objective):
         weight: Factor in a `Sum`.
 
     Raises:
-        CompsegError: A value is unknown, or `bce` is asked for with another target than `ceiling`.
+        CompsegError: A value is unknown, or `bce` is asked for with another target than `ceiling`, or one-sided.
     """
 
     def __init__(
@@ -46,8 +46,9 @@ class PooledLoss(Objective):
         super().__init__(weight)
         require(loss in LOSSES, f"objective.loss: expected one of {', '.join(LOSSES)}, got {loss}")
         require(target in TARGETS, f"objective.target: expected one of {', '.join(TARGETS)}, got {target}")
-        probability = loss != "bce" or target == "ceiling"
-        require(probability, f"objective.target: bce expected ceiling (o / ceiling is a probability), got {target}")
+        if loss == "bce":
+            require(target == "ceiling", f"objective.target: bce expected ceiling (o / ceiling is read), got {target}")
+            require(not one_sided, "objective.one_sided: bce expected false (nothing exceeds the ceiling), got true")
         self.loss, self.target, self.one_sided = loss, target, one_sided
 
     def statistics(self, out: HeadOutput, labels: Tensor, truth: Tensor | None = None) -> Tensor:  # noqa: ARG002
