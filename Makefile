@@ -28,7 +28,7 @@ bench: $(READY)  ## measure speed and accuracy
 	$(BIN)/python benchmarks/run.py
 
 docs: $(DOCS_READY)  ## build the documentation into site/
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "site/index.html"
 
 $(READY): pyproject.toml constraints.txt

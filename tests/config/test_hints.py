@@ -46,6 +46,7 @@ def hint(overrides, groups=("model", "data", "experiment")):
         ("seed=soon", "seed: Value 'soon' of type 'str' could not be converted to Integer"),
         ("seed=[1", "seed=[1: not understood as key=value; a value with brackets, commas or blanks needs quotes"),
         ("+model=unet", "+model: it has a value already; give model=... without the plus sign"),
+        ("regulariser=entropy", "regulariser: not among what this verb chooses; +regulariser=... adds it"),
         ("experiment=misspelt", "in experiment/misspelt.yaml: sead: no such key; did you mean 'seed'?"),
         (
             "experiment=mistyped",
@@ -163,10 +164,25 @@ def test_a_fault_of_the_program_is_not_blamed_on_the_file_it_was_dealing_with():
     assert explain(caught.value) is None
 
 
-@given(st.text(max_size=8), st.lists(st.text(max_size=8), max_size=5))
+@pytest.mark.parametrize(
+    ("word", "known", "words"),
+    [
+        ("sead", ["name", "seed"], "did you mean 'seed'?"),
+        ("Adam_W", ["adamw", "AdamW", "SGD"], "did you mean 'AdamW'?"),
+        ("ADAMW", ["SGD", "AdamW"], "did you mean 'AdamW'?"),
+        ("zzz", ["b", "a"], "options: a, b"),
+        ("zzz", [], "options: nothing"),
+    ],
+)
+def test_closest(word, known, words):
+    assert closest(word, known, "options") == words
+
+
+@given(st.text(min_size=1, max_size=8), st.lists(st.text(min_size=1, max_size=8), max_size=5))
 def test_closest_names_a_known_word_or_all(word, known):
-    words = closest(word, known, "known")
+    words = closest(word, known)
     if words.startswith("did you mean"):
         assert any(f"'{name}'" in words for name in known)
     else:
-        assert words.startswith("known: ")
+        assert word not in known
+        assert all(name in words for name in known)

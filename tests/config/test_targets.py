@@ -28,6 +28,16 @@ def net(channels, *, base=8):
     return channels, base
 
 
+def typed(
+    count: int = 1,
+    rate: float = 0.5,
+    share: "float | None" = None,
+    rates: "float | list[float]" = 0.1,
+    size: "int | str" = 2,
+):
+    return count, rate, share, rates, size
+
+
 NOT_CALLABLE = 3
 
 
@@ -50,6 +60,8 @@ def node(target, **arguments):
         node("pytorch_lightning.Trainer", max_epochs=3),
         node("pytorch_lightning.loggers.WandbLogger", project="p", entity="a keyword of wandb.init"),
         node("collections.abc.Sized"),
+        node("typed", count=2, rate=1, share=None, rates=[0.1, 0.2], size="auto"),
+        node("typed", count=2.0, rate="${elsewhere}", share="???"),
         {"no": "target", "list": [1, {"deep": None}]},
     ],
     ids=str,
@@ -72,6 +84,12 @@ def test_good_nodes_pass(good):
         (node("no_such_package.UNet"), "node._target_", "cannot load no_such_package.UNet: No module named"),
         (node("NOT_CALLABLE"), "node._target_", "is a int, not a class or a function"),
         (node("..relative"), "node._target_", "cannot load ..relative"),
+        (node("typed", count="two"), "node.count", "expected int, got 'two'"),
+        (node("typed", count=2.5), "node.count", "expected int, got 2.5"),
+        (node("typed", rate=None), "node.rate", "expected float, got null"),
+        (node("typed", share="half"), "node.share", "expected float | None, got 'half'"),
+        (node("typed", rates="fast"), "node.rates", "expected float | list[float], got 'fast'"),
+        (node("torch.optim.AdamW", _partial_=True, lr="fast"), "node.lr", "got 'fast'"),
         ({"steps": [node("net", channels=1), node("net", chanels=1)]}, "node.steps.1.chanels", "'channels'?"),
         (node("net", channels=node("net", chanels=1)), "node.channels.chanels", "'channels'?"),
     ],

@@ -27,11 +27,15 @@ _MENDS = {
 
 def closest(word: str, known: Iterable[object], label: str = "known") -> str:
     """`did you mean 'x'?` for the nearest of the known words, whatever the case, else all of them after `label`."""
-    names = {str(name).lower(): str(name) for name in known}
-    near = difflib.get_close_matches(word.lower(), names, n=1)
-    if near:
-        return f"did you mean '{names[near[0]]}'?"
-    return f"{label}: {', '.join(sorted(names.values())) or 'nothing'}"
+    names = sorted(str(name) for name in known)
+    best = max(names, key=lambda name: (_likeness(word.lower(), name.lower()), _likeness(word, name)), default="")
+    if _likeness(word.lower(), best.lower()) >= 0.6:  # the cutoff of difflib.get_close_matches, which minds the case
+        return f"did you mean '{best}'?"
+    return f"{label}: {', '.join(names) or 'nothing'}"
+
+
+def _likeness(one: str, other: str) -> float:
+    return difflib.SequenceMatcher(None, one, other).ratio()
 
 
 def explain(error: BaseException, groups: Iterable[str] = ()) -> str | None:
@@ -78,6 +82,8 @@ def _composition(chain: Sequence[BaseException], groups: Iterable[str]) -> str |
         return f"{syntax.override}: not understood as key=value; a value with brackets, commas or blanks needs quotes"
     if node := _first(chain, OmegaConfBaseException):
         return _place(chain) + _value(node, groups)
+    if absent := re.search(r"'(\S+)'\.\s+No match in the defaults list", str(chain[0])):
+        return f"{absent[1]}: not among what this verb chooses; +{absent[1]}=... adds it"
     if twice := re.search(r"Multiple values for (\S+)\. To override", str(chain[0])):
         return f"+{twice[1]}: it has a value already; give {twice[1]}=... without the plus sign"
     return None

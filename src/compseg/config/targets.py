@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import pkgutil
+import re
 from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
@@ -16,11 +17,27 @@ from compseg.errors import CompsegError
 # Packages that come with an extra, and the extra that brings them.
 EXTRAS = {"monai": "monai", "einops": "monai", "segmentation_models_pytorch": "smp", "tensorboard": "tensorboard"}
 
+# An annotation of these words alone takes numbers, and no text.
+_NUMBERS = {"int", "float", "bool"}
+_BESIDE_NUMBERS = {
+    "class",
+    "None",
+    "NoneType",
+    "Optional",
+    "Union",
+    "typing",
+    "list",
+    "tuple",
+    "Sequence",
+    "torch",
+    "Tensor",
+}
+
 _HYDRA_KEYS = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_"}
 
 
 def check_targets(cfg: DictConfig) -> None:
-    """Check that every `_target_` exists and takes the arguments it is given.
+    """Check that every `_target_` exists and takes the arguments it is given, and numbers where it wants numbers.
 
     A node that the program completes with further arguments says `_partial_: true`, else those count as missing.
 
@@ -28,13 +45,15 @@ def check_targets(cfg: DictConfig) -> None:
         cfg: A composed configuration; interpolations and `???` count as given.
 
     Raises:
-        CompsegError: A target cannot be imported, an argument is unknown to it, or a required one is missing.
+        CompsegError: A target cannot be imported, an argument is unknown to it, mistyped or missing.
     """
     for key, node in _target_nodes(OmegaConf.to_container(cfg, resolve=False), ""):
         path = str(node["_target_"])
         target = _load(key, path)
         given = {str(name) for name in node} - _HYDRA_KEYS
-        _refuse_unknown(key, path, given, _parameters(target))
+        parameters = _parameters(target)
+        _refuse_unknown(key, path, given, parameters)
+        _refuse_mistyped(key, node, parameters)
         if not (node.get("_partial_") or node.get("_args_")):
             _refuse_missing(key, path, given, target)
 
@@ -59,6 +78,27 @@ def _refuse_missing(key: str, path: str, given: set[str], target: Any) -> None:
     for p in _signature(target):
         if p.name not in given and p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY):
             raise CompsegError(f"{key}: {path} needs '{p.name}'; give {key}.{p.name}=...")
+
+
+def _refuse_mistyped(key: str, node: dict[Any, Any], parameters: list[inspect.Parameter]) -> None:
+    for p in parameters:
+        value = node.get(p.name, p.default)
+        if value is p.default or (isinstance(value, str) and (value == "???" or "${" in value)):
+            continue
+        if not _fits(value, set(re.findall(r"\w+", str(p.annotation)))):
+            expected = p.annotation.__name__ if inspect.isclass(p.annotation) else p.annotation
+            raise CompsegError(f"{key}.{p.name}: expected {expected}, got {'null' if value is None else repr(value)}")
+
+
+def _fits(value: Any, words: set[str]) -> bool:
+    """Whether a value may be meant for an annotation of these words; only plain numbers are judged."""
+    if not words & _NUMBERS or words - _NUMBERS - _BESIDE_NUMBERS:
+        return True
+    if value is None:
+        return bool(words & {"None", "Optional"})
+    if isinstance(value, float):
+        return "float" in words or value.is_integer()
+    return not isinstance(value, str)
 
 
 def _parameters(target: Any) -> list[inspect.Parameter]:
