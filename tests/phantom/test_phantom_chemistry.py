@@ -1,5 +1,7 @@
 """Bands lie where the table says, and the instrument's formulas give what they should."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -98,3 +100,9 @@ def test_stain_is_white_on_glass_and_bluer_where_nuclei_are():
 def test_a_field_is_the_same_at_every_size():
     small, large = (smooth_field(np.random.default_rng(3), Grid.of(size), 0.2) for size in (32, 96))
     np.testing.assert_allclose(large[1::3, 1::3], small, atol=1e-5)
+
+
+def test_the_documented_table_is_the_one_that_is_drawn():
+    page = (Path(__file__).parents[2] / "docs" / "explanation" / "phantom.md").read_text(encoding="utf-8")
+    rows = [line for line in page.splitlines() if line.startswith("|") and line.split("|")[1].strip() in COMPONENTS]
+    assert rows == [f"| {b.component} | {b.position:g} | {b.assignment} | {b.source} |" for b in BANDS]
