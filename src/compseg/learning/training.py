@@ -46,11 +46,11 @@ def train(cfg: DictConfig, run: Path) -> bool:
     data.prepare_data()
     settle(cfg, data.cohort)
     module = build_module(cfg)
+    trainer = build_trainer(cfg, run)
+    checkpoint = trainer.checkpoint_to_resume()
     data.with_truth = module.objective.needs_truth
     data.setup()
     fit_standardisation(module.preprocess, data.training_tissue())
-    trainer = build_trainer(cfg, run)
-    checkpoint = trainer.checkpoint_to_resume()
     if trainer.is_global_zero:
         record(cfg, run)
     trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
