@@ -16,7 +16,7 @@ import pytest
 from hypothesis import settings
 
 sys.path.insert(0, str(Path(__file__).parent))
-from running import succeed, tiny  # noqa: E402
+from running import succeed, tiny
 
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
