@@ -146,7 +146,7 @@ CASES: dict[str, tuple[Callable[[], object] | None, tuple[str, ...], tuple[str, 
     "misspelt key": (None, (*TRAIN, "trainer.devcies=2"), ("trainer.devcies", "did you mean 'devices'")),
     "misspelt key in a file": (
         text("own/experiment/mine.yaml", "# @package _global_\ntrainer: {devcies: 2}\n"),
-        (*TRAIN, "--config-dir=own", "experiment=mine"),
+        ("train", "--config-dir=own", *TRAIN[1:], "experiment=mine"),
         ("trainer.devcies", "did you mean 'devices'"),
     ),
     "misspelt word": (None, (*TRAIN, "seed=soon"), ("seed", "soon")),

@@ -1,7 +1,7 @@
 """The paper's idea: pool a sample's activation map, transfer it to one number, compare that number with the label.
 
 Read in this order: `transfers` (the pooling neuron's sigma), `pools` (from a map to a fraction), `head` (both
-together), `objectives` (what a label asks of the result). The room imports torch alone.
+together), `objectives` (what a label asks of the result), `teacher` (a first answer without a network). The room imports torch alone.
 """
 
 from compseg.comparative.head import ComparativeHead, HeadOutput, SigmaHead, TrapezoidHead
@@ -33,6 +33,7 @@ from compseg.comparative.pools import (
     RankPool,
     TopKPool,
 )
+from compseg.comparative.teacher import FisherTeacher
 from compseg.comparative.transfers import Identity, Sigma, Transfer, Trapezoid
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "ComparativeHead",
     "DenseNegatives",
     "Entropy",
+    "FisherTeacher",
     "GeneralizedMeanPool",
     "HeadOutput",
     "Identity",

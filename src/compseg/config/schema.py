@@ -23,6 +23,7 @@ class TrainConfig:
     objective: Any = MISSING  # the loss
     regularisers: dict[str, Any] = field(default_factory=dict)  # what is added to the loss, by name
     method: str | None = None  # the name of the head and objective together
+    teacher: Any = None  # marks the region that the segmenter is trained on, where the method works so
     optimizer: Any = MISSING
     scheduler: Any = None
     augmentation: Any = None

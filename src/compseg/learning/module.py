@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from compseg.comparative import ComparativeHead, HeadOutput, Objective, mean_over_ranks
+from compseg.comparative import ComparativeHead, FisherTeacher, HeadOutput, Objective, mean_over_ranks
 from compseg.learning.augmentation import Augmentation, Batch, augment
 from compseg.spectra import Preprocess
 
@@ -49,6 +49,7 @@ class CompSegNet(pl.LightningModule):
         head: Pools the activation map over the tissue and transfers it: x and o.
         objective: The loss on them.
         preprocess: From raw values to network input; its standardisation is fitted before training.
+        teacher: Marks the region that the objective takes for truth; fitted before training. None: truth, if any, comes with the batch.
         optimizer: Makes an optimizer of parameters.
         scheduler: Makes a schedule of an optimizer, stepped each batch; `total_steps` is filled in where it is asked for.
         augmentations: Applied to training batches in order.
@@ -63,6 +64,7 @@ class CompSegNet(pl.LightningModule):
         objective: Objective,
         preprocess: Preprocess,
         optimizer: OptimizerFactory,
+        teacher: FisherTeacher | None = None,
         scheduler: SchedulerFactory | None = None,
         augmentations: Mapping[str, Augmentation] | None = None,
         seed: int = 0,
@@ -70,6 +72,7 @@ class CompSegNet(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.segmenter, self.head, self.objective, self.preprocess = segmenter, head, objective, preprocess
+        self.teacher = teacher
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
         self.augmentations, self.seed, self.config = dict(augmentations or {}), seed, dict(config or {})
         self.epoch_sums = {"train": EpochSums(), "val": EpochSums()}
@@ -82,13 +85,13 @@ class CompSegNet(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The objective of one balanced batch."""
         del batch_idx
-        batch = augment(batch, self.augmentations, self.seed, self.current_epoch)
+        batch = augment(self._taught(batch), self.augmentations, self.seed, self.current_epoch)
         return self.objective.finish(mean_over_ranks(self._statistics(batch, "train").mean(0)))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Collects; the loss is formed over all validation samples at the epoch's end."""
         del batch_idx
-        self._statistics(batch, "val")
+        self._statistics(self._taught(batch), "val")
 
     def on_train_epoch_end(self) -> None:
         """Log `train/...`."""
@@ -109,6 +112,14 @@ class CompSegNet(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put the resolved configuration beside the weights."""
         checkpoint["config"] = self.config
+
+    @torch.no_grad()
+    def _taught(self, batch: Batch) -> Batch:
+        if self.teacher is None:
+            return batch
+        # Before augmentation: what the teacher marks must not depend on a jitter that it was not fitted to.
+        image = self.preprocess(batch["image"], batch["tissue"])
+        return {**batch, "truth": self.teacher(image, batch["tissue"], batch["label"])}
 
     def _statistics(self, batch: Batch, stage: str) -> Tensor:
         output = self(batch["image"], batch["tissue"])

@@ -48,9 +48,10 @@ def train(cfg: DictConfig, run: Path) -> bool:
     module = build_module(cfg)
     trainer = build_trainer(cfg, run)
     checkpoint = trainer.checkpoint_to_resume()
-    data.with_truth = module.objective.needs_truth
+    data.with_truth = module.objective.needs_truth and module.teacher is None
     data.setup()
     fit_standardisation(module.preprocess, data.training_tissue())
+    fit_teacher(module, data)
     if trainer.is_global_zero:
         record(cfg, run)
     trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
@@ -81,12 +82,24 @@ def build_module(cfg: DictConfig) -> CompSegNet:
         head=instantiate(cfg.head),
         objective=objective,
         preprocess=instantiate(cfg.preprocess),
+        teacher=instantiate(cfg.teacher),
         optimizer=instantiate(cfg.optimizer),
         scheduler=_scheduler_factory(cfg.scheduler),
         augmentations=instantiate(cfg.augmentation),
         seed=cfg.seed,
         config=plain(cfg),
     )
+
+
+def fit_teacher(module: CompSegNet, data: CohortData) -> None:
+    """Let the teacher, if there is one, look at the training samples as the network will see them."""
+    if module.teacher is None:
+        return
+    pictures = ((module.preprocess(image[None], tissue[None])[0], tissue) for image, tissue in data.training_tissue())
+    labels = [info.label for info in data.train.infos]
+    samples = ((image, tissue, label) for (image, tissue), label in zip(pictures, labels, strict=True))
+    module.teacher.fit(samples, len(labels), module.seed)
+    say(f"teacher: marks {module.teacher.share:.1%} of the disease samples' tissue")
 
 
 def _scheduler_factory(node: DictConfig | None) -> SchedulerFactory | None:

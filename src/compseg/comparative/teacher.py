@@ -1,0 +1,132 @@
+"""A teacher that needs no network: one linear filter of the spectrum that tells disease samples' own regions apart.
+
+A network that is asked for a sample's label alone may answer by anything that tells samples apart: thickness, patient, array. What no
+such cue can explain is contrast *within* disease samples that healthy samples do not have. The teacher looks for the one direction in
+channel space that shows it, in closed form and in seconds, marks the region it finds, and a segmenter is then trained on that region
+like on an annotation. The paper's idea, comparing what disease samples hold with what healthy ones do not, stays the only supervision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Pixels = list[Tensor]  # one (n, C) tensor a sample
+
+
+class FisherTeacher(nn.Module):
+    """Self-trained Fisher discriminant on the spectra of small neighbourhoods.
+
+    Start: the direction whose variance within disease samples exceeds that within healthy samples most (the leading generalised
+    eigenvector of the two mean within-sample covariances, known from brain signals as common spatial patterns; Koles 1991). Then, until
+    the marked region stays: mark the share pi of disease-sample pixels that score highest, with pi the largest excess of disease over
+    healthy samples above any level (Youden's index of the two distributions, an estimate of the diseased share), and refit Fisher's
+    discriminant (Fisher 1936) between marked and all other pixels.
+
+    Args:
+        channels: Number of channels C of the preprocessed image.
+        reach: Side in pixels, odd, of the neighbourhood whose tissue mean is scored: it trades noise against edges.
+        pixels: Tissue pixels of all samples together that are looked at for fitting.
+        shrinkage: Of covariances towards a multiple of the identity.
+        rounds: At most, of marking and refitting.
+
+    Attributes:
+        share: pi of the last round, in [0, 1].
+    """
+
+    filter: Tensor
+    level: Tensor
+    share: Tensor
+
+    def __init__(self, channels: int, reach: int = 5, pixels: int = 200_000, shrinkage: float = 1e-3, rounds: int = 40) -> None:
+        super().__init__()
+        self.reach, self.pixels, self.shrinkage, self.rounds = reach, pixels, shrinkage, rounds
+        self.register_buffer("filter", torch.zeros(channels))
+        self.register_buffer("level", torch.tensor(0.0))
+        self.register_buffer("share", torch.tensor(0.0))
+
+    def score(self, image: Tensor, tissue: Tensor) -> Tensor:
+        """How much a pixel's neighbourhood looks like disease: preprocessed `(B, C, H, W)` and tissue `(B, 1, H, W)` to `(B, 1, H, W)`."""
+        # Filtering first leaves one channel to average, and both are linear.
+        filtered = torch.einsum("bchw,c->bhw", image, self.filter)[:, None]
+        return local_mean(filtered, tissue, self.reach)
+
+    def forward(self, image: Tensor, tissue: Tensor, labels: Tensor) -> Tensor:
+        """The marked region, `(B, 1, H, W)` bool: tissue of disease samples that scores above the level; nothing in healthy ones."""
+        return (self.score(image, tissue) > self.level) & tissue & (labels > 0)[:, None, None, None]
+
+    @torch.no_grad()
+    def fit(self, samples: Iterable[tuple[Tensor, Tensor, int]], count: int, seed: int = 0) -> None:
+        """Find the filter and the level.
+
+        Args:
+            samples: Preprocessed image `(C, H, W)`, tissue `(1, H, W)` and label of each training sample, one at a time.
+            count: Number of samples, so that each may give its part of `pixels`.
+            seed: Of the choice of pixels.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        kinds: tuple[Pixels, Pixels] = ([], [])
+        for image, tissue, label in samples:
+            spectra = local_mean(image[None], tissue[None], self.reach)[0][:, tissue[0]].T.double()
+            chosen = torch.randperm(len(spectra), generator=generator)[: max(1, self.pixels // count)]
+            kinds[label].append(spectra[chosen])
+        self._settle(*kinds)
+
+    def _settle(self, healthy: Pixels, disease: Pixels) -> None:
+        clean, mixed = torch.cat(healthy), torch.cat(disease)
+        direction = contrast_within(disease, healthy, self.shrinkage)
+        if (mixed @ direction).mean() < (clean @ direction).mean():
+            direction = -direction
+        marked = torch.zeros(len(mixed), dtype=torch.bool)
+        for _ in range(self.rounds):
+            before = marked
+            share, level = excess_share(mixed @ direction, clean @ direction)
+            marked = mixed @ direction > level
+            if torch.equal(marked, before):
+                break
+            direction = fisher(mixed[marked], torch.cat([mixed[~marked], clean]), self.shrinkage)
+        self.filter.copy_(direction)
+        self.level.copy_(level)
+        self.share.copy_(share)
+
+
+def local_mean(image: Tensor, tissue: Tensor, reach: int) -> Tensor:
+    """Mean over the tissue pixels of each pixel's `reach` x `reach` neighbourhood: `(B, C, H, W)` to the same shape, zero off tissue."""
+    inside = tissue.to(image.dtype)
+    total, share = (F.avg_pool2d(x, reach, stride=1, padding=reach // 2) for x in (image * inside, inside))
+    return torch.where(tissue, total / share.clamp_min(1e-6), 0.0)
+
+
+def contrast_within(disease: Pixels, healthy: Pixels, shrinkage: float) -> Tensor:
+    """The direction `(C,)` whose mean within-sample variance in disease samples exceeds that in healthy samples most, as a ratio."""
+    ill, well = (torch.stack([torch.cov(pixels.T, correction=0) for pixels in kind if len(pixels) > 1]).mean(0) for kind in (disease, healthy))
+    # Whitened by the healthy covariance, the ratio is an ordinary eigenvalue problem.
+    root = torch.linalg.cholesky(shrunk(torch.atleast_2d(well), shrinkage))
+    whitened = torch.linalg.solve_triangular(root, torch.atleast_2d(ill), upper=False)
+    whitened = torch.linalg.solve_triangular(root, whitened.T, upper=False)
+    leading = torch.linalg.eigh(whitened).eigenvectors[:, -1:]
+    return torch.linalg.solve_triangular(root.T, leading, upper=True)[:, 0]
+
+
+def excess_share(mixed: Tensor, clean: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest difference between the shares of two sets of scores above a level, and the level above which that share of `mixed` lies."""
+    levels = torch.quantile(mixed, torch.linspace(0, 1, 1001, dtype=mixed.dtype))
+    above = [1 - torch.searchsorted(scores.sort().values, levels, right=True) / len(scores) for scores in (mixed, clean)]
+    share = (above[0] - above[1]).max().clamp(min=1 / len(mixed), max=0.9)
+    return share, torch.quantile(mixed, 1 - share.to(mixed.dtype))
+
+
+def fisher(ones: Tensor, zeros: Tensor, shrinkage: float) -> Tensor:
+    """Fisher's discriminant `(C,)` between two sets of spectra `(n, C)`, by the pooled within-class covariance."""
+    covariances = [torch.atleast_2d(torch.cov(pixels.T, correction=0)) * len(pixels) for pixels in (ones, zeros)]
+    pooled = sum(covariances[1:], covariances[0]) / (len(ones) + len(zeros))
+    return torch.linalg.solve(shrunk(pooled, shrinkage), ones.mean(0) - zeros.mean(0))
+
+
+def shrunk(covariance: Tensor, shrinkage: float) -> Tensor:
+    """The covariance `(C, C)` with a multiple of the identity added, so that it can be inverted."""
+    size = covariance.diagonal().mean().clamp_min(1e-12)
+    return covariance + shrinkage * size * torch.eye(len(covariance), dtype=covariance.dtype)
