@@ -37,7 +37,13 @@ def environment(**more: str) -> dict[str, str]:
 
 def run_verb(verb: str, *arguments: str, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command(verb, *arguments), capture_output=True, text=True, timeout=300, check=False, cwd=cwd, env=environment(**env)
+        command(verb, *arguments),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        cwd=cwd,
+        env=environment(**env),
     )
 
 

@@ -1,7 +1,7 @@
 """compseg: learn to segment disease regions from sample labels alone.
 
-`compseg.load_segmenter(path)` is the way in for a script that only wants maps; it needs torch and numpy alone. Everything else is
-reached by the verbs: `python -m compseg.train`, `prepare`, `check`, `evaluate`, `predict`.
+`compseg.load_segmenter(path)` is the way in for a script that only wants maps; it needs torch and numpy alone.
+Everything else is reached by the verbs: `python -m compseg.train`, `prepare`, `check`, `evaluate`, `predict`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""`python -m compseg.evaluate run=outputs/RUN`: fit the threshold, measure, and write maps, figures and the report anew."""
+"""`python -m compseg.evaluate run=outputs/RUN`: judge a run.
+
+Fit the threshold, measure, and write maps, figures and the report anew.
+"""
 
 from __future__ import annotations
 

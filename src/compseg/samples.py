@@ -61,7 +61,8 @@ class Channels:
 
     Attributes:
         count: Number of channels C.
-        values: Position of each channel (for example wavenumbers), in stored order; empty where the axis is not spectral.
+        values: Position of each channel (for example wavenumbers), in stored order; empty where the axis is not
+            spectral.
         unit: Unit of `values`, for example `cm-1`.
         names: Channel names where the axis is not spectral, for example `("red", "green", "blue")`.
     """

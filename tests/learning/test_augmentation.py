@@ -29,7 +29,10 @@ def test_image_and_masks_turn_together():
 def test_all_eight_ways_come_up_and_four_for_a_rectangle():
     picture = torch.arange(6.0).reshape(1, 2, 3)
     square = torch.arange(4.0).reshape(1, 2, 2)
-    draw = lambda p: {tuple(Turns()({"image": p}, np.random.default_rng(k))["image"].flatten().tolist()) for k in range(200)}  # noqa: E731
+
+    def draw(p):
+        return {tuple(Turns()({"image": p}, np.random.default_rng(k))["image"].flatten().tolist()) for k in range(200)}
+
     assert len(draw(square)) == 8
     assert len(draw(picture)) == 4
 

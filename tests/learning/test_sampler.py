@@ -11,9 +11,15 @@ from compseg.learning.sampler import BalancedBatches
 
 
 @given(
-    healthy=st.integers(1, 40), disease=st.integers(1, 40), batch_size=st.integers(2, 9), world=st.integers(1, 4), epoch=st.integers(0, 5)
+    healthy=st.integers(1, 40),
+    disease=st.integers(1, 40),
+    batch_size=st.integers(2, 9),
+    world=st.integers(1, 4),
+    epoch=st.integers(0, 5),
 )
-def test_every_rank_sees_both_classes_and_nobody_twice(healthy: int, disease: int, batch_size: int, world: int, epoch: int):
+def test_every_rank_sees_both_classes_and_nobody_twice(
+    healthy: int, disease: int, batch_size: int, world: int, epoch: int
+):
     labels = [0] * healthy + [1] * disease
     try:
         ranks = [BalancedBatches(labels, batch_size, seed=3, rank=rank, world=world) for rank in range(world)]

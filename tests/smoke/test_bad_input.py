@@ -1,4 +1,7 @@
-"""Bad input of many kinds: each ends non-zero with one line that names the culprit and the mend, and touches nothing that was there."""
+"""Bad input of many kinds.
+
+Each ends non-zero with one line that names the culprit and the mend, and touches nothing that was there.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +19,10 @@ import numpy as np
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from running import tiny
 
 from compseg.cohort import prepare
 from compseg.sources import Images
+from running import tiny
 
 
 @pytest.fixture
@@ -30,11 +33,19 @@ def lab(tmp_path, monkeypatch, trained):
     rows = []
     for index in range(8):
         np.save(tmp_path / f"s{index}.npy", generator.random((12, 12, 8)).astype("f4") + 1)
-        rows.append({"sample": f"s{index}", "image": f"s{index}.npy", "label": index % 2, "split": "train", "patient": f"p{index}"})
+        rows.append(
+            {
+                "sample": f"s{index}",
+                "image": f"s{index}.npy",
+                "label": index % 2,
+                "split": "train",
+                "patient": f"p{index}",
+            }
+        )
     write_manifest(rows)
     prepare(Images("labels.csv"), "mine.zarr", progress=False)
     shutil.copytree(trained.run, "run")
-    os.symlink(trained.cohort, "phantom.zarr")
+    Path("phantom.zarr").symlink_to(trained.cohort)
     return tmp_path
 
 
@@ -94,7 +105,10 @@ def no_tissue() -> None:
 
 
 def damaged_chunk() -> None:
-    chunk = max((path for path in Path("mine.zarr/samples/s1/image").rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    chunk = max(
+        (path for path in Path("mine.zarr/samples/s1/image").rglob("*") if path.is_file()),
+        key=lambda path: path.stat().st_size,
+    )
     content = bytearray(chunk.read_bytes())
     content[len(content) // 3] ^= 0xFF
     chunk.write_bytes(bytes(content))
@@ -102,7 +116,9 @@ def damaged_chunk() -> None:
 
 def untrusted() -> None:
     path = Path("run/segmenter/segmenter.json")
-    path.write_text(json.dumps({**json.loads(path.read_text()), "model": {"_target_": "os.system", "command": "touch owned"}}))
+    path.write_text(
+        json.dumps({**json.loads(path.read_text()), "model": {"_target_": "os.system", "command": "touch owned"}})
+    )
 
 
 PREPARE = ("prepare", "source=images", "source.manifest=labels.csv", "out=new.zarr")
@@ -126,13 +142,21 @@ CASES: dict[str, tuple[Callable[[], object] | None, tuple[str, ...], tuple[str, 
     "ragged channels": (save("s4.npy", np.ones((12, 12, 9))), PREPARE, ("s4", "9 channels", "expected 8")),
     "not a number": (with_nan, PREPARE, ("s3", "NaN")),
     "too large for float16": (save("s4.npy", np.full((12, 12, 8), 1e6)), PREPARE, ("s4", "dtype=float32")),
-    "wrong axis": (text("axis.csv", "wavenumber\n1800\n1700\n"), (*PREPARE, "source.axis=axis.csv"), ("8 channels", "expected 2")),
+    "wrong axis": (
+        text("axis.csv", "wavenumber\n1800\n1700\n"),
+        (*PREPARE, "source.axis=axis.csv"),
+        ("8 channels", "expected 2"),
+    ),
     "patient in two splits": (
         edit(lambda t: (t[0].update(patient="p1"), t[1].update(split="val"))),
         PREPARE,
         ("patient p1", "train", "val"),
     ),
-    "another cohort at out": (edit(lambda t: t[0].update(label="1")), (*PREPARE[:-1], "out=mine.zarr"), ("mine.zarr", "overwrite=true")),
+    "another cohort at out": (
+        edit(lambda t: t[0].update(label="1")),
+        (*PREPARE[:-1], "out=mine.zarr"),
+        ("mine.zarr", "overwrite=true"),
+    ),
     "empty tissue": (no_tissue, ("check", "cohort=empty.zarr"), ("empty.zarr",)),
     "damaged chunk": (damaged_chunk, ("check", "cohort=mine.zarr"), ("mine.zarr",)),
     "no cohort": (None, (*TRAIN, "data.path=nowhere.zarr"), ("nowhere.zarr", "prepare")),
@@ -152,8 +176,16 @@ CASES: dict[str, tuple[Callable[[], object] | None, tuple[str, ...], tuple[str, 
     "misspelt word": (None, (*TRAIN, "seed=soon"), ("seed", "soon")),
     "absent checkpoint": (None, (*TRAIN, "trainer.resume=elsewhere"), ("no checkpoint at", "elsewhere")),
     "not a run": (None, ("evaluate", "run=mine.zarr"), ("mine.zarr", "not a run folder")),
-    "run without a checkpoint": (remove("run/segmenter/segmenter.json"), ("evaluate", "run=run"), ("holds no segmenter",)),
-    "damaged weights": (text("run/segmenter/weights.pt", "damaged"), (*PREDICT, "input=s0.npy"), ("weights.pt", "cannot be read")),
+    "run without a checkpoint": (
+        remove("run/segmenter/segmenter.json"),
+        ("evaluate", "run=run"),
+        ("holds no segmenter",),
+    ),
+    "damaged weights": (
+        text("run/segmenter/weights.pt", "damaged"),
+        (*PREDICT, "input=s0.npy"),
+        ("weights.pt", "cannot be read"),
+    ),
     "untrusted segmenter": (untrusted, (*PREDICT, "input=s0.npy"), ("os.system", "trust=[os]")),
     "nothing to predict": (None, (*PREDICT, "input=nowhere"), ("input=nowhere", "does not exist")),
     "other channels": (save("s0.npy", np.ones((9, 9, 3))), (*PREDICT, "input=s0.npy"), ("s0.npy", "(H, W, 8)")),
@@ -175,7 +207,11 @@ def run_in_process(verb: str, arguments: tuple[str, ...], monkeypatch: pytest.Mo
 
 
 def snapshot(folder: Path) -> dict[str, str]:
-    files = (path for path in folder.rglob("*") if path.is_file() and "new_run" not in path.parts and not path.name.endswith(".lock"))
+    files = (
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and "new_run" not in path.parts and not path.name.endswith(".lock")
+    )
     return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 

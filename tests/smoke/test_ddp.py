@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from running import history_of, succeed, tiny
 
 # Without dropout and batch statistics, two devices with half the batch are one device with the whole.
@@ -28,9 +29,18 @@ def test_two_devices_learn_what_one_does(trained, tmp_path, loss):
         run = tmp_path / str(devices)
         succeed(
             "train",
-            *tiny(trained.cohort, run, *SAME, f"objective.loss={loss}", f"trainer.devices={devices}", f"data.batch_size={batch}"),
+            *tiny(
+                trained.cohort,
+                run,
+                *SAME,
+                f"objective.loss={loss}",
+                f"trainer.devices={devices}",
+                f"data.batch_size={batch}",
+            ),
         )
         weights[devices] = torch.load(run / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
     for name, one in weights[1].items():
         torch.testing.assert_close(weights[2][name], one, atol=1e-5, rtol=1e-5)
-    assert history_of(tmp_path / "1")[-1]["val/loss"] == pytest.approx(history_of(tmp_path / "2")[-1]["val/loss"], abs=1e-5)
+    assert history_of(tmp_path / "1")[-1]["val/loss"] == pytest.approx(
+        history_of(tmp_path / "2")[-1]["val/loss"], abs=1e-5
+    )

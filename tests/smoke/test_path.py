@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from running import history_of, run_verb, succeed, tiny
 
 from compseg import load_segmenter
 from compseg.cohort import Cohort
+from running import history_of, run_verb, succeed, tiny
 
 TEST_FIGURES = {"area_auc", "pixel_ap", "dice_mean", "dice_std", "dice_best", "healthy_area_fraction"}
 
@@ -28,7 +28,13 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 def test_the_run_folder_holds_what_the_contract_lists(trained):
     for name in ("config.yaml", "metrics.json", "history.csv", "samples.csv", "report.html", "environment.json"):
         assert (trained.run / name).stat().st_size > 0, name
-    for name in ("checkpoints/best.ckpt", "checkpoints/last.ckpt", "segmenter/segmenter.json", "segmenter/weights.pt", "figures/roc.png"):
+    for name in (
+        "checkpoints/best.ckpt",
+        "checkpoints/last.ckpt",
+        "segmenter/segmenter.json",
+        "segmenter/weights.pt",
+        "figures/roc.png",
+    ):
         assert (trained.run / name).is_file(), name
     assert f"report: {trained.run / 'report.html'}" in trained.printed
 
@@ -77,9 +83,9 @@ def test_prediction_gives_evaluations_numbers(trained, tmp_path):
     assert {row["sample"] for row in predicted} == set(evaluated)
     for row in predicted:
         name = row["sample"]
-        assert row["area_fraction"] == f"{float(evaluated[name]['area_fraction']):g}" or float(row["area_fraction"]) == float(
-            evaluated[name]["area_fraction"]
-        )
+        assert row["area_fraction"] == f"{float(evaluated[name]['area_fraction']):g}" or float(
+            row["area_fraction"]
+        ) == float(evaluated[name]["area_fraction"])
         mapped, judged = (np.load(folder / "maps" / f"{name}.npy") for folder in (tmp_path / "out", trained.run))
         np.testing.assert_array_equal(mapped, judged)
         mask = np.asarray(Image.open(tmp_path / "out" / "maps" / f"{name}_mask.png")) > 0
@@ -112,7 +118,8 @@ segmenter = compseg.load_segmenter({str(trained.run)!r})
 cube = np.random.default_rng(0).random((13, 17, segmenter.channels.count)).astype("f4")
 cube[:3] = 0
 activation = segmenter(cube)
-assert activation.shape == (13, 17) and activation.dtype == np.float32 and not activation[:3].any() and activation[3:].all()
+assert activation.shape == (13, 17) and activation.dtype == np.float32
+assert not activation[:3].any() and activation[3:].all()
 print(segmenter.threshold.value, segmenter.channels.unit, segmenter.provenance["epoch"])
 """
     import subprocess

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from running import command, environment, history_of, run_verb, succeed, tiny
 
 EPOCHS = 6
@@ -22,7 +23,9 @@ def numbers(run: Path) -> list[dict[str, float]]:
 
 def kill_after(rows: int, arguments: list[str], run: Path) -> None:
     """Start a training run and kill it, without warning, in the epoch after `rows` epochs are done."""
-    process = subprocess.Popen(command("train", *arguments), env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command("train", *arguments), env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     deadline = time.monotonic() + 240
     while not ((run / "checkpoints/last.ckpt").exists() and len(history_of(run)) >= rows):
         assert process.poll() is None, "training ended before it could be killed"

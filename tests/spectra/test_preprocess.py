@@ -21,7 +21,9 @@ def test_snv_against_numpy():
 
 def test_snv_removes_offset_and_thickness_and_leaves_background_finite():
     image = cube(1, 9, 3, 3)
-    torch.testing.assert_close(StandardNormalVariate()(image * 4 + 7), StandardNormalVariate()(image), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        StandardNormalVariate()(image * 4 + 7), StandardNormalVariate()(image), atol=1e-4, rtol=1e-4
+    )
     assert StandardNormalVariate()(torch.zeros(1, 9, 3, 3)).abs().max() == 0
 
 
@@ -42,7 +44,10 @@ def test_derivative_refuses_an_even_window():
 
 
 def test_standardisation_is_that_of_all_tissue_pixels():
-    samples = [(cube(5, 6, 7, seed=k) + 1000 * k, torch.rand(1, 6, 7, generator=torch.Generator().manual_seed(k)) > 0.4) for k in range(4)]
+    samples = [
+        (cube(5, 6, 7, seed=k) + 1000 * k, torch.rand(1, 6, 7, generator=torch.Generator().manual_seed(k)) > 0.4)
+        for k in range(4)
+    ]
     preprocess = Preprocess(5)
     fit_standardisation(preprocess, iter(samples))
     pixels = np.concatenate([image.numpy()[:, tissue[0].numpy()] for image, tissue in samples], axis=1).astype("f8")
@@ -53,7 +58,10 @@ def test_standardisation_is_that_of_all_tissue_pixels():
 def test_a_sample_without_tissue_and_a_constant_channel_do_no_harm():
     image = torch.ones(2, 3, 3)
     preprocess = Preprocess(2)
-    fit_standardisation(preprocess, [(image * 9, torch.zeros(1, 3, 3, dtype=torch.bool)), (image, torch.ones(1, 3, 3, dtype=torch.bool))])
+    fit_standardisation(
+        preprocess,
+        [(image * 9, torch.zeros(1, 3, 3, dtype=torch.bool)), (image, torch.ones(1, 3, 3, dtype=torch.bool))],
+    )
     assert preprocess.mean.tolist() == [1, 1]
     assert preprocess.std.tolist() == [1, 1]
 

@@ -1,7 +1,8 @@
 """The paper's idea: pool a sample's activation map, transfer it to one number, compare that number with the label.
 
 Read in this order: `transfers` (the pooling neuron's sigma), `pools` (from a map to a fraction), `head` (both
-together), `objectives` (what a label asks of the result), `teacher` (a first answer without a network). The room imports torch alone.
+together), `objectives` (what a label asks of the result), `teacher` (a first answer without a network). The room
+imports torch alone.
 """
 
 from compseg.comparative.head import ComparativeHead, HeadOutput, SigmaHead, TrapezoidHead

@@ -1,9 +1,10 @@
 """A teacher that needs no network: one linear filter of the spectrum that tells disease samples' own regions apart.
 
-A network that is asked for a sample's label alone may answer by anything that tells samples apart: thickness, patient, array. What no
-such cue can explain is contrast *within* disease samples that healthy samples do not have. The teacher looks for the one direction in
-channel space that shows it, in closed form and in seconds, marks the region it finds, and a segmenter is then trained on that region
-like on an annotation. The paper's idea, comparing what disease samples hold with what healthy ones do not, stays the only supervision.
+A network that is asked for a sample's label alone may answer by anything that tells samples apart: thickness, patient,
+array. What no such cue can explain is contrast *within* disease samples that healthy samples do not have. The teacher
+looks for the one direction in channel space that shows it, in closed form and in seconds, marks the region it finds,
+and a segmenter is then trained on that region like on an annotation. The paper's idea, comparing what disease samples
+hold with what healthy ones do not, stays the only supervision.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn.functional import avg_pool2d
 
 Pixels = list[Tensor]  # one (n, C) tensor a sample
 
@@ -20,11 +21,12 @@ Pixels = list[Tensor]  # one (n, C) tensor a sample
 class FisherTeacher(nn.Module):
     """Self-trained Fisher discriminant on the spectra of small neighbourhoods.
 
-    Start: the direction whose variance within disease samples exceeds that within healthy samples most (the leading generalised
-    eigenvector of the two mean within-sample covariances, known from brain signals as common spatial patterns; Koles 1991). Then, until
-    the marked region stays: mark the share pi of disease-sample pixels that score highest, with pi the largest excess of disease over
-    healthy samples above any level (Youden's index of the two distributions, an estimate of the diseased share), and refit Fisher's
-    discriminant (Fisher 1936) between marked and all other pixels.
+    Start: the direction whose variance within disease samples exceeds that within healthy samples most (the leading
+    generalised eigenvector of the two mean within-sample covariances, known from brain signals as common spatial
+    patterns; Koles 1991). Then, until the marked region stays: mark the share pi of disease-sample pixels that score
+    highest, with pi the largest excess of disease over healthy samples above any level (Youden's index of the two
+    distributions, an estimate of the diseased share), and refit Fisher's discriminant (Fisher 1936) between marked and
+    all other pixels.
 
     Args:
         channels: Number of channels C of the preprocessed image.
@@ -41,7 +43,9 @@ class FisherTeacher(nn.Module):
     level: Tensor
     share: Tensor
 
-    def __init__(self, channels: int, reach: int = 5, pixels: int = 200_000, shrinkage: float = 1e-3, rounds: int = 40) -> None:
+    def __init__(
+        self, channels: int, reach: int = 5, pixels: int = 200_000, shrinkage: float = 1e-3, rounds: int = 40
+    ) -> None:
         super().__init__()
         self.reach, self.pixels, self.shrinkage, self.rounds = reach, pixels, shrinkage, rounds
         self.register_buffer("filter", torch.zeros(channels))
@@ -49,13 +53,19 @@ class FisherTeacher(nn.Module):
         self.register_buffer("share", torch.tensor(0.0))
 
     def score(self, image: Tensor, tissue: Tensor) -> Tensor:
-        """How much a pixel's neighbourhood looks like disease: preprocessed `(B, C, H, W)` and tissue `(B, 1, H, W)` to `(B, 1, H, W)`."""
+        """How much a pixel's neighbourhood looks like disease.
+
+        Preprocessed `(B, C, H, W)` and tissue `(B, 1, H, W)` to `(B, 1, H, W)`.
+        """
         # Filtering first leaves one channel to average, and both are linear.
         filtered = torch.einsum("bchw,c->bhw", image, self.filter)[:, None]
         return local_mean(filtered, tissue, self.reach)
 
     def forward(self, image: Tensor, tissue: Tensor, labels: Tensor) -> Tensor:
-        """The marked region, `(B, 1, H, W)` bool: tissue of disease samples that scores above the level; nothing in healthy ones."""
+        """The marked region, `(B, 1, H, W)` bool.
+
+        Tissue of disease samples that scores above the level; nothing in healthy ones.
+        """
         return (self.score(image, tissue) > self.level) & tissue & (labels > 0)[:, None, None, None]
 
     @torch.no_grad()
@@ -63,7 +73,8 @@ class FisherTeacher(nn.Module):
         """Find the filter and the level.
 
         Args:
-            samples: Preprocessed image `(C, H, W)`, tissue `(1, H, W)` and label of each training sample, one at a time.
+            samples: Preprocessed image `(C, H, W)`, tissue `(1, H, W)` and label of each training sample, one at a
+                time.
             count: Number of samples, so that each may give its part of `pixels`.
             seed: Of the choice of pixels.
         """
@@ -94,39 +105,60 @@ class FisherTeacher(nn.Module):
 
 
 def local_mean(image: Tensor, tissue: Tensor, reach: int) -> Tensor:
-    """Mean over the tissue pixels of each pixel's `reach` x `reach` neighbourhood: `(B, C, H, W)` to the same shape, zero off tissue."""
+    """Mean over the tissue pixels of each pixel's `reach` x `reach` neighbourhood.
+
+    `(B, C, H, W)` to the same shape, zero off tissue.
+    """
     inside = tissue.to(image.dtype)
-    total, share = (F.avg_pool2d(x, reach, stride=1, padding=reach // 2) for x in (image * inside, inside))
+    total, share = (avg_pool2d(x, reach, stride=1, padding=reach // 2) for x in (image * inside, inside))
     return torch.where(tissue, total / share.clamp_min(1e-6), 0.0)
 
 
 def contrast_within(disease: Pixels, healthy: Pixels, shrinkage: float) -> Tensor:
-    """The direction `(C,)` whose mean within-sample variance in disease samples exceeds that in healthy samples most, as a ratio."""
-    ill, well = (torch.stack([torch.cov(pixels.T, correction=0) for pixels in kind if len(pixels) > 1]).mean(0) for kind in (disease, healthy))
+    """The direction `(C,)` of largest contrast within disease samples.
+
+    Its mean within-sample variance in disease samples exceeds that in healthy samples most, as a ratio.
+    """
+    ill, well = (
+        torch.stack([covariance(pixels) for pixels in kind if len(pixels) > 1]).mean(0) for kind in (disease, healthy)
+    )
     # Whitened by the healthy covariance, the ratio is an ordinary eigenvalue problem.
-    root = torch.linalg.cholesky(shrunk(torch.atleast_2d(well), shrinkage))
-    whitened = torch.linalg.solve_triangular(root, torch.atleast_2d(ill), upper=False)
+    root = torch.linalg.cholesky(shrunk(well, shrinkage))
+    whitened = torch.linalg.solve_triangular(root, ill, upper=False)
     whitened = torch.linalg.solve_triangular(root, whitened.T, upper=False)
     leading = torch.linalg.eigh(whitened).eigenvectors[:, -1:]
-    return torch.linalg.solve_triangular(root.T, leading, upper=True)[:, 0]
+    direction: Tensor = torch.linalg.solve_triangular(root.T, leading, upper=True)[:, 0]
+    return direction
 
 
 def excess_share(mixed: Tensor, clean: Tensor) -> tuple[Tensor, Tensor]:
-    """The largest difference between the shares of two sets of scores above a level, and the level above which that share of `mixed` lies."""
+    """The largest difference between the shares of two sets of scores above a level.
+
+    With it the level above which that share of `mixed` lies.
+    """
     levels = torch.quantile(mixed, torch.linspace(0, 1, 1001, dtype=mixed.dtype))
-    above = [1 - torch.searchsorted(scores.sort().values, levels, right=True) / len(scores) for scores in (mixed, clean)]
+    above = [
+        1 - torch.searchsorted(scores.sort().values, levels, right=True) / len(scores) for scores in (mixed, clean)
+    ]
     share = (above[0] - above[1]).max().clamp(min=1 / len(mixed), max=0.9)
     return share, torch.quantile(mixed, 1 - share.to(mixed.dtype))
 
 
 def fisher(ones: Tensor, zeros: Tensor, shrinkage: float) -> Tensor:
     """Fisher's discriminant `(C,)` between two sets of spectra `(n, C)`, by the pooled within-class covariance."""
-    covariances = [torch.atleast_2d(torch.cov(pixels.T, correction=0)) * len(pixels) for pixels in (ones, zeros)]
+    covariances = [covariance(pixels) * len(pixels) for pixels in (ones, zeros)]
     pooled = sum(covariances[1:], covariances[0]) / (len(ones) + len(zeros))
-    return torch.linalg.solve(shrunk(pooled, shrinkage), ones.mean(0) - zeros.mean(0))
+    direction: Tensor = torch.linalg.solve(shrunk(pooled, shrinkage), ones.mean(0) - zeros.mean(0))
+    return direction
 
 
-def shrunk(covariance: Tensor, shrinkage: float) -> Tensor:
+def covariance(pixels: Tensor) -> Tensor:
+    """Of spectra `(n, C)`, about their mean and over n: `(C, C)`, also for one channel."""
+    centred = pixels - pixels.mean(0)
+    return centred.T @ centred / len(pixels)
+
+
+def shrunk(matrix: Tensor, shrinkage: float) -> Tensor:
     """The covariance `(C, C)` with a multiple of the identity added, so that it can be inverted."""
-    size = covariance.diagonal().mean().clamp_min(1e-12)
-    return covariance + shrinkage * size * torch.eye(len(covariance), dtype=covariance.dtype)
+    size = matrix.diagonal().mean().clamp_min(1e-12)
+    return matrix + shrinkage * size * torch.eye(len(matrix), dtype=matrix.dtype)

@@ -1,4 +1,7 @@
-"""Augmentation on the device, drawn for each sample from `(seed, epoch, sample)`: the same whatever the ranks, workers or restarts."""
+"""Augmentation on the device, drawn for each sample from `(seed, epoch, sample)`.
+
+It is the same whatever the ranks, workers or restarts.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,9 @@ def _turned(picture: Tensor, flip: bool, quarter: int) -> Tensor:
 
 
 class SpectralJitter:
-    """A smooth random baseline and a random gain, one draw a sample: what another array, slide or day does to all its spectra.
+    """A smooth random baseline and a random gain, one draw a sample.
+
+    This is what another array, slide or day does to all its spectra.
 
     Args:
         baseline: Size of the baseline, as a fraction of the sample's standard deviation over tissue and channels.
@@ -55,7 +60,9 @@ class SpectralJitter:
         image = pictures["image"].float()
         curve = np.polynomial.legendre.legval(np.linspace(-1, 1, len(image)), generator.normal(size=self.degree + 1))
         scale = image[:, pictures["tissue"][0]].std()
-        baseline = torch.as_tensor(curve, dtype=image.dtype, device=image.device)[:, None, None] * (self.baseline * scale)
+        baseline = torch.as_tensor(curve, dtype=image.dtype, device=image.device)[:, None, None] * (
+            self.baseline * scale
+        )
         factor = float(np.exp(self.gain * generator.normal()))
         return {**pictures, "image": image * factor + baseline}
 
@@ -73,7 +80,9 @@ def _samples(batch: Batch) -> Iterator[tuple[int, dict[str, Tensor]]]:
         yield index, {name: batch[name][position] for name in PICTURES if name in batch}
 
 
-def _augmented(sample: dict[str, Tensor], augmentations: Iterable[Augmentation], seed: tuple[int, ...]) -> dict[str, Tensor]:
+def _augmented(
+    sample: dict[str, Tensor], augmentations: Iterable[Augmentation], seed: tuple[int, ...]
+) -> dict[str, Tensor]:
     generator = np.random.default_rng(seed)
     for augmentation in augmentations:
         sample = augmentation(sample, generator)

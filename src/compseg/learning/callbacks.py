@@ -17,7 +17,10 @@ from compseg.learning.say import say
 
 
 class SeedEachEpoch(Callback):
-    """Seed torch from `(seed, epoch, rank)` when an epoch starts, so that dropout after a resume draws what it would have drawn."""
+    """Seed torch from `(seed, epoch, rank)` when an epoch starts.
+
+    So dropout after a resume draws what it would have drawn.
+    """
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -31,8 +34,8 @@ class SeedEachEpoch(Callback):
 class History(Checkpoint):
     """`history.csv`: a row an epoch with every logged number, the learning rate and the seconds it took.
 
-    Written anew and atomically each epoch; a resumed run keeps the rows before the epoch that it resumes at. It derives from
-    Lightning's `Checkpoint` marker because those callbacks alone run after the module has logged its epoch.
+    Written anew and atomically each epoch; a resumed run keeps the rows before the epoch that it resumes at. It derives
+    from Lightning's `Checkpoint` marker because those callbacks alone run after the module has logged its epoch.
 
     Args:
         path: Of the CSV file.
@@ -63,7 +66,12 @@ class History(Checkpoint):
         logged = {name: float(value) for name, value in trainer.logged_metrics.items() if "/" in name}
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         seconds = time.perf_counter() - self.started
-        row = {"epoch": trainer.current_epoch, **dict(sorted(logged.items())), "learning_rate": rate, "seconds": round(seconds, 3)}
+        row = {
+            "epoch": trainer.current_epoch,
+            **dict(sorted(logged.items())),
+            "learning_rate": rate,
+            "seconds": round(seconds, 3),
+        }
         self.rows.append({name: str(value) for name, value in row.items()})
         atomic_text(self.path, _as_csv(self.rows))
         if not sys.stderr.isatty():  # a log file gets a line an epoch where a terminal has its progress bar

@@ -1,4 +1,7 @@
-"""Batches from a cohort: a dataset that reads lazily, a collation that keeps the stored layout, and the DataModule that joins them."""
+"""Batches from a cohort.
+
+A dataset that reads lazily, a collation that keeps the stored layout, and the DataModule that joins them.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,9 @@ class CohortSplit(Dataset[Item]):
         cached: Keep what was read in memory.
     """
 
-    def __init__(self, cohort: Cohort, infos: Sequence[SampleInfo], with_truth: bool = False, cached: bool = False) -> None:
+    def __init__(
+        self, cohort: Cohort, infos: Sequence[SampleInfo], with_truth: bool = False, cached: bool = False
+    ) -> None:
         self.cohort, self.infos, self.with_truth = cohort, list(infos), with_truth
         self._cache: dict[int, Item] | None = {} if cached else None
 
@@ -49,7 +54,12 @@ class CohortSplit(Dataset[Item]):
 
     def _read(self, index: int) -> Item:
         info = self.infos[index]
-        item: Item = {"image": self.cohort.image(info.name), "tissue": self.cohort.tissue(info.name), "label": info.label, "index": index}
+        item: Item = {
+            "image": self.cohort.image(info.name),
+            "tissue": self.cohort.tissue(info.name),
+            "label": info.label,
+            "index": index,
+        }
         if self.with_truth:
             item["truth"] = self._truth(info)
         return item
@@ -57,7 +67,10 @@ class CohortSplit(Dataset[Item]):
     def _truth(self, info: SampleInfo) -> Any:
         truth = self.cohort.truth(info.name)
         if truth is None and info.label:
-            raise CompsegError(f"{info.name}: method=supervised needs truth, and this disease sample has none; give masks or choose another method")
+            raise CompsegError(
+                f"{info.name}: method=supervised needs truth, and this disease sample has none; "
+                "give masks or choose another method"
+            )
         return np.zeros(self.cohort.shape(info.name)[:2], bool) if truth is None else truth
 
 
@@ -65,8 +78,8 @@ def collate(items: Sequence[Item]) -> Batch:
     """Stack samples, smaller ones padded at the lower right with what is not tissue.
 
     Returns:
-        `image (B, C, H, W)` in channels_last memory, `tissue` and `truth (B, 1, H, W)` bool, `label (B,)` float32 and `index`, a list
-        that stays on the host, where it seeds augmentation without waiting for the device.
+        `image (B, C, H, W)` in channels_last memory, `tissue` and `truth (B, 1, H, W)` bool, `label (B,)` float32 and
+        `index`, a list that stays on the host, where it seeds augmentation without waiting for the device.
     """
     batch: Batch = {
         "image": _stacked([item["image"] for item in items]).permute(0, 3, 1, 2),
@@ -87,8 +100,13 @@ def _stacked(arrays: Sequence[np.ndarray[Any, Any]]) -> Tensor:
     return torch.from_numpy(stack)
 
 
-def equal_shapes(cohort: Cohort, infos: Sequence[SampleInfo], indices: Sequence[int], batch_size: int) -> list[list[int]]:
-    """Batches of samples of one shape each, so that validation needs no padding and a map does not depend on its neighbours."""
+def equal_shapes(
+    cohort: Cohort, infos: Sequence[SampleInfo], indices: Sequence[int], batch_size: int
+) -> list[list[int]]:
+    """Batches of samples of one shape each.
+
+    So validation needs no padding and a map does not depend on its neighbours.
+    """
     by_shape: dict[tuple[int, ...], list[int]] = {}
     for index in indices:
         by_shape.setdefault(cohort.shape(infos[index].name), []).append(index)
@@ -96,14 +114,16 @@ def equal_shapes(cohort: Cohort, infos: Sequence[SampleInfo], indices: Sequence[
 
 
 class CohortData(pl.LightningDataModule):
-    """Training and validation batches of a cohort; a cohort that does not exist yet is prepared from `source` on first use.
+    """Training and validation batches of a cohort.
+
+    A cohort that does not exist yet is prepared from `source` on first use.
 
     Args:
         path: The cohort.
         source: Where to prepare it from if it is absent; None: it must exist.
         batch_size: Samples a step and device.
-        cache: `ram` keeps decoded samples in memory, `none` reads them each time, `auto` caches what fits into a quarter of the free
-            memory.
+        cache: `ram` keeps decoded samples in memory, `none` reads them each time, `auto` caches what fits into a
+            quarter of the free memory.
         workers: Loader processes; `auto`: none where the samples are cached, else one a core up to four.
         seed: Of the shuffles.
 
@@ -144,7 +164,8 @@ class CohortData(pl.LightningDataModule):
         if differing := sorted(key for key in asked if made.get(key) != asked[key]):
             key = differing[0]
             raise CompsegError(
-                f"{self.path}: was made with {key}={made.get(key)}, the configuration says {asked[key]}; delete it or give another data.path"
+                f"{self.path}: was made with {key}={made.get(key)}, the configuration says {asked[key]}; "
+                "delete it or give another data.path"
             )
 
     def setup(self, stage: str | None = None) -> None:
@@ -152,11 +173,14 @@ class CohortData(pl.LightningDataModule):
         del stage
         self.cached = self._caches()
         self.train, self.val = (
-            CohortSplit(self.cohort, self.cohort.split(which), self.with_truth, self.cached) for which in ("train", "val")
+            CohortSplit(self.cohort, self.cohort.split(which), self.with_truth, self.cached)
+            for which in ("train", "val")
         )
         for which, split in (("train", self.train), ("val", self.val)):
             if not len(split):
-                raise CompsegError(f"{self.path}: no sample in split {which}; give splits in the manifest or in splits.{which}")
+                raise CompsegError(
+                    f"{self.path}: no sample in split {which}; give splits in the manifest or in splits.{which}"
+                )
 
     def train_dataloader(self) -> DataLoader[Item]:
         """Balanced, shuffled batches; see `BalancedBatches`."""
@@ -168,12 +192,17 @@ class CohortData(pl.LightningDataModule):
         """Each validation sample exactly once over all ranks: nothing is repeated to fill up."""
         rank, world = self._place()
         if len(self.val) < world:
-            raise CompsegError(f"{self.path}: {len(self.val)} validation samples for {world} devices; use at most one device a sample")
+            raise CompsegError(
+                f"{self.path}: {len(self.val)} validation samples for {world} devices; use at most one device a sample"
+            )
         indices = range(rank, len(self.val), world)
         return self._loader(self.val, equal_shapes(self.cohort, self.val.infos, indices, self.batch_size))
 
     def training_tissue(self) -> list[tuple[Tensor, Tensor]] | Any:
-        """Image `(C, H, W)` and tissue `(1, H, W)` of each training sample, one at a time, for fitting the standardisation."""
+        """Image `(C, H, W)` and tissue `(1, H, W)` of each training sample, one at a time.
+
+        They serve for fitting the standardisation.
+        """
         for index in range(len(self.train)):
             item = self.train[index]
             yield torch.from_numpy(item["image"]).permute(2, 0, 1), torch.from_numpy(item["tissue"])[None]

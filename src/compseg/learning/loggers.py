@@ -21,7 +21,10 @@ def wandb_logger(**options: Any) -> WandbLogger:
     """
     offline = os.environ.get("WANDB_MODE", "") == "offline" or not _has_key()
     if offline:
-        say(f"logger=wandb: offline, for there is no key; send it later with: wandb sync {options.get('save_dir', '.')}/wandb/offline-run-*")
+        say(
+            f"logger=wandb: offline, for there is no key; "
+            f"send it later with: wandb sync {options.get('save_dir', '.')}/wandb/offline-run-*"
+        )
     return WandbLogger(offline=offline, log_model=False, **options)
 
 

@@ -18,7 +18,10 @@ SchedulerFactory = Callable[..., torch.optim.lr_scheduler.LRScheduler]
 
 
 class EpochSums:
-    """What an epoch leaves behind: sums of the objective's statistics and of x by class, kept on the device, read once at the end."""
+    """What an epoch leaves behind: sums of the objective's statistics and of x by class.
+
+    They are kept on the device and read once at the end.
+    """
 
     def __init__(self) -> None:
         self.statistics: Tensor | None = None
@@ -33,7 +36,10 @@ class EpochSums:
         self.by_class = sums if self.by_class is None else self.by_class + sums
 
     def means(self, reduce: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-        """Means over all samples of all ranks: statistics `(K,)` and x of healthy and disease samples `(2,)`; then start anew."""
+        """Means over all samples of all ranks, then start anew.
+
+        Statistics `(K,)` and x of healthy and disease samples `(2,)`.
+        """
         assert self.statistics is not None
         assert self.by_class is not None
         statistics, by_class = reduce(self.statistics), reduce(self.by_class)
@@ -49,9 +55,11 @@ class CompSegNet(pl.LightningModule):
         head: Pools the activation map over the tissue and transfers it: x and o.
         objective: The loss on them.
         preprocess: From raw values to network input; its standardisation is fitted before training.
-        teacher: Marks the region that the objective takes for truth; fitted before training. None: truth, if any, comes with the batch.
+        teacher: Marks the region that the objective takes for truth; fitted before training. None: truth, if any, comes
+            with the batch.
         optimizer: Makes an optimizer of parameters.
-        scheduler: Makes a schedule of an optimizer, stepped each batch; `total_steps` is filled in where it is asked for.
+        scheduler: Makes a schedule of an optimizer, stepped each batch; `total_steps` is filled in where it is asked
+            for.
         augmentations: Applied to training batches in order.
         seed: Of the augmentation.
         config: The resolved configuration, plain values; travels in the checkpoint.

@@ -14,10 +14,11 @@ from compseg.errors import CompsegError
 class BalancedBatches(Sampler[list[int]]):
     """Class-balanced batches, shuffled anew each epoch from `(seed, epoch)` alone.
 
-    Comparative learning needs healthy and disease samples in each step. A step of `batch_size` samples on each of `world` ranks takes
-    half of its samples from each class (an odd size takes the extra one from the classes in turn). Every rank computes the same
-    shuffle and takes its own slice, so nothing has to be communicated. An epoch ends when the smaller class is used up: the larger
-    class shows other samples each epoch. With an even batch size this is the paired form I+ / I- of the paper.
+    Comparative learning needs healthy and disease samples in each step. A step of `batch_size` samples on each of
+    `world` ranks takes half of its samples from each class (an odd size takes the extra one from the classes in turn).
+    Every rank computes the same shuffle and takes its own slice, so nothing has to be communicated. An epoch ends when
+    the smaller class is used up: the larger class shows other samples each epoch. With an even batch size this is the
+    paired form I+ / I- of the paper.
 
     Args:
         labels: 0 or 1 for each sample of the split.
@@ -38,8 +39,9 @@ class BalancedBatches(Sampler[list[int]]):
         self.epoch = 0
         if not len(self):
             raise CompsegError(
-                f"training split: {len(by_class[0])} healthy and {len(by_class[1])} disease samples cannot fill one balanced step of "
-                f"{batch_size} on {world} device(s); lower data.batch_size or add samples of the smaller class"
+                f"training split: {len(by_class[0])} healthy and {len(by_class[1])} disease samples cannot fill "
+                f"one balanced step of {batch_size} on {world} device(s); "
+                "lower data.batch_size or add samples of the smaller class"
             )
 
     def set_epoch(self, epoch: int) -> None:
@@ -47,7 +49,8 @@ class BalancedBatches(Sampler[list[int]]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        # Two consecutive batches of any size take batch_size of each class; a last single batch needs the larger half of each.
+        # Two consecutive batches of any size take batch_size of each class; a last single batch needs the larger half
+        # of each.
         smaller = min(len(indices) for indices in self.by_class)
         pairs, rest = divmod(smaller, self.batch_size * self.world)
         return 2 * pairs + int(rest >= self._largest_share() * self.world)

@@ -17,7 +17,10 @@ def say(message: str) -> None:
 
 
 def quiet_libraries() -> None:
-    """Leave out Lightning's notices (found devices, tips) and warnings about its own internals, which no user can act on."""
+    """Leave out what no user can act on.
+
+    Lightning's notices (found devices, tips) and warnings about its own internals.
+    """
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=r".*treespec, LeafSpec.*")

@@ -1,4 +1,7 @@
-"""Lightning's Trainer with what every CompSegNet run needs: resuming, best and last checkpoints, and DDP that leaves sampling to us."""
+"""Lightning's Trainer with what every CompSegNet run needs.
+
+Resuming, best and last checkpoints, and DDP that leaves sampling to us.
+"""
 
 from __future__ import annotations
 
@@ -18,17 +21,17 @@ CHECKPOINTS = "checkpoints"
 
 
 class Trainer(pl.Trainer):
-    """Takes every argument of `pytorch_lightning.Trainer`, and:
+    """Takes every argument of `pytorch_lightning.Trainer`, and `resume`.
 
     Args:
-        resume: None: start anew. `auto`: go on from the run folder's `checkpoints/last.ckpt` if there is one. Otherwise a checkpoint,
-            or a run folder that holds one.
+        resume: None: start anew. `auto`: go on from the run folder's `checkpoints/last.ckpt` if there is one. Otherwise
+            a checkpoint, or a run folder that holds one.
     """
 
     def __init__(self, *, resume: str | None = None, strategy: str | Strategy = "auto", **options: Any) -> None:
         if strategy in ("auto", "ddp") and _several(options.get("devices", "auto")):
-            # Buffers (the standardisation) never change while training; broadcasting them would make ranks wait for each other in
-            # validation, where they may have different numbers of batches.
+            # Buffers (the standardisation) never change while training; broadcasting them would make ranks wait for
+            # each other in validation, where they may have different numbers of batches.
             strategy = DDPStrategy(broadcast_buffers=False)
         # Our sampler shares samples out among ranks by itself; sanity steps would mix into the epoch's sums.
         super().__init__(strategy=strategy, use_distributed_sampler=False, num_sanity_val_steps=0, **options)
@@ -48,7 +51,10 @@ class Trainer(pl.Trainer):
         named = Path(self.resume)
         path = named / CHECKPOINTS / "last.ckpt" if named.is_dir() else named
         if not path.is_file():
-            raise CompsegError(f"trainer.resume={self.resume}: no checkpoint at {path}; give a checkpoint, a run folder that has one, or auto")
+            raise CompsegError(
+                f"trainer.resume={self.resume}: no checkpoint at {path}; "
+                "give a checkpoint, a run folder that has one, or auto"
+            )
         return path
 
 
@@ -71,7 +77,8 @@ class BestAndLast(ModelCheckpoint):
     """
 
     def __init__(self, monitor: str = "val/loss", mode: str = "min") -> None:
-        # Saved when the epoch has ended, validation included: a resumed run starts at the next epoch, not in the middle of this one.
+        # Saved when the epoch has ended, validation included: a resumed run starts at the next epoch, not in the middle
+        # of this one.
         super().__init__(
             monitor=monitor,
             mode=mode,

@@ -63,12 +63,17 @@ def train(cfg: DictConfig, run: Path) -> bool:
 
 
 def settle(cfg: DictConfig, cohort: Cohort) -> None:
-    """Fill in what the cohort decides: the number of channels, and corrections left to `auto`, with the reason said aloud."""
+    """Fill in what the cohort decides, with the reason said aloud.
+
+    The number of channels, and corrections left to `auto`.
+    """
     cfg.channels = cohort.channels.count
     if cfg.preprocess.corrections == "auto":
         spectral = cohort.channels.spectral
         cfg.preprocess.corrections = [{"_target_": "compseg.spectra.StandardNormalVariate"}] if spectral else []
-        chosen = "standard normal variate, for a spectral axis" if spectral else "none, for channels without a spectral axis"
+        chosen = (
+            "standard normal variate, for a spectral axis" if spectral else "none, for channels without a spectral axis"
+        )
         say(f"preprocess.corrections=auto: {chosen}")
 
 
@@ -108,7 +113,9 @@ def _scheduler_factory(node: DictConfig | None) -> SchedulerFactory | None:
     make: Callable[..., Any] = instantiate(node)
     # A one-cycle schedule must know its length, which only the trainer does; a step schedule takes no such argument.
     length_matters = "total_steps" in node
-    return lambda optimizer, total_steps: make(optimizer, total_steps=total_steps) if length_matters else make(optimizer)
+    return lambda optimizer, total_steps: (
+        make(optimizer, total_steps=total_steps) if length_matters else make(optimizer)
+    )
 
 
 def build_trainer(cfg: DictConfig, run: Path) -> Trainer:
@@ -160,7 +167,10 @@ def _version(package: str) -> str:
 
 
 def extract(module: CompSegNet, cfg: DictConfig, cohort: Cohort, run: Path) -> Segmenter:
-    """Take the segmenter of the best epoch out of the CompSegNet and save it, with all that prediction needs, to `run/segmenter`."""
+    """Take the segmenter of the best epoch out of the CompSegNet.
+
+    It is saved, with all that prediction needs, to `run/segmenter`.
+    """
     best = load_checkpoint(run / CHECKPOINTS / "best.ckpt")
     module.load_state_dict(best["state_dict"])
     config = plain(cfg)
@@ -172,7 +182,12 @@ def extract(module: CompSegNet, cfg: DictConfig, cohort: Cohort, run: Path) -> S
         channels=cohort.channels,
         tissue_rule=resolve_rule(cohort.tissue_rule, cohort.channels),
         dtype=cohort.dtype,
-        provenance={"run": run.name, "epoch": int(best["epoch"]), "val_loss": _best_score(best), "compseg": _version("compseg")},
+        provenance={
+            "run": run.name,
+            "epoch": int(best["epoch"]),
+            "val_loss": _best_score(best),
+            "compseg": _version("compseg"),
+        },
     )
     segmenter.save(run / "segmenter")
     return segmenter
@@ -189,11 +204,14 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     try:
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged file
-        raise CompsegError(f"{path}: not a readable checkpoint ({str(error).splitlines()[0]}); use another or train again") from error
+        raise CompsegError(
+            f"{path}: not a readable checkpoint ({str(error).splitlines()[0]}); use another or train again"
+        ) from error
     return checkpoint
 
 
 def _best_score(checkpoint: dict[str, Any]) -> float:
-    scores = [state["best_model_score"] for name, state in checkpoint["callbacks"].items() if name.startswith("BestAndLast")]
+    scores = [
+        state["best_model_score"] for name, state in checkpoint["callbacks"].items() if name.startswith("BestAndLast")
+    ]
     return float(scores[0])
-

@@ -1,4 +1,7 @@
-"""Maps of new images: an image, a folder of images, a manifest without labels, or a cohort, mapped with a segmenter and nothing else."""
+"""Maps of new images.
+
+An image, a folder of images, a manifest without labels, or a cohort, mapped with a segmenter and nothing else.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +51,11 @@ class NewImage:
         if self.cohort is not None:
             return self.cohort.image(self.name), self.cohort.tissue(self.name), self.cohort.reference(self.name)
         tissue = read_mask(self.tissue) if self.tissue else None
-        return read_image(self.path, channels_first=channels_first), tissue, read_picture(self.reference) if self.reference else None
+        return (
+            read_image(self.path, channels_first=channels_first),
+            tissue,
+            read_picture(self.reference) if self.reference else None,
+        )
 
 
 def new_images(path: Path) -> list[NewImage]:
@@ -63,7 +70,10 @@ def new_images(path: Path) -> list[NewImage]:
         raise CompsegError(f"input={path}: does not exist; give an image, a folder of images, a manifest or a cohort")
     if path.suffix.lower() == ".csv":
         rows = read_manifest(path, labelled=False)
-        return [NewImage(row.info.name, row.files["image"], row.files.get("tissue"), row.files.get("reference")) for row in rows]
+        return [
+            NewImage(row.info.name, row.files["image"], row.files.get("tissue"), row.files.get("reference"))
+            for row in rows
+        ]
     return [NewImage(clean_name(path.stem), path)]
 
 
@@ -79,12 +89,18 @@ def _of_folder(path: Path) -> list[NewImage]:
     images = [NewImage(clean_name(file.stem), file) for file in files]
     names = [image.name for image in images]
     if doubles := sorted({name for name in names if names.count(name) > 1}):
-        raise CompsegError(f"input={path}: {doubles[0]} is the name of more than one image; rename one, or give a manifest")
+        raise CompsegError(
+            f"input={path}: {doubles[0]} is the name of more than one image; rename one, or give a manifest"
+        )
     return images
 
 
-def predict(segmenter: Segmenter, images: Sequence[NewImage], out: Path, channels_first: bool = False) -> list[dict[str, Any]]:
-    """Map every image and write `maps/NAME.npy`, overlay and mask PNGs, and `areas.csv`, which grows as samples are done.
+def predict(
+    segmenter: Segmenter, images: Sequence[NewImage], out: Path, channels_first: bool = False
+) -> list[dict[str, Any]]:
+    """Map every image and write `maps/NAME.npy`, overlay and mask PNGs, and `areas.csv`.
+
+    The table grows as samples are done.
 
     Args:
         segmenter: With a threshold.
@@ -96,8 +112,8 @@ def predict(segmenter: Segmenter, images: Sequence[NewImage], out: Path, channel
         The rows of `areas.csv`.
 
     Raises:
-        CompsegError: If the segmenter has no threshold, or an image is unreadable, of other channels or of another size than its mask.
-            What was written for the images before it stays.
+        CompsegError: If the segmenter has no threshold, or an image is unreadable, of other channels or of another size
+            than its mask. What was written for the images before it stays.
     """
     rows: list[dict[str, Any]] = []
     for row in _rows(segmenter, track(images, description="predicting", transient=True), out, channels_first):
@@ -127,9 +143,13 @@ def _rows(segmenter: Segmenter, images: Any, out: Path, channels_first: bool) ->
 
 def _mapped(segmenter: Segmenter, new: NewImage, image: Image, tissue: Mask | None) -> tuple[NDArray[np.float32], Mask]:
     if tissue is not None and tissue.shape != image.shape[:2]:
-        raise CompsegError(f"{new.tissue}: mask of {tissue.shape} for an image of {image.shape[:2]}; give a mask of the image's size")
+        raise CompsegError(
+            f"{new.tissue}: mask of {tissue.shape} for an image of {image.shape[:2]}; give a mask of the image's size"
+        )
     if not np.isfinite(image).all():
-        raise CompsegError(f"{new.path}: holds NaN or infinite values; replace them, for example by zero outside the tissue")
+        raise CompsegError(
+            f"{new.path}: holds NaN or infinite values; replace them, for example by zero outside the tissue"
+        )
     tissue = segmenter.tissue(image) if tissue is None else tissue
     try:
         return segmenter(image, tissue), tissue

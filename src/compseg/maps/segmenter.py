@@ -1,6 +1,7 @@
 """The extracted segmenter: what is left of a CompSegNet after training, and all that prediction needs.
 
-"After convergence of the CompSegNet training [...] only the underlying U-Net is extracted" (paper, 3.2). Needs torch and numpy alone.
+"After convergence of the CompSegNet training [...] only the underlying U-Net is extracted" (paper, 3.2). Needs torch
+and numpy alone.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ class Segmenter:
         preprocess_node: How to build `preprocess`.
         channels: The channel axis that the model was trained on.
         tissue_rule: Which pixels count where no mask is given: `all`, `nonzero` or `otsu`.
-        dtype: Type that raw values are rounded to first, as the training cohort stored them, so that a map does not depend on
-            whether a sample came from a cohort or from a file.
+        dtype: Type that raw values are rounded to first, as the training cohort stored them, so that a map does not
+            depend on whether a sample came from a cohort or from a file.
         threshold: The activation above which a pixel counts as disease, once fitted.
         provenance: Where it came from: run, epoch, validation loss, versions. Plain values.
     """
@@ -105,8 +106,8 @@ class Segmenter:
         image = image[..., None] if image.ndim == 2 else image
         if image.ndim != 3 or image.shape[2] != self.channels.count:
             raise CompsegError(
-                f"image of shape {image.shape}: expected (H, W, {self.channels.count}), the channels that this segmenter was "
-                "trained on; give images with the same channels, last"
+                f"image of shape {image.shape}: expected (H, W, {self.channels.count}), the channels that this "
+                "segmenter was trained on; give images with the same channels, last"
             )
         return image
 
@@ -115,10 +116,15 @@ class Segmenter:
         return replace(self, threshold=threshold)
 
     def save(self, folder: Path) -> None:
-        """Write `segmenter.json` and `weights.pt`, each atomically, the description last: without it the folder is no segmenter."""
+        """Write `segmenter.json` and `weights.pt`, each atomically.
+
+        The description comes last: without it the folder is no segmenter.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         weights = {"model": self.model.state_dict(), "preprocess": self.preprocess.state_dict()}
-        atomic_torch(folder / WEIGHTS, {part: {k: v.cpu() for k, v in state.items()} for part, state in weights.items()})
+        atomic_torch(
+            folder / WEIGHTS, {part: {k: v.cpu() for k, v in state.items()} for part, state in weights.items()}
+        )
         self.save_description(folder)
 
     def save_description(self, folder: Path) -> None:
@@ -142,14 +148,15 @@ def load_segmenter(path: str | Path, device: str | torch.device = "cpu", trust: 
     Args:
         path: A run folder, or its `segmenter/` folder.
         device: Where to compute.
-        trust: Packages, beyond compseg's own and the known network libraries, that the description may build a network from
-            (`("mylab",)`). A segmenter from elsewhere must not be able to call just anything.
+        trust: Packages, beyond compseg's own and the known network libraries, that the description may build a network
+            from (`("mylab",)`). A segmenter from elsewhere must not be able to call just anything.
 
     Returns:
         A callable from raw cubes `(H, W, C)` to maps `(H, W)`, in evaluation mode.
 
     Raises:
-        CompsegError: If the folder holds no segmenter, or one of a newer format, or one that asks for an untrusted package.
+        CompsegError: If the folder holds no segmenter, or one of a newer format, or one that asks for an untrusted
+            package.
     """
     folder = _segmenter_folder(Path(path))
     plain = _read_description(folder)
@@ -184,7 +191,10 @@ def _target(name: str, trust: Sequence[str]) -> Any:
     allowed = (*TRUSTED, *(f"{package}." for package in trust))
     if not name.startswith(allowed):
         package = name.split(".")[0]
-        raise CompsegError(f"{name}: this segmenter asks for code outside {', '.join(allowed)}; if you trust it, pass trust=[{package}]")
+        raise CompsegError(
+            f"{name}: this segmenter asks for code outside {', '.join(allowed)}; "
+            f"if you trust it, pass trust=[{package}]"
+        )
     module, _, attribute = name.rpartition(".")
     try:
         return getattr(importlib.import_module(module), attribute)
@@ -196,7 +206,9 @@ def _segmenter_folder(path: Path) -> Path:
     for folder in (path, path / "segmenter"):
         if (folder / DESCRIPTION).is_file():
             return folder
-    raise CompsegError(f"{path}: holds no segmenter ({DESCRIPTION} is missing); give a run folder that training has finished")
+    raise CompsegError(
+        f"{path}: holds no segmenter ({DESCRIPTION} is missing); give a run folder that training has finished"
+    )
 
 
 def _read_description(folder: Path) -> dict[str, Any]:
@@ -204,9 +216,14 @@ def _read_description(folder: Path) -> dict[str, Any]:
         plain: dict[str, Any] = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
         newer = plain["format"] > FORMAT
     except (ValueError, KeyError, TypeError) as error:
-        raise CompsegError(f"{folder / DESCRIPTION}: not a segmenter's description ({error}); extract it again from the run") from error
+        raise CompsegError(
+            f"{folder / DESCRIPTION}: not a segmenter's description ({error}); extract it again from the run"
+        ) from error
     if newer:
-        raise CompsegError(f"{folder / DESCRIPTION}: format {plain['format']} is newer than this compseg reads ({FORMAT}); update compseg")
+        raise CompsegError(
+            f"{folder / DESCRIPTION}: format {plain['format']} is newer than this compseg reads ({FORMAT}); "
+            "update compseg"
+        )
     return plain
 
 
@@ -219,4 +236,6 @@ def _load_weights(path: Path, **modules: nn.Module) -> None:
             module.load_state_dict(states[part])
     except Exception as error:  # torch raises many kinds for a damaged file; all mean the same to the user
         reason = str(error).splitlines()[0]
-        raise CompsegError(f"{path}: weights cannot be read or do not fit the description ({reason}); copy or train it again") from error
+        raise CompsegError(
+            f"{path}: weights cannot be read or do not fit the description ({reason}); copy or train it again"
+        ) from error

@@ -28,7 +28,11 @@ def write_map(folder: Path, name: str, picture: Image, activation: NDArray[np.fl
         The paths written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    contents = {f"{name}.npy": _npy(activation), f"{name}.png": _png(overlay(picture, activation, mask)), f"{name}_mask.png": _png(mask * np.uint8(255))}
+    contents = {
+        f"{name}.npy": _npy(activation),
+        f"{name}.png": _png(overlay(picture, activation, mask)),
+        f"{name}_mask.png": _png(mask * np.uint8(255)),
+    }
     for file, content in contents.items():
         atomic_bytes(folder / file, content)
     return [folder / file for file in contents]

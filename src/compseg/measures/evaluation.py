@@ -1,4 +1,7 @@
-"""Judging a run: maps of validation and test samples, the threshold from the former, the figures of merit from the latter."""
+"""Judging a run: maps of validation and test samples.
+
+The threshold comes from the former, the figures of merit from the latter.
+"""
 
 from __future__ import annotations
 
@@ -132,7 +135,9 @@ def picture_of(cohort: Cohort, info: SampleInfo) -> Any:
 
 
 def fit_threshold(val: list[SampleMap], how: str | float) -> Threshold:
-    """The threshold as configured: `auto` (by truth where there is some, else by labels), `truth`, `labels`, or a number.
+    """The threshold as configured.
+
+    `auto` (by truth where there is some, else by labels), `truth`, `labels`, or a number.
 
     Raises:
         CompsegError: For any other word.
@@ -153,7 +158,8 @@ def _some(cohort: Cohort, which: str) -> Iterable[SampleInfo]:
     infos = cohort.split(which)
     if not infos:
         raise CompsegError(
-            f"{cohort.path}: no sample in split {which}, so there is nothing to judge; give splits in the manifest or in splits.{which}"
+            f"{cohort.path}: no sample in split {which}, so there is nothing to judge; "
+            f"give splits in the manifest or in splits.{which}"
         )
     return track(infos, description=f"{which} maps", transient=True)
 
@@ -161,8 +167,8 @@ def _some(cohort: Cohort, which: str) -> Iterable[SampleInfo]:
 def _check_channels(cohort: Cohort, segmenter: Segmenter) -> None:
     if cohort.channels.count != segmenter.channels.count:
         raise CompsegError(
-            f"{cohort.path}: has {cohort.channels.count} channels, the segmenter was trained on {segmenter.channels.count}; "
-            "prepare the cohort with the same channels"
+            f"{cohort.path}: has {cohort.channels.count} channels, the segmenter was trained on "
+            f"{segmenter.channels.count}; prepare the cohort with the same channels"
         )
 
 

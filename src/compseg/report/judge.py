@@ -17,7 +17,10 @@ PIXELS_A_SAMPLE = 200
 
 
 def judge(run: Path, cohort_path: str | None = None, device: str = "cpu") -> Evaluation:
-    """Evaluate a run (`evaluate_run`, which says what is written and raised), write figures and `report.html`, and say the outcome."""
+    """Evaluate a run, write figures and `report.html`, and say the outcome.
+
+    `evaluate_run` says what is written and raised.
+    """
     found = evaluate_run(run, cohort_path, device)
     threshold = found.segmenter.threshold
     assert threshold is not None
@@ -59,9 +62,10 @@ def references_of(found: Evaluation) -> dict[str, NDArray[np.uint8]]:
 
 
 def spectra_of(found: Evaluation, seed: int = 0) -> Spectra | None:
-    """Raw spectra of disease and other tissue in the disease samples (Figure S1), by truth, else by the thresholded map.
+    """Raw spectra of disease and other tissue in the disease samples (Figure S1).
 
-    None where the channels are no spectral axis, or one of the two kinds of pixel is absent.
+    By truth, else by the thresholded map. None where the channels are no spectral axis, or one of the two kinds of
+    pixel is absent.
     """
     if not found.cohort.channels.spectral:
         return None

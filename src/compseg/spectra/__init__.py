@@ -1,4 +1,7 @@
-"""What happens to a spectrum before a network sees it: tissue rule, corrections, standardisation. Saved with the model."""
+"""What happens to a spectrum before a network sees it: tissue rule, corrections, standardisation.
+
+Saved with the model.
+"""
 
 from compseg.spectra.corrections import Derivative, StandardNormalVariate, VectorNorm
 from compseg.spectra.preprocess import Preprocess, fit_standardisation

@@ -1,10 +1,13 @@
-"""Corrections of each pixel's spectrum, on `(B, C, H, W)` tensors: each removes something that is physics rather than biology."""
+"""Corrections of each pixel's spectrum, on `(B, C, H, W)` tensors.
+
+Each removes something that is physics rather than biology.
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn.functional import conv2d, normalize, pad
 
 
 class StandardNormalVariate(nn.Module):
@@ -24,13 +27,14 @@ class VectorNorm(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """`(B, C, H, W)` float32 to the same shape."""
-        return F.normalize(image, dim=1, eps=1e-6)
+        return normalize(image, dim=1, eps=1e-6)
 
 
 class Derivative(nn.Module):
-    """Savitzky-Golay smoothed first or second derivative along the channels (Savitzky and Golay, Anal. Chem. 36:1627, 1964).
+    """Savitzky-Golay smoothed first or second derivative along the channels.
 
-    Removes offset (first) or offset and slope (second derivative) of the baseline.
+    Removes offset (first) or offset and slope (second derivative) of the baseline (Savitzky and Golay, Anal. Chem.
+    36:1627, 1964).
 
     Args:
         order: 1 or 2.
@@ -38,20 +42,24 @@ class Derivative(nn.Module):
         degree: Degree of the fitted polynomial, at least `order`.
     """
 
+    kernel: Tensor
+
     def __init__(self, order: int = 1, window: int = 13, degree: int = 4) -> None:
         super().__init__()
         if window % 2 == 0 or degree >= window or order > degree:
-            raise ValueError(f"window {window} must be odd and larger than degree {degree}, which must be at least order {order}")
-        half = window // 2
-        powers = torch.arange(-half, half + 1, dtype=torch.float64)[:, None] ** torch.arange(degree + 1)
+            raise ValueError(
+                f"window {window} must be odd and larger than degree {degree}, which must be at least order {order}"
+            )
+        margin = window // 2
+        powers = torch.arange(-margin, margin + 1, dtype=torch.float64)[:, None] ** torch.arange(degree + 1)
         factorial = float(torch.arange(1, order + 1).prod())
         kernel = torch.linalg.pinv(powers)[order] * factorial
         self.register_buffer("kernel", kernel.float()[None, None, :, None], persistent=False)
-        self.half = half
+        self.margin = margin
 
     def forward(self, image: Tensor) -> Tensor:
         """`(B, C, H, W)` float32 to the same shape; the axis' ends repeat the last channel."""
         B, C, H, W = image.shape
         spectra = image.reshape(B, 1, C, H * W)
-        padded = F.pad(spectra, (0, 0, self.half, self.half), mode="replicate")
-        return F.conv2d(padded, self.kernel).reshape(B, C, H, W)
+        padded = pad(spectra, (0, 0, self.margin, self.margin), mode="replicate")
+        return conv2d(padded, self.kernel).reshape(B, C, H, W)

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 class Preprocess(nn.Module):
     """Corrections in order, then per-channel standardisation, then zero outside the tissue.
 
-    Standardisation is fitted on the training samples' tissue pixels (`fit_standardisation`) and is part of the state dict, so it
-    travels with the segmenter.
+    Standardisation is fitted on the training samples' tissue pixels (`fit_standardisation`) and is part of the state
+    dict, so it travels with the segmenter.
 
     Args:
         channels: Number of channels C.
@@ -64,7 +64,9 @@ def fit_standardisation(preprocess: Preprocess, samples: Iterable[tuple[Tensor, 
             continue
         # Chan's update of mean and sum of squares: no loss of digits, whatever the offset of the data.
         shift = pixels.mean(dim=1) - mean
-        square += (pixels - pixels.mean(dim=1, keepdim=True)).square().sum(dim=1) + shift.square() * (count * n / (count + n))
+        square += (pixels - pixels.mean(dim=1, keepdim=True)).square().sum(dim=1) + shift.square() * (
+            count * n / (count + n)
+        )
         mean += shift * (n / (count + n))
         count += n
     if count:

@@ -1,4 +1,7 @@
-"""Which pixels count: the tissue rule of a cohort, applied alike when a cohort is prepared and when a new image is predicted."""
+"""Which pixels count: the tissue rule of a cohort.
+
+It is applied alike when a cohort is prepared and when a new image is predicted.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,10 @@ from compseg.samples import Channels, Image, Mask
 
 
 def resolve_rule(rule: str, channels: Channels) -> str:
-    """Turn `auto` into a rule: `nonzero` on a spectral axis, where background is zero-filled; `all` for pictures, where black is a colour."""
+    """Turn `auto` into a rule.
+
+    `nonzero` on a spectral axis, where background is zero-filled; `all` for pictures, where black is a colour.
+    """
     if rule != "auto":
         return rule
     return "nonzero" if channels.spectral else "all"
@@ -35,11 +41,16 @@ def tissue_mask(image: Image, rule: str) -> Mask:
     if rule == "otsu":
         mean = image.astype(np.float32).mean(axis=2)
         return np.asarray(mean > otsu(mean))
-    raise CompsegError(f"tissue={rule}: expected auto, all, nonzero or otsu; choose one of these or give masks in the manifest")
+    raise CompsegError(
+        f"tissue={rule}: expected auto, all, nonzero or otsu; choose one of these or give masks in the manifest"
+    )
 
 
 def otsu(values: Image, bins: int = 256) -> float:
-    """Otsu's threshold: the cut that maximises the variance between the two classes (Otsu, IEEE Trans. SMC 9:62, 1979)."""
+    """Otsu's threshold: the cut that maximises the variance between the two classes.
+
+    Otsu, IEEE Trans. SMC 9:62, 1979.
+    """
     counts, edges = np.histogram(values, bins=bins)
     centres = (edges[:-1] + edges[1:]) / 2
     below = np.cumsum(counts)
