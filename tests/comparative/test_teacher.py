@@ -1,0 +1,142 @@
+"""The teacher against independent computations, and on made samples where what it should find is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+from scipy.ndimage import uniform_filter
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.metrics import average_precision_score
+
+from compseg.comparative.teacher import FisherTeacher, contrast_within, excess_share, fisher, local_mean
+
+CHANNELS = 6
+SIGNATURE = np.array([0, 1.5, -1, 0, 0.5, 0])
+
+
+def made_sample(generator: np.random.Generator, disease: bool, size: int = 24):
+    """Noise, a cue that differs from sample to sample, and in disease samples a square with its own signature."""
+    image = generator.normal(size=(CHANNELS, size, size)) * 0.6 + generator.normal(size=(CHANNELS, 1, 1)) * 0.5
+    truth = np.zeros((size, size), bool)
+    if disease:
+        row, column = generator.integers(2, size - 12, 2)
+        truth[row : row + 10, column : column + 10] = True
+        image += SIGNATURE[:, None, None] * truth
+    tissue = np.ones((1, size, size), bool)
+    tissue[:, :2] = False
+    return torch.from_numpy(image).float(), torch.from_numpy(tissue), torch.from_numpy(truth & tissue[0]), int(disease)
+
+
+def made_cohort(count: int = 60, seed: int = 0):
+    generator = np.random.default_rng(seed)
+    return [made_sample(generator, bool(index % 2)) for index in range(count)]
+
+
+def fitted(samples, **options) -> FisherTeacher:
+    teacher = FisherTeacher(CHANNELS, **options)
+    teacher.fit(((image, tissue, label) for image, tissue, _, label in samples), len(samples))
+    return teacher
+
+
+def stacked(samples):
+    image, tissue, truth = (torch.stack([sample[part] for sample in samples]) for part in range(3))
+    return image, tissue, truth[:, None], torch.tensor([float(sample[3]) for sample in samples])
+
+
+def test_it_finds_the_region_in_new_samples_whatever_tells_samples_apart():
+    teacher = fitted(made_cohort(), reach=3)
+    image, tissue, truth, labels = stacked(made_cohort(seed=1))
+    score = teacher.score(image, tissue)
+    assert average_precision_score(truth[tissue].numpy(), score[tissue].numpy()) > 0.8
+    marked = teacher(image, tissue, labels)
+    assert 2 * (marked & truth).sum() / (marked.sum() + truth.sum()) > 0.75
+    diseased = truth[labels > 0].sum() / tissue[labels > 0].sum()
+    assert teacher.share == pytest.approx(diseased.item(), abs=0.06)
+
+
+def test_healthy_samples_and_background_are_never_marked():
+    teacher = fitted(made_cohort())
+    image, tissue, _, labels = stacked(made_cohort(seed=1))
+    marked = teacher(image, tissue, labels)
+    assert not marked[labels == 0].any()
+    assert not marked[~tissue].any()
+    assert marked.any()
+
+
+def test_turning_a_sample_turns_its_mark():
+    teacher = fitted(made_cohort())
+    image, tissue, _, labels = stacked(made_cohort(seed=1))
+    turned = teacher(image.rot90(1, (-2, -1)), tissue.rot90(1, (-2, -1)), labels)
+    assert torch.equal(turned, teacher(image, tissue, labels).rot90(1, (-2, -1)))
+
+
+def test_the_same_pixels_give_the_same_teacher_and_the_state_travels():
+    one, other = fitted(made_cohort()), fitted(made_cohort())
+    assert torch.equal(one.filter, other.filter)
+    copy = FisherTeacher(CHANNELS)
+    copy.load_state_dict(one.state_dict())
+    image, tissue, _, labels = stacked(made_cohort(seed=1))
+    assert torch.equal(copy(image, tissue, labels), one(image, tissue, labels))
+
+
+def test_what_it_marks_where_nothing_differs_says_nothing_about_new_samples():
+    """Twenty samples always differ in something; whatever it is, it must not be mistaken for more than that."""
+    generator = np.random.default_rng(3)
+    samples = [(*made_sample(generator, disease=False)[:3], index % 2) for index in range(60)]
+    teacher = fitted(samples[:20])
+    image, tissue, _, labels = stacked(samples[20:])
+    above = ((teacher.score(image, tissue) > teacher.level) & tissue).flatten(1).double().mean(1)
+    assert abs(above[labels > 0].mean() - above[labels == 0].mean()) < 0.2
+
+
+def test_one_channel_is_enough():
+    samples = [(image[1:2], tissue, truth, label) for image, tissue, truth, label in made_cohort()]
+    teacher = FisherTeacher(1, reach=3)
+    teacher.fit(((image, tissue, label) for image, tissue, _, label in samples), len(samples))
+    assert teacher.filter.isfinite().all()
+
+
+def test_fisher_against_sklearn():
+    generator = np.random.default_rng(0)
+    zeros, ones = generator.normal(size=(400, 4)), generator.normal(size=(300, 4)) @ np.diag([1, 2, 1, 1]) + 1
+    found = fisher(torch.from_numpy(ones), torch.from_numpy(zeros), 1e-9).numpy()
+    reference = LinearDiscriminantAnalysis(solver="lsqr").fit(np.vstack([zeros, ones]), [0] * 400 + [1] * 300).coef_[0]
+    np.testing.assert_allclose(found / np.linalg.norm(found), reference / np.linalg.norm(reference), atol=1e-6)
+
+
+def test_contrast_within_against_scipy():
+    generator = np.random.default_rng(1)
+    disease = [torch.from_numpy(generator.normal(size=(50, 4)) * [1, 3, 1, 1] + 9 * k) for k in range(3)]
+    healthy = [torch.from_numpy(generator.normal(size=(60, 4)) - 5 * k) for k in range(4)]
+    ill, well = (
+        np.mean([np.cov(pixels.numpy().T, bias=True) for pixels in kind], axis=0) for kind in (disease, healthy)
+    )
+    well = well + 1e-3 * np.mean(np.diag(well)) * np.eye(4)
+    reference = scipy.linalg.eigh(ill, well)[1][:, -1]
+    found = contrast_within(disease, healthy, 1e-3).numpy()
+    assert abs(found @ reference) / np.linalg.norm(found) / np.linalg.norm(reference) == pytest.approx(1, abs=1e-6)
+
+
+def test_excess_share_of_a_known_mixture():
+    generator = torch.Generator().manual_seed(0)
+    clean = torch.randn(20000, generator=generator, dtype=torch.float64)
+    mixed = torch.cat(
+        [
+            torch.randn(14000, generator=generator, dtype=torch.float64),
+            torch.randn(6000, generator=generator, dtype=torch.float64) + 8,
+        ]
+    )
+    share, level = excess_share(mixed, clean)
+    assert share.item() == pytest.approx(0.3, abs=0.01)
+    assert (mixed > level).double().mean().item() == pytest.approx(0.3, abs=0.01)
+
+
+def test_local_mean_against_scipy():
+    generator = np.random.default_rng(0)
+    image, tissue = generator.normal(size=(9, 11)), generator.random((9, 11)) > 0.3
+    total, share = (uniform_filter(x, 3, mode="constant") for x in (image * tissue, tissue.astype(float)))
+    found = local_mean(torch.from_numpy(image)[None, None], torch.from_numpy(tissue)[None, None], 3)[0, 0].numpy()
+    np.testing.assert_allclose(found[tissue], (total / np.maximum(share, 1e-9))[tissue], atol=1e-9)
+    assert not found[~tissue].any()
