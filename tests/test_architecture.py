@@ -18,7 +18,8 @@ FLOORS = (
     ("learning",),
     ("measures",),
     ("report",),
-    ("train", "evaluate", "predict", "prepare", "check", "__main__"),
+    ("sweeps",),
+    ("train", "evaluate", "predict", "prepare", "check", "sweep_report", "__main__"),
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 

@@ -13,6 +13,7 @@ VERBS = {
     "train": "train a CompSegNet, then evaluate its segmenter; without arguments on the phantom cohort",
     "evaluate": "judge the segmenter of a run and write its report",
     "predict": "map disease regions in new images",
+    "sweep_report": "sum up a sweep of training runs (compseg train -m ...)",
 }
 
 
@@ -31,7 +32,7 @@ def main() -> None:
 
 
 def _help() -> str:
-    verbs = "\n".join(f"  {name:<10}{meaning}" for name, meaning in VERBS.items())
+    verbs = "\n".join(f"  {name:<14}{meaning}" for name, meaning in VERBS.items())
     return f"usage: compseg VERB [key=value ...]\n\n{verbs}\n\ncompseg VERB --help shows what may be set."
 
 

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from compseg.config import verb
+from compseg.sweeps import claimed, run_job
 
 
-@verb("train")
-def main(cfg: DictConfig) -> float | None:
+@verb("train", sweep_job=run_job)
+def main(cfg: DictConfig) -> None:
     """Train a CompSegNet from sample labels, extract its segmenter, evaluate it and write the report."""
+    from pytorch_lightning.utilities import rank_zero_only
+
     from compseg.learning import train
     from compseg.report import judge
 
     run = Path(HydraConfig.get().runtime.output_dir)
-    first = train(cfg, run)
-    if not (first and cfg.evaluate):
-        return None
-    return judge(run).metrics["val/loss"]
+    rank: int = rank_zero_only.rank  # type: ignore[attr-defined]
+    with nullcontext() if rank else claimed(run):
+        first = train(cfg, run)
+        if first and cfg.evaluate:
+            judge(run)
 
 
 if __name__ == "__main__":

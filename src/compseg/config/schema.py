@@ -37,6 +37,7 @@ class TrainConfig:
     maps: int = 1  # activation maps a segmenter gives
     name: str = MISSING  # what the run is called in logs and reports
     evaluate: bool = True  # whether to evaluate and report when training ends
+    rank_by: str = MISSING  # the figure of metrics.json that the jobs of a sweep are ranked by
 
 
 @dataclass
@@ -94,12 +95,21 @@ class PredictConfig:
     channels_first: bool = False  # whether .npy, .npz and .mat files hold (C, H, W)
 
 
+@dataclass
+class SweepReportConfig:
+    """`conf/sweep_report.yaml`."""
+
+    dir: str = MISSING  # the sweep folder
+    rank_by: str = MISSING  # the figure of metrics.json that jobs are ranked by
+
+
 SCHEMAS = {
     "train": TrainConfig,
     "prepare": PrepareConfig,
     "check": CheckConfig,
     "evaluate": EvaluateConfig,
     "predict": PredictConfig,
+    "sweep_report": SweepReportConfig,
 }
 
 

@@ -61,7 +61,7 @@ def compose(name: str, overrides: Sequence[str] = ()) -> DictConfig:
         return hydra.compose(name, list(overrides))
 
 
-def verb(name: str) -> Callable[[Task], Callable[..., Any]]:
+def verb(name: str, sweep_job: Task | None = None) -> Callable[[Task], Callable[..., Any]]:
     """Make a command of a function: `conf/NAME.yaml` is composed with the command line, checked and handed over.
 
     A fault of the user ends the command with one line on stderr and exit code 1 (an unknown flag with 2, an interrupt
@@ -70,6 +70,7 @@ def verb(name: str) -> Callable[[Task], Callable[..., Any]]:
 
     Args:
         name: The verb, and the name of its file in `conf/`.
+        sweep_job: Runs a job of a sweep (`-m`) in place of the function, with a configuration that is not yet checked.
 
     Returns:
         A decorator for a function of the composed configuration, whose return value is what a sweeper optimises.
@@ -78,6 +79,8 @@ def verb(name: str) -> Callable[[Task], Callable[..., Any]]:
     def decorate(task: Task) -> Callable[..., Any]:
         @functools.wraps(task)
         def job(cfg: DictConfig) -> Any:
+            if sweep_job and HydraConfig.get().mode == RunMode.MULTIRUN:
+                return _plainly(name, lambda: sweep_job(cfg))
             # Faults are caught inside the job too, else Hydra announces a failed job with lines of its own.
             return _plainly(name, lambda: _check_and_run(task, cfg))
 

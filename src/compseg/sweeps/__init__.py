@@ -1,0 +1,10 @@
+"""Sweeps: a process for each job, one table and one picture of all. Imported with every training run, hence light."""
+
+from __future__ import annotations
+
+from compseg.sweeps.callback import SweepCallback
+from compseg.sweeps.claim import claimed
+from compseg.sweeps.launch import run_job
+from compseg.sweeps.summary import summarise
+
+__all__ = ["SweepCallback", "claimed", "run_job", "summarise"]

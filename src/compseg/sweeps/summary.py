@@ -1,0 +1,146 @@
+"""What a sweep leaves in its folder: `sweep.csv`, `sweep.md` and `sweep.png`."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from compseg.files import atomic_bytes, atomic_text
+from compseg.sweeps.jobs import Job, figure_of, lower_is_better, read_jobs, swept_keys
+
+# Groups of the configuration that the loss is made of.
+LOSS_GROUPS = ("head", "objective", "method", "teacher", "regulariser", "regularisers")
+STATES = ("finished", "failed", "running", "unfinished")
+
+
+def summarise(sweep: Path, rank_by: str) -> list[Job]:
+    """Write the table of a sweep twice, for programs and for people, and its picture.
+
+    It may still be running. Where no job is finished yet there is no picture.
+
+    Args:
+        sweep: The sweep's folder.
+        rank_by: A figure of `metrics.json`.
+
+    Returns:
+        Its jobs.
+
+    Raises:
+        CompsegError: If the folder is no sweep, or its jobs lack the figure.
+    """
+    jobs = read_jobs(sweep)
+    ranked = rank(jobs, rank_by)
+    keys = swept_keys(jobs)
+    atomic_text(sweep / "sweep.csv", table(jobs, keys))
+    picture = draw(ranked, keys, rank_by) if ranked else None
+    if picture:
+        atomic_bytes(sweep / "sweep.png", picture)
+    atomic_text(sweep / "sweep.md", page(sweep.name, jobs, ranked, keys, rank_by, with_picture=picture is not None))
+    return jobs
+
+
+def rank(jobs: Sequence[Job], rank_by: str) -> list[Job]:
+    """Jobs with figures, the best first, those where the figure is no number last.
+
+    Raises:
+        CompsegError: If a job lacks the figure.
+    """
+    sign = 1 if lower_is_better(rank_by) else -1
+
+    def place(job: Job) -> float:
+        value = figure_of(job, rank_by)
+        return sign * value if math.isfinite(value) else math.inf
+
+    return sorted((job for job in jobs if job.status == "finished" and job.figures), key=place)
+
+
+def draw(ranked: Sequence[Job], keys: Sequence[str], rank_by: str) -> bytes | None:
+    """The picture as PNG, or None if no job has a finite figure."""
+    from compseg.sweeps.picture import picture  # late: matplotlib, which no training needs
+
+    judged = [job for job in ranked if math.isfinite(figure_of(job, rank_by))]
+    if not judged:
+        return None
+    stream = io.BytesIO()
+    picture(judged, keys, rank_by).savefig(stream, format="png", dpi=130)
+    return stream.getvalue()
+
+
+def table(jobs: Sequence[Job], keys: Sequence[str]) -> str:
+    """CSV with a row a job: name, swept keys, state and every figure, in full precision."""
+    names = list(dict.fromkeys(name for job in jobs for name in job.figures or {}))
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["job", *keys, "status", "epochs", "seconds", *names, "why"])
+    for job in jobs:
+        figures = [(job.figures or {}).get(name, "") for name in names]
+        values = [job.overrides.get(key, "") for key in keys]
+        writer.writerow([job.name, *values, job.status, job.epochs, _or(job.seconds), *figures, job.why])
+    return stream.getvalue()
+
+
+def page(
+    name: str, jobs: Sequence[Job], ranked: Sequence[Job], keys: Sequence[str], rank_by: str, *, with_picture: bool
+) -> str:
+    """Markdown: the ranked jobs with their figures, without intervals, and the others with what became of them."""
+    counts = Counter(job.status for job in jobs)
+    states = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
+    parts = [f"# Sweep {name}\n\n{len(jobs)} job{'s' * (len(jobs) > 1)}: {states}.\n"]
+    if with_picture:
+        parts.append("![](sweep.png)\n")
+    if ranked:
+        better = "lower" if lower_is_better(rank_by) else "higher"
+        parts.append(f"Ranked by {rank_by}, {better} is better.\n")
+        parts += [f"{line}\n" for line in warnings(keys, rank_by)]
+        parts.append(_ranked_rows(ranked, keys, rank_by))
+    others = [job for job in jobs if job not in ranked]
+    if others:
+        parts.append("Without figures:\n")
+        rows = [[_link(job), *_values(job, keys), job.status, job.epochs, job.why] for job in others]
+        parts.append(_markdown(["job", *keys, "status", "epochs", "why"], rows))
+    return "\n".join(parts)
+
+
+def warnings(keys: Sequence[str], rank_by: str) -> list[str]:
+    """What the reader of a ranking should mind."""
+    found = []
+    if of_loss := [key for key in keys if key.split(".")[0] in LOSS_GROUPS and rank_by.endswith("loss")]:
+        found.append(f"Mind: {rank_by} is another loss where {' or '.join(of_loss)} differs; rank by another figure.")
+    if rank_by.startswith("test/"):
+        found.append("Mind: what is chosen by the test samples has to be judged on other samples.")
+    return found
+
+
+def _ranked_rows(ranked: Sequence[Job], keys: Sequence[str], rank_by: str) -> str:
+    names = list(dict.fromkeys([rank_by, *(name for job in ranked for name in job.figures or {})]))
+    names = [name for name in names if not name.endswith(("_ci_low", "_ci_high"))]
+    rows = [
+        [place, _link(job), *_values(job, keys), *(_short((job.figures or {}).get(name)) for name in names)]
+        for place, job in enumerate(ranked, 1)
+    ]
+    return _markdown(["rank", "job", *keys, *names], rows)
+
+
+def _markdown(head: Sequence[object], rows: Iterable[Iterable[object]]) -> str:
+    lines = [head, ["---" for _ in head], *rows]
+    return "".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+
+
+def _link(job: Job) -> str:
+    return f"[{job.name}]({job.name}/report.html)" if job.status == "finished" and job.figures else job.name
+
+
+def _values(job: Job, keys: Sequence[str]) -> list[str]:
+    return [job.overrides.get(key, "") for key in keys]
+
+
+def _short(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
+
+
+def _or(value: float | None) -> object:
+    return "" if value is None else value
