@@ -8,7 +8,6 @@ import scipy.linalg
 import torch
 from scipy.ndimage import uniform_filter
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-from sklearn.metrics import average_precision_score
 
 from compseg.comparative.teacher import FisherTeacher, contrast_within, excess_share, fisher, local_mean
 
@@ -18,7 +17,7 @@ SIGNATURE = np.array([0, 1.5, -1, 0, 0.5, 0])
 
 def made_sample(generator: np.random.Generator, disease: bool, size: int = 24):
     """Noise, a cue that differs from sample to sample, and in disease samples a square with its own signature."""
-    image = generator.normal(size=(CHANNELS, size, size)) * 0.6 + generator.normal(size=(CHANNELS, 1, 1)) * 0.5
+    image = generator.normal(size=(CHANNELS, size, size)) * 0.6 + generator.normal(size=(CHANNELS, 1, 1)) * 0.7
     truth = np.zeros((size, size), bool)
     if disease:
         row, column = generator.integers(2, size - 12, 2)
@@ -48,10 +47,8 @@ def stacked(samples):
 def test_it_finds_the_region_in_new_samples_whatever_tells_samples_apart():
     teacher = fitted(made_cohort(), reach=3)
     image, tissue, truth, labels = stacked(made_cohort(seed=1))
-    score = teacher.score(image, tissue)
-    assert average_precision_score(truth[tissue].numpy(), score[tissue].numpy()) > 0.8
     marked = teacher(image, tissue, labels)
-    assert 2 * (marked & truth).sum() / (marked.sum() + truth.sum()) > 0.75
+    assert 2 * (marked & truth).sum() / (marked.sum() + truth.sum()) > 0.85
     diseased = truth[labels > 0].sum() / tissue[labels > 0].sum()
     assert teacher.share == pytest.approx(diseased.item(), abs=0.06)
 
@@ -96,6 +93,15 @@ def test_one_channel_is_enough():
     teacher = FisherTeacher(1, reach=3)
     teacher.fit(((image, tissue, label) for image, tissue, _, label in samples), len(samples))
     assert teacher.filter.isfinite().all()
+
+
+def test_a_sample_is_judged_against_itself():
+    """What shifts a whole sample, however much, does not move its mark."""
+    teacher = fitted(made_cohort())
+    image, tissue, _, labels = stacked(made_cohort(seed=1))
+    shifted = image + 9 * torch.randn(len(image), CHANNELS, 1, 1, generator=torch.Generator().manual_seed(0))
+    same = teacher(shifted, tissue, labels) == teacher(image, tissue, labels)
+    assert same.double().mean() > 0.999
 
 
 def test_fisher_against_sklearn():

@@ -15,27 +15,28 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
-SETTLED = 0.002  # share of pixels whose mark may still change when marking ends
+SETTLED = 0.001  # share of pixels whose mark may still change when marking ends
 Pixels = list[Tensor]  # one (n, C) tensor a sample
 
 
 class FisherTeacher(nn.Module):
-    """Self-trained Fisher discriminant on the spectra of small neighbourhoods.
+    """Self-trained Fisher discriminant on the spectra of small neighbourhoods, each judged against its own sample.
 
     Start: the direction whose variance within disease samples exceeds that within healthy samples most (the leading
     generalised eigenvector of the two mean within-sample covariances, known from brain signals as common spatial
-    patterns; Koles 1991). Then, until the marked region stays: mark the share pi of disease-sample pixels that score
-    highest, with pi the largest excess of disease over healthy samples above any level (Youden's index of the two
-    distributions, an estimate of the diseased share), and refit Fisher's discriminant (Fisher 1936) between marked and
-    all other pixels.
+    patterns; Koles 1991). Then, until the marked region settles:
+
+    1. take from every pixel the mean of its own sample's unmarked pixels, so that patient, thickness and array cancel;
+    2. mark the share pi of disease-sample pixels that score highest, with pi the largest excess of disease over healthy
+       samples above any level (Youden's index of the two distributions, an estimate of the diseased share);
+    3. refit Fisher's discriminant (Fisher 1936) between marked and all other pixels.
 
     Args:
         channels: Number of channels C of the preprocessed image.
         reach: Side in pixels, odd, of the neighbourhood whose tissue mean is scored: it trades noise against edges.
         pixels: Tissue pixels of all samples together that are looked at for fitting.
         shrinkage: Of covariances towards a multiple of the identity.
-        rounds: At most, of marking and refitting. Four or so suffice; where cues of whole samples are strong, many
-            more slowly drift towards them.
+        rounds: At most, of marking and refitting.
 
     Attributes:
         share: pi of the last round, in [0, 1].
@@ -46,7 +47,7 @@ class FisherTeacher(nn.Module):
     share: Tensor
 
     def __init__(
-        self, channels: int, reach: int = 5, pixels: int = 200_000, shrinkage: float = 1e-3, rounds: int = 10
+        self, channels: int, reach: int = 5, pixels: int = 200_000, shrinkage: float = 1e-3, rounds: int = 30
     ) -> None:
         super().__init__()
         self.reach, self.pixels, self.shrinkage, self.rounds = reach, pixels, shrinkage, rounds
@@ -64,11 +65,14 @@ class FisherTeacher(nn.Module):
         return local_mean(filtered, tissue, self.reach)
 
     def forward(self, image: Tensor, tissue: Tensor, labels: Tensor) -> Tensor:
-        """The marked region, `(B, 1, H, W)` bool.
-
-        Tissue of disease samples that scores above the level; nothing in healthy ones.
-        """
-        return (self.score(image, tissue) > self.level) & tissue & (labels > 0)[:, None, None, None]
+        """The marked region, `(B, 1, H, W)` bool: nothing in healthy samples."""
+        score, marked = self.score(image, tissue), torch.zeros_like(tissue)
+        # Unmarked pixels are the reference for marking: from nothing marked, this grows to where it no longer changes.
+        for _ in range(self.rounds):
+            rest = (tissue & ~marked).to(score.dtype)
+            reference = (score * rest).sum((2, 3), keepdim=True) / rest.sum((2, 3), keepdim=True).clamp_min(1)
+            marked = tissue & (score - reference > self.level)
+        return marked & (labels > 0)[:, None, None, None]
 
     @torch.no_grad()
     def fit(self, samples: Iterable[tuple[Tensor, Tensor, int]], count: int, seed: int = 0) -> None:
@@ -89,21 +93,31 @@ class FisherTeacher(nn.Module):
         self._settle(*kinds)
 
     def _settle(self, healthy: Pixels, disease: Pixels) -> None:
-        clean, mixed = torch.cat(healthy), torch.cat(disease)
         direction = contrast_within(disease, healthy, self.shrinkage)
-        if (mixed @ direction).mean() < (clean @ direction).mean():
+        if (torch.cat(disease) @ direction).mean() < (torch.cat(healthy) @ direction).mean():
             direction = -direction
-        marked = torch.zeros(len(mixed), dtype=torch.bool)
+        clean = torch.cat([pixels - pixels.mean(0) for pixels in healthy])
+        marked = [torch.zeros(len(pixels), dtype=torch.bool) for pixels in disease]
         for _ in range(self.rounds):
-            before = marked
+            before, mixed = (
+                torch.cat(marked),
+                torch.cat([own_reference(*pair) for pair in zip(disease, marked, strict=True)]),
+            )
             share, level = excess_share(mixed @ direction, clean @ direction)
-            marked = mixed @ direction > level
-            if (marked != before).double().mean() < SETTLED:
+            now = mixed @ direction > level
+            self.filter.copy_(direction)
+            self.level.copy_(level)
+            self.share.copy_(share)
+            if (now != before).double().mean() < SETTLED:
                 break
-            direction = fisher(mixed[marked], torch.cat([mixed[~marked], clean]), self.shrinkage)
-        self.filter.copy_(direction)
-        self.level.copy_(level)
-        self.share.copy_(share)
+            marked = list(torch.tensor_split(now, torch.tensor([len(pixels) for pixels in disease]).cumsum(0)[:-1]))
+            direction = fisher(mixed[now], torch.cat([mixed[~now], clean]), self.shrinkage)
+
+
+def own_reference(pixels: Tensor, marked: Tensor) -> Tensor:
+    """Spectra `(n, C)` of a sample less the mean of those that are not marked; of all, where all are marked."""
+    rest = pixels[~marked] if not marked.all() else pixels
+    return pixels - rest.mean(0)
 
 
 def local_mean(image: Tensor, tissue: Tensor, reach: int) -> Tensor:
