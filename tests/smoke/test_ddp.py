@@ -8,7 +8,14 @@ import torch
 from running import history_of, succeed, tiny
 
 # Without dropout and batch statistics, two devices with half the batch are one device with the whole.
-SAME = ("trainer.max_epochs=2", "evaluate=false", "optimizer=rmsprop", "scheduler=constant", "model.norm=none")
+SAME = (
+    "method=paper2020",
+    "trainer.max_epochs=2",
+    "evaluate=false",
+    "optimizer=rmsprop",
+    "scheduler=constant",
+    "model.norm=none",
+)
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
 
 
 def wandb_records(path: Path) -> Iterator[bytes]:
-    """The records of a W&B file: a 7-byte ident, then blocks of fragments with checksum, length and type (LevelDB's log)."""
+    """A W&B file's records: a 7-byte ident, then fragments with checksum, length and type (LevelDB's log)."""
     content, at, parts = path.read_bytes(), IDENT, b""
     while at + HEADER <= len(content):
         if BLOCK - at % BLOCK < HEADER:  # the end of a block that no header fits in is padding

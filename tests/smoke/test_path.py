@@ -61,7 +61,7 @@ def test_a_row_and_a_map_for_every_test_sample(trained):
 def test_checkpoints_hold_plain_values(trained):
     for name in ("best", "last"):
         checkpoint = torch.load(trained.run / "checkpoints" / f"{name}.ckpt", weights_only=True)
-        assert checkpoint["config"]["model"]["_target_"] == "compseg.models.SpectralSpatial"
+        assert checkpoint["config"]["model"]["_target_"] == "compseg.models.UNet"
 
 
 def test_prediction_gives_evaluations_numbers(trained, tmp_path):
