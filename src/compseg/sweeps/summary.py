@@ -109,7 +109,9 @@ def warnings(keys: Sequence[str], rank_by: str) -> list[str]:
     """What the reader of a ranking should mind."""
     found = []
     if of_loss := [key for key in keys if key.split(".")[0] in LOSS_GROUPS and rank_by.endswith("loss")]:
-        found.append(f"Mind: {rank_by} is another loss where {' or '.join(of_loss)} differs; rank by another figure.")
+        found.append(
+            f"Mind: {rank_by} may be another loss where {' or '.join(of_loss)} differs; then rank by another figure."
+        )
     if rank_by.startswith("test/"):
         found.append("Mind: what is chosen by the test samples has to be judged on other samples.")
     return found

@@ -1,0 +1,114 @@
+"""What job folders tell, and who holds a run folder."""
+
+import multiprocessing
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from compseg.errors import CompsegError
+from compseg.sweeps import claimed
+from compseg.sweeps.claim import is_claimed
+from compseg.sweeps.jobs import figure_of, lower_is_better, natural, read_job, read_jobs, recorded_overrides, swept_keys
+
+
+def test_every_state_is_told_apart(sweep):
+    jobs = read_jobs(sweep)
+    assert [job.name for job in jobs] == ["0", "1", "2", "10"]
+    assert [job.status for job in jobs] == ["finished", "failed", "unfinished", "finished"]
+    assert [job.epochs for job in jobs] == [9, 0, 3, 9]
+    assert [job.seconds for job in jobs] == [12.5, 12.5, None, 12.5]
+    assert jobs[1].why == "cohort: gone | away"
+    assert jobs[3].figures == {"val/loss": 0.25, "test/dice_mean": 0.5, "test/dice_mean_ci_low": 0.4}
+
+
+def test_keys_that_differ_were_swept(sweep):
+    assert swept_keys(read_jobs(sweep)) == ["model", "head.alpha"]
+
+
+def test_of_one_job_every_key_is_shown(add_job):
+    folder = add_job("0", ["+experiment=paper", "model=unet"])
+    assert swept_keys([read_job(folder)]) == ["experiment", "model"]
+
+
+def test_a_job_that_outlived_its_sweep_is_finished_once_it_is_judged(add_job):
+    assert read_job(add_job("0", ["seed=1"], "started", figures={"val/loss": 1.0})).status == "finished"
+
+
+def test_a_failed_report_outweighs_figures(add_job):
+    assert read_job(add_job("0", ["seed=1"], "failed", figures={"val/loss": 1.0}, why="disk full")).status == "failed"
+
+
+def test_values_keep_their_equals_signs(add_job):
+    job = read_job(add_job("0", ["source.classes={a: 1}", "name=a=b"]))
+    assert job.overrides == {"source.classes": "{a: 1}", "name": "a=b"}
+
+
+def test_jobs_may_lie_deeper(add_job, tmp_path):
+    add_job("unet/alpha 1", ["a=1"])
+    assert [job.name for job in read_jobs(tmp_path / "sweep")] == ["unet/alpha 1"]
+
+
+def test_a_folder_without_jobs_is_no_sweep(tmp_path):
+    with pytest.raises(CompsegError, match="no sweep"):
+        read_jobs(tmp_path)
+    assert recorded_overrides(tmp_path) is None
+
+
+def test_an_unknown_figure_names_the_known_ones(sweep):
+    with pytest.raises(CompsegError, match=r"rank_by=val/lss: no such figure; figures: val/loss, test/dice_mean$"):
+        figure_of(read_jobs(sweep)[0], "val/lss")
+
+
+@pytest.mark.parametrize(
+    ("figure", "lower"),
+    [("val/loss", True), ("test/healthy_area_fraction", True), ("test/dice_mean", False), ("test/area_auc", False)],
+)
+def test_which_way_is_better(figure, lower):
+    assert lower_is_better(figure) is lower
+
+
+@given(st.lists(st.floats(-1e6, 1e6, allow_nan=False)))
+def test_numbers_sort_as_numbers(numbers):
+    assert sorted(map(repr, numbers), key=natural) == sorted(map(repr, numbers), key=float)
+
+
+@given(st.lists(st.text()))
+def test_any_texts_can_be_sorted(texts):
+    assert sorted(sorted(texts, key=natural)) == sorted(texts)
+
+
+def hold(folder, held, enough):
+    with claimed(folder):
+        held.set()
+        enough.wait(60)
+
+
+def test_a_claimed_folder_is_running_until_its_process_dies(add_job):
+    folder = add_job("0", ["seed=1"], "started")
+    assert not is_claimed(folder)
+    context = multiprocessing.get_context("spawn")
+    held, enough = context.Event(), context.Event()
+    process = context.Process(target=hold, args=(folder, held, enough))
+    process.start()
+    try:
+        assert held.wait(60)
+        assert read_job(folder).status == "running"
+        with pytest.raises(CompsegError, match="another process is training"), claimed(folder):
+            pass
+    finally:
+        process.kill()
+        process.join()
+    assert read_job(folder).status == "unfinished"
+    with claimed(folder):
+        pass
+
+
+def test_without_locks_training_goes_on(tmp_path, monkeypatch):
+    def no_locks(*_, **__):
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr("filelock.FileLock.acquire", no_locks)
+    (tmp_path / ".claim.lock").touch()
+    with claimed(tmp_path):
+        assert not is_claimed(tmp_path)
