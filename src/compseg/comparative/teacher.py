@@ -22,14 +22,13 @@ Pixels = list[Tensor]  # one (n, C) tensor a sample
 class FisherTeacher(nn.Module):
     """Self-trained Fisher discriminant on the spectra of small neighbourhoods, each judged against its own sample.
 
-    Start: the direction whose variance within disease samples exceeds that within healthy samples most (the leading
-    generalised eigenvector of the two mean within-sample covariances, known from brain signals as common spatial
-    patterns; Koles 1991). Then, until the marked region settles:
+    Start: Fisher's discriminant (Fisher 1936) between the pixels of disease and of healthy samples. Then, until the
+    marked region settles:
 
     1. take from every pixel the mean of its own sample's unmarked pixels, so that patient, thickness and array cancel;
     2. mark the share pi of disease-sample pixels that score highest, with pi the largest excess of disease over healthy
        samples above any level (Youden's index of the two distributions, an estimate of the diseased share);
-    3. refit Fisher's discriminant (Fisher 1936) between marked and all other pixels.
+    3. refit the discriminant between marked and all other pixels.
 
     Args:
         channels: Number of channels C of the preprocessed image.
@@ -93,9 +92,7 @@ class FisherTeacher(nn.Module):
         self._settle(*kinds)
 
     def _settle(self, healthy: Pixels, disease: Pixels) -> None:
-        direction = contrast_within(disease, healthy, self.shrinkage)
-        if (torch.cat(disease) @ direction).mean() < (torch.cat(healthy) @ direction).mean():
-            direction = -direction
+        direction = fisher(torch.cat(disease), torch.cat(healthy), self.shrinkage)
         clean = torch.cat([pixels - pixels.mean(0) for pixels in healthy])
         marked = [torch.zeros(len(pixels), dtype=torch.bool) for pixels in disease]
         for _ in range(self.rounds):
@@ -128,23 +125,6 @@ def local_mean(image: Tensor, tissue: Tensor, reach: int) -> Tensor:
     inside = tissue.to(image.dtype)
     total, share = (avg_pool2d(x, reach, stride=1, padding=reach // 2) for x in (image * inside, inside))
     return torch.where(tissue, total / share.clamp_min(1e-6), 0.0)
-
-
-def contrast_within(disease: Pixels, healthy: Pixels, shrinkage: float) -> Tensor:
-    """The direction `(C,)` of largest contrast within disease samples.
-
-    Its mean within-sample variance in disease samples exceeds that in healthy samples most, as a ratio.
-    """
-    ill, well = (
-        torch.stack([covariance(pixels) for pixels in kind if len(pixels) > 1]).mean(0) for kind in (disease, healthy)
-    )
-    # Whitened by the healthy covariance, the ratio is an ordinary eigenvalue problem.
-    root = torch.linalg.cholesky(shrunk(well, shrinkage))
-    whitened = torch.linalg.solve_triangular(root, ill, upper=False)
-    whitened = torch.linalg.solve_triangular(root, whitened.T, upper=False)
-    leading = torch.linalg.eigh(whitened).eigenvectors[:, -1:]
-    direction: Tensor = torch.linalg.solve_triangular(root.T, leading, upper=True)[:, 0]
-    return direction
 
 
 def excess_share(mixed: Tensor, clean: Tensor) -> tuple[Tensor, Tensor]:

@@ -43,7 +43,9 @@ def picture(jobs: Sequence[Job], keys: Sequence[str], rank_by: str) -> Figure:
     better = "lower" if lower_is_better(rank_by) else "higher"
     for axes in grid[:, 0]:
         axes.set_ylabel(f"{rank_by}, {better} is better")
-    figure.suptitle(_title(jobs, keys, rank_by), x=0.01, ha="left", fontsize=9.5)
+    figure.suptitle(
+        textwrap.fill(_title(jobs, keys, rank_by), int(13 * figure.get_figwidth())), x=0.01, ha="left", fontsize=9.5
+    )
     if colour_key:
         figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower left", ncols=4, title=colour_key)
     return figure
@@ -52,9 +54,7 @@ def picture(jobs: Sequence[Job], keys: Sequence[str], rank_by: str) -> Figure:
 def _title(jobs: Sequence[Job], keys: Sequence[str], rank_by: str) -> str:
     best = jobs[0]
     values = ", ".join(f"{key}={best.overrides.get(key)}" for key in keys)
-    return textwrap.fill(
-        f"{len(jobs)} jobs; best (ring): job {best.name}, {figure_of(best, rank_by):.4g} at {values}", 84
-    )
+    return f"{len(jobs)} jobs; best (ring): job {best.name}, {figure_of(best, rank_by):.4g} at {values}"
 
 
 def _colour_key(jobs: Sequence[Job], keys: Sequence[str]) -> str | None:
