@@ -22,7 +22,7 @@ NAMES = [
     "phantom_shortcut_background",
     "phantom_shortcut_thickness",
 ]
-DEMO = {("train", 0): 30, ("train", 1): 30, ("val", 0): 8, ("val", 1): 8, ("test", 0): 20, ("test", 1): 20}
+DEMO = {("train", 0): 50, ("train", 1): 50, ("val", 0): 14, ("val", 1): 14, ("test", 0): 20, ("test", 1): 20}
 PAPER = {("train", 0): 50, ("train", 1): 50, ("val", 0): 3, ("val", 1): 4, ("test", 0): 20, ("test", 1): 20}
 
 
