@@ -19,7 +19,7 @@ QUOTED = re.findall(r"`([^`\n]+)`", PAGE)
 SETTINGS = sorted({word for row in ROWS for word in re.findall(r"`([\w.]+=[^` ]+)`", row)})
 FILES = sorted({word for word in QUOTED if re.fullmatch(r"(conf|docs|src|tests)/[\w/]+\.\w+", word)})
 TESTS = sorted({word for word in QUOTED if "::" in word})
-LINKS = sorted(set(re.findall(r"\]\(([^)#]+\.md)\)", PAGE)))
+LINKS = sorted(set(re.findall(r"\]\(([^)#]+\.md)(?:#[^)]*)?\)", PAGE)))
 
 
 def test_the_page_is_full():
