@@ -146,6 +146,15 @@ def test_a_trained_run_repeats_to_the_last_digit(trained, tmp_path):
     assert drop(history_of(tmp_path / "again")) == drop(history_of(trained.run))
 
 
+@pytest.mark.slow
+def test_workers_change_nothing(trained, tmp_path):
+    """Batches read by two forkserver processes, nothing cached, teach what batches read in this process teach."""
+    streamed = ("data.cache=none", "data.workers=2", "evaluate=false")
+    succeed("train", *tiny(trained.cohort, tmp_path / "streamed", *streamed))
+    losses = [[row["train/loss"] for row in history_of(run)] for run in (tmp_path / "streamed", trained.run)]
+    assert losses[0] == losses[1]
+
+
 def test_a_phantom_made_otherwise_is_refused(trained, tmp_path):
     done = run_verb("train", *tiny(trained.cohort, tmp_path / "run", "data.source.seed=5"))
     assert done.returncode == 1

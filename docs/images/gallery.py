@@ -1,0 +1,19 @@
+"""Draws the README's picture from a finished run: `python docs/images/gallery.py outputs/RUN [OUT.png]`."""
+
+import sys
+from pathlib import Path
+
+from compseg.cohort import Cohort
+from compseg.maps import load_segmenter
+from compseg.measures.evaluation import load_config, load_head, maps_of
+from compseg.report import figures
+from compseg.report.panels import chosen
+
+run = Path(sys.argv[1])
+config, segmenter = load_config(run), load_segmenter(run)
+cohort = Cohort.open(config.data.path)
+maps = list(maps_of(segmenter, load_head(run, config), cohort, cohort.split("test")))
+shown = chosen(maps, segmenter.threshold, per_class=2)
+references = {item.info.name: cohort.reference(item.info.name) for item in shown}
+out = Path(sys.argv[2]) if len(sys.argv) > 2 else Path(__file__).with_suffix(".png")
+figures.gallery(shown, segmenter.threshold, references).savefig(out, dpi=70)
