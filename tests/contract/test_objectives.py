@@ -26,8 +26,9 @@ def names(group):
 
 def composed(*overrides):
     """The part of a training configuration that this room owns."""
-    defaults = ["_self_", {"head": "sigma"}, {"objective": "printed"}, {"regulariser": None}, {"method": None}]
-    root = {"defaults": defaults, "maps": 1, "method": None, "regularisers": {}}
+    groups = {"head": "sigma", "objective": "printed", "regulariser": None, "teacher": "none", "method": None}
+    defaults = ["_self_", *({group: option} for group, option in groups.items())]
+    root = {"defaults": defaults, "maps": 1, "method": None, "regularisers": {}, "channels": 3}
     ConfigStore.instance().store("contract_of_objectives", root)
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose("contract_of_objectives", list(overrides))
