@@ -6,7 +6,7 @@ A dataset that reads lazily, a collation that keeps the stored layout, and the D
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -198,7 +198,7 @@ class CohortData(pl.LightningDataModule):
         indices = range(rank, len(self.val), world)
         return self._loader(self.val, equal_shapes(self.cohort, self.val.infos, indices, self.batch_size))
 
-    def training_tissue(self) -> list[tuple[Tensor, Tensor]] | Any:
+    def training_tissue(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Image `(C, H, W)` and tissue `(1, H, W)` of each training sample, one at a time.
 
         They serve for fitting the standardisation.
