@@ -1,3 +1,5 @@
+import csv
+import io
 import json
 import os
 
@@ -5,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from compseg.files import atomic_bytes, atomic_json, atomic_npy, atomic_open, atomic_text, atomic_torch
+from compseg.files import atomic_bytes, atomic_json, atomic_npy, atomic_open, atomic_text, atomic_torch, csv_text
 
 
 def test_each_writes_what_its_reader_reads(tmp_path):
@@ -44,3 +46,10 @@ def test_permissions_follow_the_umask(tmp_path):
     finally:
         os.umask(before)
     assert (tmp_path / "f").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_table_comes_back_as_it_was():
+    rows = [["a, b", 'say "c"'], ["", "1.5"]]
+    text = csv_text(["first", "second"], rows)
+    assert "\r" not in text
+    assert list(csv.reader(io.StringIO(text))) == [["first", "second"], *rows]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import sys
 import time
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, Checkpoint
 
-from compseg.files import atomic_text
+from compseg.files import atomic_text, csv_text
 from compseg.learning.say import say
 
 
@@ -73,16 +72,8 @@ class History(Checkpoint):
             "seconds": round(seconds, 3),
         }
         self.rows.append({name: str(value) for name, value in row.items()})
-        atomic_text(self.path, _as_csv(self.rows))
+        # Columns of all rows: validation may not run in every epoch.
+        columns = list(dict.fromkeys(name for row in self.rows for name in row))
+        atomic_text(self.path, csv_text(columns, ([row.get(name, "") for name in columns] for row in self.rows)))
         if not sys.stderr.isatty():  # a log file gets a line an epoch where a terminal has its progress bar
             say(f"epoch {row['epoch']}  " + "  ".join(f"{name} {value:.4f}" for name, value in sorted(logged.items())))
-
-
-def _as_csv(rows: list[dict[str, str]]) -> str:
-    # Columns of all rows: validation may not run in every epoch.
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, names, restval="")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()

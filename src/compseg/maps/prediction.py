@@ -5,8 +5,6 @@ An image, a folder of images, a manifest without labels, or a cohort, mapped wit
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +16,7 @@ from rich.progress import track
 
 from compseg.cohort import Cohort
 from compseg.errors import CompsegError
-from compseg.files import atomic_text
+from compseg.files import atomic_text, csv_text
 from compseg.maps.segmenter import Segmenter
 from compseg.maps.writing import write_map
 from compseg.samples import Image, Mask
@@ -118,7 +116,8 @@ def predict(
     rows: list[dict[str, Any]] = []
     for row in _rows(segmenter, track(images, description="predicting", transient=True), out, channels_first):
         rows.append(row)
-        atomic_text(out / "areas.csv", _as_csv(rows))
+        table = csv_text(COLUMNS, ([row[column] for column in COLUMNS] for row in rows))
+        atomic_text(out / "areas.csv", table)
     return rows
 
 
@@ -155,11 +154,3 @@ def _mapped(segmenter: Segmenter, new: NewImage, image: Image, tissue: Mask | No
         return segmenter(image, tissue), tissue
     except CompsegError as error:
         raise CompsegError(f"{new.path}: {error}") from error
-
-
-def _as_csv(rows: list[dict[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()

@@ -90,8 +90,7 @@ class Segmenter:
         """
         image = self._checked(image)
         mask = self.tissue(image) if tissue is None else tissue
-        activation = torch.sigmoid(self.logits(image, mask)[0, 0]).cpu().numpy()
-        return np.where(mask, activation, np.float32(0))
+        return activation_of(self.logits(image, mask), mask)
 
     @torch.inference_mode()
     def logits(self, image: Image, tissue: Mask) -> Tensor:
@@ -140,6 +139,14 @@ class Segmenter:
             "provenance": self.provenance,
         }
         atomic_json(folder / DESCRIPTION, description)
+
+
+def activation_of(logits: Tensor, tissue: Mask) -> NDArray[np.float32]:
+    """The activation map `(H, W)`, zero outside the tissue, of logits `(1, M, H, W)`.
+
+    Prediction and evaluation share it, so that their numbers cannot part.
+    """
+    return np.where(tissue, torch.sigmoid(logits[0, 0]).cpu().numpy(), np.float32(0))
 
 
 def load_segmenter(path: str | Path, device: str | torch.device = "cpu", trust: Sequence[str] = ()) -> Segmenter:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pictures
 
-from compseg.files import atomic_bytes
+from compseg.files import atomic_npy, atomic_open
 from compseg.maps.overlay import overlay
 from compseg.samples import Image, Mask
 
@@ -27,24 +26,13 @@ def write_map(folder: Path, name: str, picture: Image, activation: NDArray[np.fl
     Returns:
         The paths written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    contents = {
-        f"{name}.npy": _npy(activation),
-        f"{name}.png": _png(overlay(picture, activation, mask)),
-        f"{name}_mask.png": _png(mask * np.uint8(255)),
-    }
-    for file, content in contents.items():
-        atomic_bytes(folder / file, content)
-    return [folder / file for file in contents]
+    paths = [folder / f"{name}{ending}" for ending in (".npy", ".png", "_mask.png")]
+    atomic_npy(paths[0], activation)
+    _write_png(paths[1], overlay(picture, activation, mask))
+    _write_png(paths[2], mask * np.uint8(255))
+    return paths
 
 
-def _npy(array: NDArray[np.float32]) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, array)
-    return buffer.getvalue()
-
-
-def _png(array: NDArray[np.uint8]) -> bytes:
-    buffer = io.BytesIO()
-    Pictures.fromarray(array).save(buffer, "PNG")
-    return buffer.getvalue()
+def _write_png(path: Path, array: NDArray[np.uint8]) -> None:
+    with atomic_open(path) as file:
+        Pictures.fromarray(array).save(file, "PNG")

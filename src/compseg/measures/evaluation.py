@@ -20,7 +20,10 @@ from compseg.cohort import Cohort
 from compseg.comparative import ComparativeHead
 from compseg.errors import CompsegError
 from compseg.files import atomic_json
+from compseg.learning.trainer import CHECKPOINTS
+from compseg.learning.training import load_checkpoint
 from compseg.maps import Segmenter, Threshold, load_segmenter
+from compseg.maps.segmenter import activation_of
 from compseg.maps.threshold import fit_from_labels, fit_from_truth, fixed
 from compseg.maps.writing import write_map
 from compseg.measures.metrics import metrics, samples_csv
@@ -101,7 +104,7 @@ def load_head(run: Path, config: DictConfig) -> ComparativeHead:
     """The run's head, with what it may have learned (a noisy-and's level, say) from the best checkpoint."""
     head: ComparativeHead = instantiate(config.head)
     if head.state_dict():
-        state = torch.load(run / "checkpoints" / "best.ckpt", map_location="cpu", weights_only=True)["state_dict"]
+        state = load_checkpoint(run / CHECKPOINTS / "best.ckpt")["state_dict"]
         head.load_state_dict(
             {name.removeprefix("head."): value for name, value in state.items() if name.startswith("head.")}
         )
@@ -113,19 +116,14 @@ def maps_of(
     segmenter: Segmenter, head: ComparativeHead, cohort: Cohort, infos: Iterable[SampleInfo]
 ) -> Iterator[SampleMap]:
     """Map samples one at a time: what a map says must not depend on which others were in its batch."""
+    anyone_drew = any(cohort.has_truth(info.name) for info in cohort.infos)
     for info in infos:
         image, tissue = cohort.image(info.name), cohort.tissue(info.name)
-        output = head(segmenter.logits(image, tissue), torch.from_numpy(tissue)[None, None].to(segmenter.device))
-        activation = np.where(tissue, output.activation[0, 0].cpu().numpy(), np.float32(0))
-        yield SampleMap(info, activation, tissue, truth_of(cohort, info), float(output.o[0]), float(output.x[0]))
-
-
-def truth_of(cohort: Cohort, info: SampleInfo) -> Any:
-    """An expert's mask; empty for a healthy sample of a cohort that has masks; None where nobody drew one."""
-    truth = cohort.truth(info.name)
-    if truth is None and not info.label and any(cohort.has_truth(other.name) for other in cohort.infos):
-        return np.zeros(cohort.shape(info.name)[:2], bool)
-    return truth
+        logits, truth = segmenter.logits(image, tissue), cohort.truth(info.name)
+        if truth is None and not info.label and anyone_drew:
+            truth = np.zeros_like(tissue)  # where experts drew, a healthy sample's truth is that there is nothing
+        output = head(logits, torch.from_numpy(tissue)[None, None].to(segmenter.device))
+        yield SampleMap(info, activation_of(logits, tissue), tissue, truth, float(output.o[0]), float(output.x[0]))
 
 
 def picture_of(cohort: Cohort, info: SampleInfo) -> Any:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from compseg.files import atomic_text
+from compseg.files import atomic_text, csv_text
 from compseg.maps.curves import curves_of
 from compseg.maps.resampling import percentile_interval, resample
 from compseg.maps.threshold import Threshold
@@ -108,11 +106,7 @@ def samples_csv(maps: Sequence[SampleMap], threshold: Threshold, path: Path) -> 
     Returns:
         `path`.
     """
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(COLUMNS)
-    rows.writerows(sample_row(item, threshold) for item in maps)
-    atomic_text(path, text.getvalue())
+    atomic_text(path, csv_text(COLUMNS, (sample_row(item, threshold) for item in maps)))
     return path
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from compseg.files import atomic_bytes, atomic_text
+from compseg.files import atomic_bytes, atomic_text, csv_text
 from compseg.sweeps.jobs import Job, figure_of, lower_is_better, read_jobs, swept_keys
 
 # Groups of the configuration that the loss is made of.
@@ -73,14 +72,12 @@ def draw(ranked: Sequence[Job], keys: Sequence[str], rank_by: str) -> bytes | No
 def table(jobs: Sequence[Job], keys: Sequence[str]) -> str:
     """CSV with a row a job: name, swept keys, state and every figure, in full precision."""
     names = list(dict.fromkeys(name for job in jobs for name in job.figures or {}))
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["job", *keys, "status", "epochs", "seconds", *names, "why"])
+    rows = []
     for job in jobs:
         figures = [(job.figures or {}).get(name, "") for name in names]
         values = [job.overrides.get(key, "") for key in keys]
-        writer.writerow([job.name, *values, job.status, job.epochs, _or(job.seconds), *figures, job.why])
-    return stream.getvalue()
+        rows.append([job.name, *values, job.status, job.epochs, _or(job.seconds), *figures, job.why])
+    return csv_text(["job", *keys, "status", "epochs", "seconds", *names, "why"], rows)
 
 
 def page(
