@@ -17,7 +17,7 @@ def main(cfg: DictConfig) -> None:
     """Judge a trained run: threshold from validation samples, figures of merit and report from test samples."""
     from compseg.report import judge
 
-    judge(Path(cfg.run), cfg.cohort, cfg.device)
+    judge(Path(cfg.run), cfg.cohort, cfg.device, test=cfg.test, report=cfg.report)
 
 
 if __name__ == "__main__":

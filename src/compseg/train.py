@@ -25,7 +25,7 @@ def main(cfg: DictConfig) -> None:
     with nullcontext() if rank else claimed(run):
         first = train(cfg, run)
         if first and cfg.evaluate:
-            judge(run)
+            judge(run, test=cfg.test, report=cfg.report)
 
 
 if __name__ == "__main__":

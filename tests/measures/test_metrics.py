@@ -6,11 +6,15 @@ import numpy as np
 import pytest
 
 from compseg.maps.threshold import Threshold, fixed
-from compseg.measures import metrics, samples_csv
+from compseg.measures import figures_of_splits, metrics, samples_csv, write_replicates
 from compseg.measures.scores import dice
 from made_maps import by_hand, mixture
 
 THRESHOLD = Threshold(0.5, "fitted", 0.4, 0.6)
+
+
+def judged(maps, threshold, val_loss, val=()):
+    return metrics(figures_of_splits(val, maps, threshold), threshold, val_loss)
 
 
 def with_intervals(*names):
@@ -22,31 +26,31 @@ WITH_TRUTH = with_intervals("test/pixel_ap", "test/dice_mean", "test/dice_std", 
 
 
 def test_keys_are_the_contracts_with_truth():
-    assert set(metrics(mixture(12), THRESHOLD, 0.1)) == ALWAYS | WITH_TRUTH
+    assert set(judged(mixture(12), THRESHOLD, 0.1)) == ALWAYS | WITH_TRUTH
 
 
 def test_keys_are_the_contracts_without_truth():
-    assert set(metrics(mixture(12, truth=False), THRESHOLD, 0.1)) == ALWAYS
+    assert set(judged(mixture(12, truth=False), THRESHOLD, 0.1)) == ALWAYS
 
 
 def test_one_class_leaves_out_what_needs_two():
     maps = mixture(12)
     healthy, disease = maps[0::2], maps[1::2]
-    assert set(metrics(healthy, THRESHOLD, 0.1)) == ALWAYS - with_intervals("test/area_auc")
-    assert set(metrics(disease, THRESHOLD, 0.1)) == {"val/loss"} | with_intervals("threshold") | WITH_TRUTH
+    assert set(judged(healthy, THRESHOLD, 0.1)) == ALWAYS - with_intervals("test/area_auc")
+    assert set(judged(disease, THRESHOLD, 0.1)) == {"val/loss"} | with_intervals("threshold") | WITH_TRUTH
 
 
 def test_a_single_disease_sample_has_no_spread():
-    found = metrics(mixture(2), THRESHOLD, 0.1)
+    found = judged(mixture(2), THRESHOLD, 0.1)
     assert "test/dice_std" not in found
     assert found["test/dice_mean_ci_low"] == pytest.approx(found["test/dice_mean"])
 
 
 def test_values_are_plain_finite_numbers_and_survive_json():
-    found = metrics(mixture(12), THRESHOLD, 0.1)
+    found = judged(mixture(12), THRESHOLD, 0.1)
     assert all(type(value) is float and math.isfinite(value) for value in found.values())
     assert json.loads(json.dumps(found, allow_nan=False)) == found
-    assert "val/loss" not in metrics(mixture(12), THRESHOLD, math.nan)
+    assert "val/loss" not in judged(mixture(12), THRESHOLD, math.nan)
 
 
 def test_golden_values_by_hand():
@@ -56,7 +60,7 @@ def test_golden_values_by_hand():
         by_hand([0.6, 0.1, 0.1, 0.1], truth=[0] * 4, label=0, name="h1"),
         by_hand([0.1, 0.1, 0.1, 0.1], truth=[0] * 4, label=0, name="h2"),
     ]
-    found = metrics(maps, THRESHOLD, 0.25)
+    found = judged(maps, THRESHOLD, 0.25)
     assert found["val/loss"] == 0.25
     assert (found["threshold"], found["threshold_ci_low"], found["threshold_ci_high"]) == (0.5, 0.4, 0.6)
     assert found["test/area_auc"] == pytest.approx((1 + 1 + 0.5 + 1) / 4)
@@ -69,7 +73,7 @@ def test_golden_values_by_hand():
 
 
 def test_intervals_hold_the_figure_and_lie_in_bounds():
-    found = metrics(mixture(30, seed=2, separation=1.5), THRESHOLD, 0.1)
+    found = judged(mixture(30, seed=2, separation=1.5), THRESHOLD, 0.1)
     for name in ("area_auc", "pixel_ap", "dice_mean", "dice_best", "healthy_area_fraction"):
         value, low, high = (found[f"test/{name}{end}"] for end in ("", "_ci_low", "_ci_high"))
         assert 0 <= low <= value <= high <= 1
@@ -78,7 +82,7 @@ def test_intervals_hold_the_figure_and_lie_in_bounds():
 
 def test_no_threshold_beats_the_best():
     maps = mixture(16, seed=9, separation=1.5)
-    best = metrics(maps, THRESHOLD, 0.1)["test/dice_best"]
+    best = judged(maps, THRESHOLD, 0.1)["test/dice_best"]
     for value in np.linspace(0, 1, 41):
         assert np.mean([dice(m, fixed(value)) for m in maps if m.info.label]) <= best + 1e-3
 
@@ -89,8 +93,8 @@ def test_patients_widen_the_interval():
         type(m)(type(m.info)(m.info.name, m.info.label, patient=f"p{i % 2}-{i // 8}"), *list(vars(m).values())[1:])
         for i, m in enumerate(maps)
     ]
-    alone = metrics(maps, THRESHOLD, 0.1)
-    together = metrics(shared, THRESHOLD, 0.1)
+    alone = judged(maps, THRESHOLD, 0.1)
+    together = judged(shared, THRESHOLD, 0.1)
     assert alone["test/dice_mean"] == together["test/dice_mean"]
     assert alone["test/dice_mean_ci_low"] != together["test/dice_mean_ci_low"]
 
@@ -116,3 +120,30 @@ def test_samples_csv(tmp_path):
     }
     assert rows[1]["dice"] == ""
     assert [p.name for p in path.parent.iterdir()] == ["samples.csv"]
+
+
+def test_validation_figures_are_those_to_select_by():
+    val, test = mixture(12, seed=3), mixture(12, seed=4)
+    both = judged(test, THRESHOLD, 0.1, val)
+    chosen = with_intervals("val/area_auc", "val/pixel_ap", "val/dice_best")
+    assert set(both) == ALWAYS | WITH_TRUTH | chosen
+    as_test = judged(val, THRESHOLD, 0.1)
+    assert {key: both[key] for key in chosen} == {key: as_test[key.replace("val/", "test/")] for key in chosen}
+    assert set(judged([], THRESHOLD, 0.1, val)) == {"val/loss"} | with_intervals("threshold") | chosen
+
+
+def test_without_truth_or_a_class_validation_figures_are_absent():
+    assert set(judged([], THRESHOLD, 0.1, mixture(12, truth=False))) >= {"val/area_auc"}
+    assert "val/pixel_ap" not in judged([], THRESHOLD, 0.1, mixture(12, truth=False))
+    assert "val/area_auc" not in judged([], THRESHOLD, 0.1, mixture(12)[1::2])
+
+
+def test_replicates_give_the_intervals(tmp_path):
+    found = figures_of_splits(mixture(12), mixture(12, seed=1), THRESHOLD)
+    write_replicates(found, tmp_path / "bootstrap.npz")
+    flat = metrics(found, THRESHOLD, 0.1)
+    with np.load(tmp_path / "bootstrap.npz") as stored:
+        assert set(stored) == set(found)
+        for name in found:
+            assert stored[name].shape == (1000,)
+            assert np.nanquantile(stored[name], 0.025) == pytest.approx(flat[f"{name}_ci_low"])

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from compseg.maps.threshold import Threshold
-from compseg.measures import metrics
+from compseg.measures import figures_of_splits, metrics
 from compseg.report import Spectra, read_history, write_report
 from compseg.report.page import map_uri
 from compseg.samples import Channels
@@ -52,7 +52,7 @@ def outline_of(path):
 def report(tmp_path, maps, **changed):
     given = {
         "title": "phantom, unet",
-        "metrics": metrics(maps, THRESHOLD, 0.1),
+        "metrics": metrics(figures_of_splits([], maps, THRESHOLD), THRESHOLD, 0.1),
         "threshold": THRESHOLD,
         "test_maps": maps,
         "history": {"epoch": [0, 1], "train/loss": [0.2, 0.1], "val/loss": [0.2, 0.15]},

@@ -1,7 +1,7 @@
 import pytest
 
 from compseg.maps.threshold import Threshold, fixed
-from compseg.measures import metrics
+from compseg.measures import figures_of_splits, metrics
 from compseg.report.verdict import dice_of_all_tissue, verdict_on
 from made_maps import by_hand, mixture
 
@@ -9,7 +9,7 @@ FITTED = Threshold(0.5, "fitted to the truth of 7 validation samples", 0.4, 0.6)
 
 
 def verdict(maps, threshold=FITTED):
-    return verdict_on(metrics(maps, threshold, 0.1), threshold, maps)
+    return verdict_on(metrics(figures_of_splits([], maps, threshold), threshold, 0.1), threshold, maps)
 
 
 def test_a_good_result_is_called_good():

@@ -62,6 +62,53 @@ def assign_splits(infos: Sequence[SampleInfo], splits: Mapping[str, float]) -> l
     return [info if info.split else replace(info, split=place[_unit(info)]) for info in infos]
 
 
+def hold_out(infos: Sequence[SampleInfo], group: str, role: str = "test") -> list[SampleInfo]:
+    """Split anew so that one group (array, slide, scanner) is what the others are judged on.
+
+    With `role` test the group's samples become the test split. Of the others, those that train or validate go on doing
+    so, and former test samples are drawn into these two splits in the same proportion. With `role` val the group's
+    samples become the validation split, its other training and validation samples the training split, and test samples
+    stay what they are, unless they are of the group: those are left out, so that choosing a method by left-out groups
+    needs no test sample.
+
+    A patient of the group is of the group with all samples: what lies on other groups is left out, not trained on.
+
+    Args:
+        infos: The samples, each with a split.
+        group: The group to leave out of training.
+        role: `test` or `val`.
+
+    Returns:
+        The samples that are left, each with its new split, in the same order.
+
+    Raises:
+        CompsegError: No sample is of the group, the role is another word, or no sample is left to train on.
+    """
+    if role not in ("test", "val"):
+        raise CompsegError(f"data.held_out_as={role}: expected test or val")
+    members = {info.name for info in infos if info.group == group and (role == "test" or info.split != "test")}
+    if not members:
+        words = "training or validation " if role == "val" else ""
+        known = ", ".join(sorted({info.group for info in infos if info.group})) or "none"
+        raise CompsegError(f"data.held_out={group}: no {words}sample is of this group; groups: {known}")
+    patients = {info.patient for info in infos if info.name in members and info.patient}
+    others = [info for info in infos if info.group != group and info.patient not in patients]
+    split = {name: role for name in members} | {info.name: info.split for info in _without(others, role)}
+    if "train" not in split.values():
+        raise CompsegError(f"data.held_out={group}: no training sample is left; leave another group out")
+    return [replace(info, split=split[info.name]) for info in infos if info.name in split]
+
+
+def _without(others: Sequence[SampleInfo], role: str) -> list[SampleInfo]:
+    """What samples outside the group do."""
+    if role == "val":
+        return [replace(info, split="train") if info.split == "val" else info for info in others]
+    count = Counter(info.split for info in others)
+    val = count["val"] / (count["train"] + count["val"]) if count["val"] else 0.125
+    open_ = [replace(info, split="") if info.split == "test" else info for info in others]
+    return assign_splits(open_, {"train": 1 - val, "val": val, "test": 0.0, "seed": 0})
+
+
 def _fractions(splits: Mapping[str, float]) -> dict[str, float]:
     fractions = {name: float(splits.get(name, 0)) for name in SPLITS}
     if min(fractions.values()) < 0 or abs(sum(fractions.values()) - 1) > 1e-6:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ import zarr
 from numpy.typing import NDArray
 
 from compseg.cohort.layout import ATTRIBUTE, SCHEMA, Array, Record, node, partial_path
+from compseg.cohort.splits import hold_out
 from compseg.errors import CompsegError
 from compseg.samples import SPLITS, Channels, Image, Mask, SampleInfo
 
@@ -71,6 +73,12 @@ class Cohort:
                 f"{path}: schema {attributes['schema']}, this compseg reads up to {SCHEMA}; update compseg"
             )
         return cls(path, attributes)
+
+    def holding_out(self, group: str, role: str = "test") -> Cohort:
+        """The same cohort, split anew so that a group is what the others are judged on; see `hold_out`."""
+        view = copy.copy(self)
+        view.infos = hold_out(self.infos, group, role)
+        return view
 
     def shape(self, name: str) -> tuple[int, int, int]:
         """`(H, W, C)` of an image, from the table of samples."""

@@ -35,8 +35,12 @@ class TrainConfig:
     seed: int = MISSING  # of everything random
     channels: int = MISSING  # image channels; filled in from the cohort
     maps: int = 1  # activation maps a segmenter gives
+    floor: Any = None  # a map without a network, in place of the model
+    localiser: Any = None  # reads the map off the trained model, which is a classifier then
     name: str = MISSING  # what the run is called in logs and reports
     evaluate: bool = True  # whether to evaluate and report when training ends
+    test: bool = True  # whether evaluation looks at the test samples
+    report: bool = True  # whether evaluation writes maps, figures and report.html
     rank_by: str = MISSING  # the figure of metrics.json that the jobs of a sweep are ranked by
 
 
@@ -79,6 +83,8 @@ class EvaluateConfig:
     run: str = MISSING  # the run folder to judge
     cohort: str | None = None  # another cohort than the run's own
     device: str = MISSING  # a torch device
+    test: bool = True  # whether to look at the test samples
+    report: bool = True  # whether to write maps, figures and report.html
 
 
 @dataclass

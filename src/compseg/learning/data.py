@@ -126,6 +126,8 @@ class CohortData(pl.LightningDataModule):
             quarter of the free memory.
         workers: Loader processes; `auto`: none where the samples are cached, else one a core up to four.
         seed: Of the shuffles.
+        held_out: A group (array, slide, scanner) that takes no part in training; see `compseg.cohort.hold_out`.
+        held_out_as: What the group is instead: `test` or `val`.
 
     Attributes:
         with_truth: Hand out truth masks; set for an objective that needs them, before `setup`.
@@ -141,8 +143,11 @@ class CohortData(pl.LightningDataModule):
         cache: str = "auto",
         workers: int | str = "auto",
         seed: int = 0,
+        held_out: str | None = None,
+        held_out_as: str = "test",
     ) -> None:
         super().__init__()
+        self.held_out, self.held_out_as = held_out, held_out_as
         self.path, self.source, self.batch_size, self.seed = Path(path), source, batch_size, seed
         self.cache, self.workers = cache, workers
         self._cohort: Cohort | None = None
@@ -151,7 +156,8 @@ class CohortData(pl.LightningDataModule):
     def cohort(self) -> Cohort:
         """The cohort, opened."""
         if self._cohort is None:
-            self._cohort = Cohort.open(self.path)
+            cohort = Cohort.open(self.path)
+            self._cohort = cohort.holding_out(self.held_out, self.held_out_as) if self.held_out else cohort
         return self._cohort
 
     def prepare_data(self) -> None:

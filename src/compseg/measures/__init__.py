@@ -1,7 +1,15 @@
 """Figures of merit with intervals: how good a set of activation maps is."""
 
-from compseg.measures.metrics import metrics, samples_csv
+from compseg.measures.metrics import figures, figures_of_splits, metrics, samples_csv, write_replicates
 from compseg.measures.sample_map import SampleMap
 from compseg.measures.scores import prevalence
 
-__all__ = ["SampleMap", "metrics", "prevalence", "samples_csv"]
+__all__ = [
+    "SampleMap",
+    "figures",
+    "figures_of_splits",
+    "metrics",
+    "prevalence",
+    "samples_csv",
+    "write_replicates",
+]

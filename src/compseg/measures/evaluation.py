@@ -26,7 +26,7 @@ from compseg.maps import Segmenter, Threshold, load_segmenter
 from compseg.maps.segmenter import activation_of
 from compseg.maps.threshold import fit_from_labels, fit_from_truth, fixed
 from compseg.maps.writing import write_map
-from compseg.measures.metrics import metrics, samples_csv
+from compseg.measures.metrics import figures_of_splits, metrics, samples_csv, write_replicates
 from compseg.measures.sample_map import SampleMap
 from compseg.samples import SampleInfo
 
@@ -40,7 +40,7 @@ class Evaluation:
         cohort: The cohort that it was judged on.
         segmenter: The run's segmenter, its threshold fitted.
         val: Maps of the validation samples, which the threshold was fitted on.
-        test: Maps of the test samples.
+        test: Maps of the test samples; empty where they were not looked at.
         metrics: What `metrics.json` holds.
     """
 
@@ -52,13 +52,17 @@ class Evaluation:
     metrics: dict[str, float]
 
 
-def evaluate_run(run: Path, cohort_path: str | None = None, device: str = "cpu") -> Evaluation:
-    """Judge a run on one device and write `metrics.json`, `samples.csv`, `maps/` and the fitted threshold.
+def evaluate_run(
+    run: Path, cohort_path: str | None = None, device: str = "cpu", *, test: bool = True, maps: bool = True
+) -> Evaluation:
+    """Judge a run on one device and write `metrics.json`, `bootstrap.npz`, `samples.csv` and the fitted threshold.
 
     Args:
         run: A run folder that training has finished.
         cohort_path: Judge on another cohort than the run's own.
         device: Where to compute.
+        test: Whether to look at the test samples; without them there are validation figures alone and no `samples.csv`.
+        maps: Whether to write `maps/` of the test samples.
 
     Raises:
         CompsegError: If the run is unfinished, the cohort absent or of other channels, or a split empty.
@@ -66,24 +70,38 @@ def evaluate_run(run: Path, cohort_path: str | None = None, device: str = "cpu")
     config = load_config(run)
     segmenter = load_segmenter(run, device, trust=_packages(config.model))
     head = load_head(run, config).to(device)
-    cohort = Cohort.open(cohort_path or config.data.path)
+    cohort = open_cohort(config, cohort_path)
     _check_channels(cohort, segmenter)
-    val, test = (list(maps_of(segmenter, head, cohort, _some(cohort, which))) for which in ("val", "test"))
-    segmenter = segmenter.with_threshold(fit_threshold(val, config.threshold))
+    val_maps = list(maps_of(segmenter, head, cohort, _some(cohort, "val")))
+    test_maps = list(maps_of(segmenter, head, cohort, _some(cohort, "test"))) if test else []
+    segmenter = segmenter.with_threshold(fit_threshold(val_maps, config.threshold))
     assert segmenter.threshold is not None
-    found = metrics(test, segmenter.threshold, segmenter.provenance["val_loss"])
+    figures = figures_of_splits(val_maps, test_maps, segmenter.threshold)
+    found = metrics(figures, segmenter.threshold, segmenter.provenance["val_loss"])
     segmenter.save_description(run / "segmenter")
-    for item in test:
-        write_map(
-            run / "maps",
-            item.info.name,
-            picture_of(cohort, item.info),
-            item.activation,
-            segmenter.threshold.apply(item.activation, item.tissue),
-        )
-    samples_csv(test, segmenter.threshold, run / "samples.csv")
+    if maps:
+        write_maps(test_maps, cohort, segmenter.threshold, run / "maps")
+    if test:
+        samples_csv(test_maps, segmenter.threshold, run / "samples.csv")
+    write_replicates(figures, run / "bootstrap.npz")
     atomic_json(run / "metrics.json", found)
-    return Evaluation(config, cohort, segmenter, val, test, found)
+    return Evaluation(config, cohort, segmenter, val_maps, test_maps, found)
+
+
+def open_cohort(config: DictConfig, path: str | None = None) -> Cohort:
+    """The cohort that a run was trained on, split as it was then; or another one, split as it is."""
+    if path:
+        return Cohort.open(path)
+    cohort = Cohort.open(config.data.path)
+    held_out = config.data.get("held_out")
+    return cohort.holding_out(held_out, config.data.get("held_out_as", "test")) if held_out else cohort
+
+
+def write_maps(maps: Iterable[SampleMap], cohort: Cohort, threshold: Threshold, folder: Path) -> None:
+    """Write each sample's map with its overlay and mask."""
+    for item in maps:
+        marked = threshold.apply(item.activation, item.tissue)
+        write_map(folder, item.info.name, picture_of(cohort, item.info), item.activation, marked)
 
 
 def load_config(run: Path) -> DictConfig:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from compseg.files import atomic_text, csv_text
+from compseg.files import atomic_open, atomic_text, csv_text
 from compseg.maps.curves import curves_of
 from compseg.maps.resampling import percentile_interval, resample
 from compseg.maps.threshold import Threshold
@@ -27,35 +27,71 @@ from compseg.measures.scores import (
 )
 
 REPLICATES = 1000
+# Figures that a method may be chosen by: with these, no test sample is looked at.
+FOR_SELECTION = ("area_auc", "pixel_ap", "dice_best")
 COLUMNS = ("sample", "label", "class", "group", "patient", "area_fraction", "output", "dice")
 
 Floats = NDArray[np.float64]
 Figure = tuple[float, Floats]  # a figure of merit and its value in each bootstrap replicate
 
 
-def metrics(maps: Sequence[SampleMap], threshold: Threshold, val_loss: float, seed: int = 0) -> dict[str, float]:
-    """Every figure of merit of the test split, flat and finite.
+def figures(maps: Sequence[SampleMap], threshold: Threshold, seed: int = 0) -> dict[str, Figure]:
+    """Every figure of merit of a set of maps with its bootstrap replicates.
 
     Args:
-        maps: Test samples with their maps.
-        threshold: Fitted on validation samples, never on these.
-        val_loss: Loss of the chosen checkpoint on the validation split.
-        seed: Of the bootstrap (1000 replicates over patients, or samples where no patient is named).
+        maps: Samples of one split with their maps.
+        threshold: Fitted on validation samples.
+        seed: Of the bootstrap (1000 replicates over patients, or samples where no patient is named). The draws depend
+            on the samples alone, so those of two runs judged on the same samples are paired.
 
     Returns:
-        `val/loss`; `threshold` and each `test/...` figure with `_ci_low` and `_ci_high` beside it. What cannot be
-        computed, for want of truth or of one of the classes, is absent.
+        Figures by their names without a split. What cannot be computed, for want of truth or of a class, is absent.
     """
-    found = {"val/loss": float(val_loss), **_beside("threshold", threshold.value, threshold.low, threshold.high)}
     weights = resample([item.info for item in maps], REPLICATES, seed)
-    figures = (
+    return (
         _sample_figures(maps, threshold, weights)
         | _dice_figures(maps, threshold, weights)
         | _pixel_figures(maps, weights)
     )
-    for name, (value, replicates) in figures.items():
-        found |= _beside(f"test/{name}", value, *percentile_interval(replicates))
-    return {key: value for key, value in found.items() if math.isfinite(value)}
+
+
+def figures_of_splits(
+    val: Sequence[SampleMap], test: Sequence[SampleMap], threshold: Threshold, seed: int = 0
+) -> dict[str, Figure]:
+    """`test/...`, all figures of the test samples, and `val/...`, those of `FOR_SELECTION` of the validation samples.
+
+    A split without samples has no figures.
+    """
+    by_split = {"val": figures(val, threshold, seed), "test": figures(test, threshold, seed)}
+    return {
+        f"{split}/{name}": figure
+        for split, found in by_split.items()
+        for name, figure in found.items()
+        if split == "test" or name in FOR_SELECTION
+    }
+
+
+def metrics(found: Mapping[str, Figure], threshold: Threshold, val_loss: float) -> dict[str, float]:
+    """What `metrics.json` holds: flat, finite numbers.
+
+    Args:
+        found: As `figures_of_splits` gives them.
+        threshold: Fitted on validation samples, never on test samples.
+        val_loss: Loss of the chosen checkpoint on the validation split.
+
+    Returns:
+        `val/loss`, `threshold` and each figure, the last two with `_ci_low` and `_ci_high` beside them.
+    """
+    flat = {"val/loss": float(val_loss), **_beside("threshold", threshold.value, threshold.low, threshold.high)}
+    for name, (value, replicates) in found.items():
+        flat |= _beside(name, value, *percentile_interval(replicates))
+    return {key: value for key, value in flat.items() if math.isfinite(value)}
+
+
+def write_replicates(found: Mapping[str, Figure], path: Path) -> None:
+    """Write the bootstrap replicates of each figure, `(1000,)` float64 under its name, as .npz."""
+    with atomic_open(path) as file:
+        np.savez(file, **{name: replicates for name, (_, replicates) in found.items()})  # type: ignore[arg-type]
 
 
 def _beside(name: str, value: float, low: float, high: float) -> dict[str, float]:

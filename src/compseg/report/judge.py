@@ -16,15 +16,30 @@ from compseg.report.page import read_history, write_report
 PIXELS_A_SAMPLE = 200
 
 
-def judge(run: Path, cohort_path: str | None = None, device: str = "cpu") -> Evaluation:
-    """Evaluate a run, write figures and `report.html`, and say the outcome.
+def judge(
+    run: Path, cohort_path: str | None = None, device: str = "cpu", *, test: bool = True, report: bool = True
+) -> Evaluation:
+    """Evaluate a run, write maps, figures and `report.html` of its test samples, and say the outcome.
 
-    `evaluate_run` says what is written and raised.
+    Args:
+        run: As the next three, see `evaluate_run`, which says what else is written and raised.
+        cohort_path: Another cohort.
+        device: Where to compute.
+        test: Whether to look at the test samples; without them there is no report.
+        report: Whether to write maps, figures and the page.
     """
-    found = evaluate_run(run, cohort_path, device)
+    found = evaluate_run(run, cohort_path, device, test=test, maps=test and report)
+    print(summary(found))
+    if test and report:
+        print(f"report: {write_page(run, found)}")
+    return found
+
+
+def write_page(run: Path, found: Evaluation) -> Path:
+    """Write figures and `report.html` of a judged run; the path of the latter."""
     threshold = found.segmenter.threshold
     assert threshold is not None
-    page = write_report(
+    return write_report(
         run / "report.html",
         title=run.name,
         metrics=found.metrics,
@@ -36,23 +51,22 @@ def judge(run: Path, cohort_path: str | None = None, device: str = "cpu") -> Eva
         config_text=(run / "config.yaml").read_text(encoding="utf-8"),
         environment=json.loads((run / "environment.json").read_text(encoding="utf-8")),
     )
-    print(summary(found, page))
-    return found
 
 
-def summary(found: Evaluation, page: Path) -> str:
-    """The outcome for the terminal: every figure with its interval, and where the report lies."""
-    threshold, share = found.segmenter.threshold, prevalence(found.test)
+def summary(found: Evaluation) -> str:
+    """The outcome for the terminal: every figure of the split that was judged, with its interval."""
+    split = "test" if found.test else "val"
+    threshold, share = found.segmenter.threshold, prevalence(found.test or found.val)
     assert threshold is not None
     lines = [f"threshold {threshold.value:.3f} ({threshold.how})"]
     for name, value in found.metrics.items():
-        if name.startswith("test/") and not name.endswith(("_ci_low", "_ci_high")):
+        if name.startswith(f"{split}/") and not name.endswith(("_ci_low", "_ci_high")):
             low, high = found.metrics.get(f"{name}_ci_low"), found.metrics.get(f"{name}_ci_high")
             interval = f"  [{low:.3f}, {high:.3f}]" if low is not None and high is not None else ""
             lines.append(f"{name:28s} {value:.3f}{interval}")
     if share is not None:
         lines.append(f"{'(prevalence of disease pixels':28s} {share:.3f})")
-    return "\n".join([*lines, f"report: {page}"])
+    return "\n".join(lines)
 
 
 def references_of(found: Evaluation) -> dict[str, NDArray[np.uint8]]:
