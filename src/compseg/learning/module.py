@@ -90,16 +90,17 @@ class CompSegNet(pl.LightningModule):
         output: HeadOutput = self.head(self.segmenter(self.preprocess(image, tissue)), tissue)
         return output
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The objective of one balanced batch."""
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """The objective of one balanced batch, `loss`, and for callbacks the pooled activation `x (B,)`."""
         del batch_idx
         batch = augment(self._taught(batch), self.augmentations, self.seed, self.current_epoch)
-        return self.objective.finish(mean_over_ranks(self._statistics(batch, "train").mean(0)))
+        statistics, output = self._statistics(batch, "train")
+        return {"loss": self.objective.finish(mean_over_ranks(statistics.mean(0))), "x": output.x.detach()}
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Collects; the loss is formed over all validation samples at the epoch's end."""
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, HeadOutput]:
+        """Collects, for the loss is formed over all validation samples at the epoch's end; callbacks get the output."""
         del batch_idx
-        self._statistics(self._taught(batch), "val")
+        return {"head": self._statistics(self._taught(batch), "val")[1]}
 
     def on_train_epoch_end(self) -> None:
         """Log `train/...`."""
@@ -129,11 +130,11 @@ class CompSegNet(pl.LightningModule):
         image = self.preprocess(batch["image"], batch["tissue"])
         return {**batch, "truth": self.teacher(image, batch["tissue"], batch["label"])}
 
-    def _statistics(self, batch: Batch, stage: str) -> Tensor:
+    def _statistics(self, batch: Batch, stage: str) -> tuple[Tensor, HeadOutput]:
         output = self(batch["image"], batch["tissue"])
         statistics = self.objective.statistics(output, batch["label"], truth=batch.get("truth"))
         self.epoch_sums[stage].add(statistics, output.x, batch["label"])
-        return statistics
+        return statistics, output
 
     def _log_epoch(self, stage: str) -> None:
         statistics, x = self.epoch_sums[stage].means(lambda sums: self.trainer.strategy.reduce(sums, reduce_op="sum"))

@@ -18,7 +18,7 @@ from compseg.cohort import Cohort
 from compseg.comparative import Sum
 from compseg.errors import CompsegError
 from compseg.files import atomic_json, atomic_text
-from compseg.learning.callbacks import History, SeedEachEpoch
+from compseg.learning.callbacks import Diagnostics, History, SeedEachEpoch
 from compseg.learning.data import CohortData
 from compseg.learning.module import CompSegNet, SchedulerFactory
 from compseg.learning.say import quiet_libraries, say
@@ -120,11 +120,16 @@ def _scheduler_factory(node: DictConfig | None) -> SchedulerFactory | None:
 
 def build_trainer(cfg: DictConfig, run: Path) -> Trainer:
     """The trainer with the run's own callbacks (history, seeding) and those that are configured."""
-    callbacks = [SeedEachEpoch(cfg.seed), *instantiate(cfg.callbacks).values(), History(str(run / "history.csv"))]
+    callbacks = [
+        SeedEachEpoch(cfg.seed),
+        Diagnostics(),
+        *instantiate(cfg.callbacks).values(),
+        History(str(run / "history.csv")),
+    ]
     trainer: Trainer = instantiate(
         cfg.trainer,
         callbacks=callbacks,
-        logger=instantiate(cfg.logger) if cfg.logger else False,
+        logger=list(instantiate(cfg.logger).values()) if cfg.logger else False,
         default_root_dir=str(run),
         # In a log file a progress bar is noise; the history says a line an epoch there.
         enable_progress_bar=cfg.trainer.enable_progress_bar and sys.stderr.isatty(),

@@ -1,4 +1,4 @@
-"""Small callbacks: a history that survives restarts, and random numbers that do not depend on them."""
+"""A history of epochs that survives restarts."""
 
 from __future__ import annotations
 
@@ -8,26 +8,10 @@ import time
 from pathlib import Path
 
 import pytorch_lightning as pl
-import torch
-from pytorch_lightning.callbacks import Callback, Checkpoint
+from pytorch_lightning.callbacks import Checkpoint
 
 from compseg.files import atomic_text, csv_text
 from compseg.learning.say import say
-
-
-class SeedEachEpoch(Callback):
-    """Seed torch from `(seed, epoch, rank)` when an epoch starts.
-
-    So dropout after a resume draws what it would have drawn.
-    """
-
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Seed the generators of this process."""
-        del pl_module
-        torch.manual_seed(hash((self.seed, trainer.current_epoch, trainer.global_rank)) % 2**63)
 
 
 class History(Checkpoint):
@@ -76,4 +60,5 @@ class History(Checkpoint):
         columns = list(dict.fromkeys(name for row in self.rows for name in row))
         atomic_text(self.path, csv_text(columns, ([row.get(name, "") for name in columns] for row in self.rows)))
         if not sys.stderr.isatty():  # a log file gets a line an epoch where a terminal has its progress bar
-            say(f"epoch {row['epoch']}  " + "  ".join(f"{name} {value:.4f}" for name, value in sorted(logged.items())))
+            shown = {name: value for name, value in sorted(logged.items()) if name.startswith(("train/", "val/"))}
+            say(f"epoch {row['epoch']}  " + "  ".join(f"{name} {value:.4f}" for name, value in shown.items()))

@@ -1,0 +1,7 @@
+"""What accompanies training: seeds, history, diagnostics of the maps, a detector of collapses, pictures."""
+
+from compseg.learning.callbacks.diagnostics import Diagnostics
+from compseg.learning.callbacks.history import History
+from compseg.learning.callbacks.seeds import SeedEachEpoch
+
+__all__ = ["Diagnostics", "History", "SeedEachEpoch"]
