@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.signal import savgol_filter
 
-from compseg.spectra import Derivative, Preprocess, StandardNormalVariate, VectorNorm, fit_standardisation
+from compseg.spectra import Derivative, Detrend, Preprocess, StandardNormalVariate, VectorNorm, fit_standardisation
 
 
 def cube(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -25,6 +25,28 @@ def test_snv_removes_offset_and_thickness_and_leaves_background_finite():
         StandardNormalVariate()(image * 4 + 7), StandardNormalVariate()(image), atol=1e-4, rtol=1e-4
     )
     assert StandardNormalVariate()(torch.zeros(1, 9, 3, 3)).abs().max() == 0
+
+
+@pytest.mark.parametrize("degree", [0, 1, 2, 5])
+def test_detrend_leaves_the_residual_of_a_polynomial_fit(degree: int):
+    image = cube(2, 30, 3, 4)
+    axis, spectra = np.arange(30), image.numpy().astype("f8")
+    columns = spectra.transpose(1, 0, 2, 3).reshape(30, -1)
+    fit = np.polynomial.Polynomial.fit
+    residual = np.stack([column - fit(axis, column, degree)(axis) for column in columns.T], axis=1)
+    expected = residual.reshape(30, 2, 3, 4).transpose(1, 0, 2, 3)
+    np.testing.assert_allclose(Detrend(30, degree)(image).numpy(), expected, atol=1e-5)
+
+
+def test_detrend_and_snv_remove_baseline_and_thickness():
+    image, axis = cube(1, 40, 3, 3), torch.linspace(1800, 948, 40)[None, :, None, None] / 1000
+    both = torch.nn.Sequential(Detrend(40), StandardNormalVariate())
+    torch.testing.assert_close(both(1.7 * image + 3 - 2 * axis + axis**2), both(image), atol=1e-4, rtol=1e-4)
+
+
+def test_detrend_refuses_a_polynomial_that_fits_everything():
+    with pytest.raises(ValueError, match="less than the 4 channels"):
+        Detrend(4, degree=4)
 
 
 def test_vector_norm_has_unit_length():

@@ -5,6 +5,7 @@ Each removes something that is physics rather than biology.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, normalize, pad
@@ -20,6 +21,34 @@ class StandardNormalVariate(nn.Module):
         """`(B, C, H, W)` float32 to the same shape; spectra without variation (background) become zero."""
         centred = image - image.mean(dim=1, keepdim=True)
         return centred / centred.square().mean(dim=1, keepdim=True).sqrt().clamp_min(1e-6)
+
+
+class Detrend(nn.Module):
+    """Each spectrum less the polynomial that fits it best (Barnes et al., Appl. Spectrosc. 43:772, 1989).
+
+    Removes a baseline that is offset, sloped or bent: the mark of an instrument, a slide or an array, not of the sample.
+    A standard normal variate afterwards removes what is left of the thickness.
+
+    Args:
+        channels: Number of channels C, evenly spaced.
+        degree: Of the polynomial, below C.
+    """
+
+    basis: Tensor
+
+    def __init__(self, channels: int, degree: int = 2) -> None:
+        super().__init__()
+        if not 0 <= degree < channels:
+            raise ValueError(f"degree {degree}: expected at least 0 and less than the {channels} channels")
+        # Legendre polynomials: well conditioned, so that the fit is exact in float32.
+        values = np.polynomial.legendre.legvander(np.linspace(-1, 1, channels), degree)
+        orthonormal = torch.from_numpy(np.linalg.qr(values)[0]).float()
+        self.register_buffer("basis", orthonormal, persistent=False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """`(B, C, H, W)` float32 to the same shape."""
+        amounts = torch.einsum("ck,bchw->bkhw", self.basis, image)
+        return image - torch.einsum("ck,bkhw->bchw", self.basis, amounts)
 
 
 class VectorNorm(nn.Module):
