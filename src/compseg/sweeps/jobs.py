@@ -16,6 +16,7 @@ from compseg.files import atomic_json
 from compseg.sweeps.claim import is_claimed
 
 RECORD = "job.json"
+_COMPLAINT = re.compile(r"(compseg \w+.*?|[\w.]*(?:Error|Exception|Interrupt)): (?P<words>.+)")
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,34 @@ def write_record(
 def recorded_overrides(folder: Path) -> list[str] | None:
     """The overrides of the job that has a folder already; None for a new one."""
     return None if (record := _json(folder / RECORD)) is None else list(record["overrides"])
+
+
+def refuse_another(folder: Path, overrides: Sequence[str], key: str) -> None:
+    """Leave a folder alone that holds a job with other values.
+
+    Args:
+        folder: Of the job.
+        overrides: Of the job that is to be run there, in any order.
+        key: What the user may give to have it run elsewhere.
+
+    Raises:
+        CompsegError: If the folder holds another job.
+    """
+    held = recorded_overrides(folder)
+    if held is not None and sorted(held) != sorted(overrides):
+        differing = sorted(set(held) - set(overrides)) or ["fewer values"]
+        raise CompsegError(
+            f"{folder}: holds another job ({' '.join(differing)}); repeat the command with the values it was "
+            f"started with, or give another {key}"
+        )
+
+
+def complaint_in(line: str) -> str | None:
+    """What a line of a job's output complains of; None for any other line."""
+    found = _COMPLAINT.fullmatch(line.strip())
+    if found is None:
+        return None
+    return found["words"] if line.startswith("compseg ") else line.strip()
 
 
 def read_job(folder: Path, name: str = "") -> Job:

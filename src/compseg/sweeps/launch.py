@@ -21,15 +21,13 @@ from typing import IO
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from compseg.errors import CompsegError
-from compseg.sweeps.jobs import figure_of, read_job, recorded_overrides, write_record
+from compseg.sweeps.jobs import complaint_in, figure_of, read_job, recorded_overrides, refuse_another, write_record
 
 LOG = logging.getLogger("compseg")
 
 _RANKS = re.compile(
     r"LOCAL_RANK|NODE_RANK|GROUP_RANK|RANK|WORLD_SIZE|LOCAL_WORLD_SIZE|MASTER_.*|PL_GLOBAL_SEED|PL_SEED_WORKERS"
 )
-_COMPLAINT = re.compile(r"(compseg \w+.*?|[\w.]*(?:Error|Exception|Interrupt)): (?P<words>.+)")
 
 
 def run_job(cfg: DictConfig) -> float | None:
@@ -48,7 +46,7 @@ def run_job(cfg: DictConfig) -> float | None:
     """
     hydra = HydraConfig.get()
     folder, overrides = Path(hydra.runtime.output_dir), list(hydra.overrides.task)
-    _refuse_another(folder, overrides)
+    refuse_another(folder, overrides, "hydra.sweep.dir")
     if _finished(folder, with_figures=cfg.evaluate):
         LOG.info("%s: finished already", folder)
     elif not _attempt(folder, overrides):
@@ -61,16 +59,6 @@ def _finished(folder: Path, *, with_figures: bool) -> bool:
         return False
     job = read_job(folder)
     return job.status == "finished" and (job.figures is not None or not with_figures)
-
-
-def _refuse_another(folder: Path, overrides: Sequence[str]) -> None:
-    held = recorded_overrides(folder)
-    if held is not None and sorted(held) != sorted(overrides):
-        differing = sorted(set(held) - set(overrides)) or ["fewer values"]
-        raise CompsegError(
-            f"{folder}: holds another job ({' '.join(differing)}); repeat the sweep with the values it was "
-            "started with, or give another hydra.sweep.dir"
-        )
 
 
 def _attempt(folder: Path, overrides: Sequence[str]) -> bool:
@@ -130,8 +118,7 @@ def _copy(stream: IO[str], complaint: list[str]) -> None:
     for line in stream:
         sys.stderr.write(line)
         sys.stderr.flush()
-        if found := _COMPLAINT.fullmatch(line.strip()):
-            complaint[0] = found["words"] if line.startswith("compseg ") else line.strip()
+        complaint[0] = complaint_in(line) or complaint[0]
 
 
 def _end(process: subprocess.Popen[str]) -> None:
