@@ -26,8 +26,8 @@ class StandardNormalVariate(nn.Module):
 class Detrend(nn.Module):
     """Each spectrum less the polynomial that fits it best (Barnes et al., Appl. Spectrosc. 43:772, 1989).
 
-    Removes a baseline that is offset, sloped or bent: the mark of an instrument, a slide or an array, not of the sample.
-    A standard normal variate afterwards removes what is left of the thickness.
+    Removes a baseline that is offset, sloped or bent: the mark of an instrument, a slide or an array, not of the
+    sample. A standard normal variate afterwards removes what is left of the thickness.
 
     Args:
         channels: Number of channels C, evenly spaced.
