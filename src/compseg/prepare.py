@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from compseg.cohort import Cohort, prepare
+from compseg.cohort import Cohort, prepare, upload
 from compseg.config import verb
 from compseg.samples import SPLITS
 
@@ -35,6 +36,9 @@ def main(cfg: DictConfig) -> None:
     span = f" from {axis.values[0]:g} to {axis.values[-1]:g} {axis.unit}" if axis.spectral else ""
     print(f"{cohort.path}: {len(cohort.infos)} samples, channels: {axis.count}{span}, {cohort.dtype}")
     Console().print(_table(cohort))
+    if cfg.upload:
+        upload(Path(cfg.out), cfg.upload)
+        print(f"{cfg.upload}: uploaded")
 
 
 def _table(cohort: Cohort) -> Table:

@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 from compseg.cohort.faults import Fault, find_faults
+from compseg.cohort.places import is_url, upload
 from compseg.cohort.splits import DEFAULT_SPLITS, assign_splits, hold_out
 from compseg.cohort.store import Cohort
 from compseg.cohort.writer import prepare
 
-__all__ = ["DEFAULT_SPLITS", "Cohort", "Fault", "assign_splits", "find_faults", "hold_out", "prepare"]
+__all__ = [
+    "DEFAULT_SPLITS",
+    "Cohort",
+    "Fault",
+    "assign_splits",
+    "find_faults",
+    "hold_out",
+    "is_url",
+    "prepare",
+    "upload",
+]

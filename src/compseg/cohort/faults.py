@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import track
 
 from compseg.cohort.layout import Array, Record, checksum, node, partial_path
+from compseg.cohort.places import Place, exists, place
 from compseg.cohort.store import Cohort
 from compseg.errors import CompsegError
 from compseg.samples import SPLITS
@@ -42,7 +43,7 @@ def find_faults(path: str | Path, progress: bool = False) -> list[Fault]:
     patient in two splits, and splits without one of the labels.
 
     Args:
-        path: The cohort.
+        path: The cohort: a folder or a URL.
         progress: Whether to show progress on stderr.
 
     Returns:
@@ -51,14 +52,14 @@ def find_faults(path: str | Path, progress: bool = False) -> list[Fault]:
     Raises:
         CompsegError: There is no cohort.
     """
-    path = Path(path)
-    faults = list(_unfinished(path))
-    if faults and not path.exists():
+    where = place(path)
+    faults = list(_unfinished(where))
+    if faults and not exists(where):
         return faults
-    cohort = Cohort.open(path)
+    cohort = Cohort.open(where)
     faults += [*_repeated_names(cohort), *_parted_patients(cohort), *_missing_labels(cohort)]
     seen: dict[tuple[object, ...], list[Record]] = defaultdict(list)
-    for record in track(cohort.records, f"Checking {path.name}", console=Console(stderr=True), disable=not progress):
+    for record in track(cohort.records, f"Checking {where}", console=Console(stderr=True), disable=not progress):
         arrays, damage = _load(cohort, record)
         faults += damage
         faults += _content(cohort, record, arrays)
@@ -67,9 +68,8 @@ def find_faults(path: str | Path, progress: bool = False) -> list[Fault]:
     return faults + [_twins(records) for records in seen.values() if len(records) > 1]
 
 
-def _unfinished(path: Path) -> Iterator[Fault]:
-    partial = partial_path(path)
-    if partial.exists():
+def _unfinished(where: Place) -> Iterator[Fault]:
+    if isinstance(where, Path) and (partial := partial_path(where)).exists():
         yield Fault(
             "", partial.name, "a preparation that did not finish", "run the same prepare again, or delete this folder"
         )

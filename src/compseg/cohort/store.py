@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import zarr
 from numpy.typing import NDArray
+from zarr.buffer import cpu
 
 from compseg.cohort.layout import ATTRIBUTE, SCHEMA, Array, Record, node, partial_path
+from compseg.cohort.places import Place, exists, faults, is_url, place, reason, store_of
 from compseg.cohort.splits import hold_out
 from compseg.errors import CompsegError
 from compseg.samples import SPLITS, Channels, Image, Mask, SampleInfo
@@ -27,7 +29,7 @@ class Cohort:
     any start method may share a cohort.
 
     Attributes:
-        path: The Zarr group.
+        path: The Zarr group: a folder, or a URL of object storage as a str.
         channels: The channel axis of all images.
         tissue_rule: Which pixels count where a sample came without a mask: `all`, `nonzero` or `otsu`.
         classes: Label of each pathologist's word in use.
@@ -38,7 +40,7 @@ class Cohort:
         infos: The samples, in the order of the source.
     """
 
-    def __init__(self, path: Path, attributes: Mapping[str, Any]) -> None:
+    def __init__(self, path: Place, attributes: Mapping[str, Any]) -> None:
         self.path = path
         self.channels = Channels.from_dict(attributes["channels"])
         self.tissue_rule: str = attributes["tissue_rule"]
@@ -57,11 +59,15 @@ class Cohort:
     def open(cls, path: str | Path) -> Cohort:
         """Open a cohort; reads its attributes alone.
 
+        Args:
+            path: A folder, or a URL: `s3://`, `gs://`, `az://` or `https://`.
+
         Raises:
-            CompsegError: There is none, it is unfinished, it is something else, or a newer compseg wrote it.
+            CompsegError: There is none, it is unfinished, it is something else, a newer compseg wrote it, or its
+                storage is out of reach.
         """
-        path = Path(path)
-        if not path.exists():
+        path = place(path)
+        if not exists(path):
             raise CompsegError(_absent(path))
         attributes = read_attributes(path)
         if attributes is None or "samples" not in attributes:
@@ -129,12 +135,19 @@ class Cohort:
 
     def part(self, name: str, part: str, window: Window | None = None) -> Array:
         """One stored array of a sample: `image`, `tissue`, `truth` or `reference`."""
+        return np.asarray(self._read(name, part, window))
+
+    def read_into(self, out: Array, name: str, part: str, window: Window | None = None) -> None:
+        """Decode an array into memory that is there already, of the stored dtype and the window's shape."""
+        self._read(name, part, window, cpu.NDBuffer.from_numpy_array(out))
+
+    def _read(self, name: str, part: str, window: Window | None, out: Any = None) -> Any:
         self.record(name)
         try:
-            return np.asarray(self._array(node(name, part))[... if window is None else window])
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            return self._array(node(name, part)).get_basic_selection(... if window is None else window, out=out)
+        except faults(self.path) as error:
             raise CompsegError(
-                f"{self.path}/{node(name, part)}: damaged or missing ({_one_line(error)}); "
+                f"{self.path}/{node(name, part)}: damaged or missing ({reason(error)}); "
                 f"python -m compseg.check cohort={self.path} lists all damage, then prepare it anew"
             ) from error
 
@@ -142,34 +155,33 @@ class Cohort:
         if self._pid != os.getpid():
             self._arrays, self._pid = {}, os.getpid()
         if path not in self._arrays:
-            self._arrays[path] = zarr.open_array(self.path, path=path, mode="r", zarr_format=3)
+            self._arrays[path] = zarr.open_array(store_of(self.path), path=path, mode="r", zarr_format=3)
         return self._arrays[path]
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_arrays": {}}
 
 
-def read_attributes(path: Path) -> dict[str, Any] | None:
+def read_attributes(path: Place) -> dict[str, Any] | None:
     """The `compseg` attribute of a Zarr v3 group; None if there is no group or it has none."""
     try:
-        attributes = zarr.open_group(path, mode="r", zarr_format=3).attrs.asdict()
-    except (OSError, ValueError, KeyError, TypeError):
+        attributes = zarr.open_group(store_of(path), mode="r", zarr_format=3).attrs.asdict()
+    except (*faults(path), TypeError):
         return None
     found = attributes.get(ATTRIBUTE)
     return found if isinstance(found, dict) else None
 
 
-def _absent(path: Path) -> str:
-    if partial_path(path).exists():
+def _absent(path: Place) -> str:
+    if is_url(path):
+        return f"{path}: no such cohort; make one with python -m compseg.prepare ... out=data/mine.zarr upload={path}"
+    partial = partial_path(Path(path))
+    if partial.exists():
         return (
-            f"{path}: its preparation was interrupted, {partial_path(path).name} is there; "
+            f"{path}: its preparation was interrupted, {partial.name} is there; "
             "run the same prepare again, it goes on where it stopped"
         )
     return (
         f"{path}: no such cohort; "
         f"make one with python -m compseg.prepare source=images source.manifest=labels.csv out={path}"
     )
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -28,6 +28,7 @@ from compseg.cohort.layout import (
     partial_path,
     write_array,
 )
+from compseg.cohort.places import is_url
 from compseg.cohort.splits import DEFAULT_SPLITS, assign_splits
 from compseg.cohort.store import Cohort, read_attributes
 from compseg.errors import CompsegError
@@ -76,8 +77,10 @@ def prepare(
 
     Raises:
         CompsegError: A file, a shape or a value is at fault (not finite, or beyond the range of `dtype`), or there is
-            something else at `path`.
+            something else at `path`, or `path` is a URL.
     """
+    if is_url(path):
+        raise CompsegError(f"{path}: a cohort is built in a folder; give out=data/mine.zarr and upload={path}")
     path = Path(path)
     header = _header(
         source, tissue, dtype=dtype, chunk=chunk, pixel_size=pixel_size, pixel_unit=pixel_unit, splits=dict(splits)

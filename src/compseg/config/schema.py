@@ -67,6 +67,7 @@ class PrepareConfig:
     pixel_size: float | None = None  # edge of a pixel
     pixel_unit: str | None = None  # unit of `pixel_size`
     overwrite: bool = False  # whether an existing cohort may be replaced
+    upload: str | None = None  # the address in object storage to copy it to
 
 
 @dataclass
