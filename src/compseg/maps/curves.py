@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +45,7 @@ class Curves:
     Attributes:
         levels: `(L,)` float64, rising, from 0 to 1.
         above: `(N, L)` tissue pixels above each level.
+        mass: `(N, L)` sum of their activations.
         hits: `(N, L)` those of them that are disease by the truth; 0 for samples without truth.
         tissue: `(N,)` tissue pixels.
         disease: `(N,)` tissue pixels that are disease by the truth; 0 for samples without truth.
@@ -52,6 +53,7 @@ class Curves:
 
     levels: NDArray[np.float64]
     above: NDArray[np.int64]
+    mass: NDArray[np.float64]
     hits: NDArray[np.int64]
     tissue: NDArray[np.int64]
     disease: NDArray[np.int64]
@@ -82,10 +84,11 @@ def curves_of(maps: Sequence[LabelledMap]) -> Curves:
     shape = (len(maps), len(levels))
     return Curves(
         levels=levels,
-        above=np.array([_counts_above(v, levels) for v in values], dtype=np.int64).reshape(shape),
-        hits=np.array(
-            [_counts_above(v[t], levels) for v, t in zip(values, inside, strict=True)], dtype=np.int64
-        ).reshape(shape),
+        above=np.array([_above(v, levels) for v in values], dtype=np.int64).reshape(shape),
+        mass=np.array([_above(v, levels, weights=v) for v in values], dtype=np.float64).reshape(shape),
+        hits=np.array([_above(v[t], levels) for v, t in zip(values, inside, strict=True)], dtype=np.int64).reshape(
+            shape
+        ),
         tissue=np.array([v.size for v in values], dtype=np.int64),
         disease=np.array([t.sum() for t in inside], dtype=np.int64),
     )
@@ -103,8 +106,10 @@ def _levels(values: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.union1d(even, np.sort(values)[ranks])
 
 
-def _counts_above(values: NDArray[np.float32], levels: NDArray[np.float64]) -> NDArray[np.int64]:
+def _above(
+    values: NDArray[np.float32], levels: NDArray[np.float64], weights: NDArray[Any] | None = None
+) -> NDArray[Any]:
     # A value is above exactly those levels that come before its place in the rising list.
     place = np.searchsorted(levels, values, side="left")
-    at_place = np.bincount(place, minlength=len(levels) + 1)
+    at_place = np.bincount(place, weights, minlength=len(levels) + 1)
     return at_place[::-1].cumsum()[::-1][1:]

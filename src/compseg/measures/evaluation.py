@@ -24,7 +24,7 @@ from compseg.learning.trainer import CHECKPOINTS
 from compseg.learning.training import load_checkpoint
 from compseg.maps import Segmenter, Threshold, load_segmenter
 from compseg.maps.segmenter import activation_of
-from compseg.maps.threshold import fit_from_labels, fit_from_truth, fixed
+from compseg.maps.threshold import fit_from_labels, fit_from_probabilities, fit_from_truth, fixed
 from compseg.maps.writing import write_map
 from compseg.measures.metrics import figures_of_splits, metrics, samples_csv, write_replicates
 from compseg.measures.sample_map import SampleMap
@@ -74,7 +74,9 @@ def evaluate_run(
     _check_channels(cohort, segmenter)
     val_maps = list(maps_of(segmenter, head, cohort, _some(cohort, "val")))
     test_maps = list(maps_of(segmenter, head, cohort, _some(cohort, "test"))) if test else []
-    segmenter = segmenter.with_threshold(fit_threshold(val_maps, config.threshold))
+    segmenter = segmenter.with_threshold(
+        fit_threshold(val_maps, config.threshold, probabilities=config.teacher is not None)
+    )
     assert segmenter.threshold is not None
     figures = figures_of_splits(val_maps, test_maps, segmenter.threshold)
     found = metrics(figures, segmenter.threshold, segmenter.provenance["val_loss"])
@@ -150,22 +152,32 @@ def picture_of(cohort: Cohort, info: SampleInfo) -> Any:
     return cohort.image(info.name) if reference is None else reference
 
 
-def fit_threshold(val: list[SampleMap], how: str | float) -> Threshold:
+def fit_threshold(val: list[SampleMap], how: str | float, probabilities: bool = False) -> Threshold:
     """The threshold as configured.
 
-    `auto` (by truth where there is some, else by labels), `truth`, `labels`, or a number.
+    Args:
+        val: Validation maps.
+        how: `truth`, `probabilities`, `labels`, a number, or `auto`: by truth where there is some, else by
+            probabilities where the maps hold such, else by labels.
+        probabilities: Whether activations are probabilities, as after training on a teacher's marks.
 
     Raises:
         CompsegError: For any other word.
     """
     if isinstance(how, int | float):
         return fixed(float(how))
-    fits: dict[str, Callable[[list[SampleMap]], Threshold]] = {"truth": fit_from_truth, "labels": fit_from_labels}
+    fits: dict[str, Callable[[list[SampleMap]], Threshold]] = {
+        "truth": fit_from_truth,
+        "probabilities": fit_from_probabilities,
+        "labels": fit_from_labels,
+    }
     if how == "auto":
-        how = "truth" if any(item.truth is not None and item.truth.any() for item in val) else "labels"
+        drawn = any(item.truth is not None and item.truth.any() for item in val)
+        how = "truth" if drawn else "probabilities" if probabilities else "labels"
     if how not in fits:
         raise CompsegError(
-            f"threshold={how}: expected auto, truth, labels or an activation in [0, 1]; choose one of these"
+            f"threshold={how}: expected auto, truth, probabilities, labels or an activation in [0, 1]; "
+            "choose one of these"
         )
     return fits[how](val)
 
