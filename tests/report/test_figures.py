@@ -3,9 +3,10 @@ import sys
 import numpy as np
 import pytest
 
+from compseg.maps.style import paint_activation
 from compseg.maps.threshold import Threshold
 from compseg.report import figures
-from compseg.report.panels import caption, chosen, colour_ceiling, paint_activation, panels, ranked, spread
+from compseg.report.panels import caption, chosen, colour_ceiling, panels, ranked, spread
 from compseg.samples import Channels
 from made_maps import by_hand, mixture
 
@@ -76,7 +77,8 @@ def test_panels_show_what_is_thresholded_and_true():
     disease, tissue, background = (213, 94, 0), (201, 206, 212), (244, 244, 242)
     assert [tuple(c) for c in row["thresholded"].reshape(-1, 3)] == [disease, tissue, disease, background]
     assert [tuple(c) for c in row["truth"].reshape(-1, 3)] == [disease, tissue, tissue, background]
-    assert paint_activation(item, 1.0)[0, 0].sum() > paint_activation(item, 1.0)[0, 1].sum()
+    painted = paint_activation(item.activation, item.tissue, 1.0)
+    assert painted[0, 0].sum() > painted[0, 1].sum()
 
 
 def test_faint_maps_get_their_own_scale():

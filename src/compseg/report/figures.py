@@ -6,42 +6,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from compseg.maps.curves import curves_of
+from compseg.maps.overlay import RGB
+from compseg.maps.style import DISEASE, FAINT, HEALTHY, INK, OTHER, empty_figure, styled
 from compseg.maps.threshold import Threshold
 from compseg.measures.sample_map import SampleMap
 from compseg.measures.scores import area_roc, labels_of, with_disease_truth
-from compseg.report.panels import RGB, TITLES, caption, colour_ceiling, panels
+from compseg.report.panels import TITLES, caption, colour_ceiling, panels
 from compseg.samples import Channels
 
-# Vermilion and blue of Okabe and Ito's palette: apart for colour-blind readers and in grey print.
-DISEASE, HEALTHY, OTHER, INK, FAINT = "#D55E00", "#0072B2", "#56708A", "#222222", "#B9BEC4"
-STYLE: Any = {
-    "font.size": 9,
-    "axes.titlesize": 9.5,
-    "axes.titlelocation": "left",
-    "axes.labelcolor": INK,
-    "axes.edgecolor": "#777777",
-    "axes.linewidth": 0.8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.color": "#555555",
-    "ytick.color": "#555555",
-    "legend.frameon": False,
-    "legend.fontsize": 8.5,
-    "lines.linewidth": 1.6,
-    "svg.fonttype": "path",
-}
 BINS = 50
 SAMPLED = 100
 
 Floats = NDArray[np.float64]
-styled = matplotlib.rc_context(STYLE)
 
 
 @dataclass(frozen=True)
@@ -63,14 +45,10 @@ class Spectra:
     names: tuple[str, str] = ("disease", "other tissue")
 
 
-def _figure(width: float, height: float) -> Figure:
-    return Figure(figsize=(width, height), layout="constrained")
-
-
 @styled
 def roc(maps: Sequence[SampleMap], threshold: Threshold) -> Figure:
     """ROC over samples by area fraction (Figure S3); says so where only one class is present."""
-    figure = _figure(4.6, 4.2)
+    figure = empty_figure(4.6, 4.2)
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle="--", label="chance")
     if curve := area_roc(maps, threshold):
@@ -96,7 +74,7 @@ def gallery(maps: Sequence[SampleMap], threshold: Threshold, references: Mapping
     ceiling = colour_ceiling(maps, threshold)
     rows = [panels(item, threshold, references.get(item.info.name), ceiling) for item in maps]
     titles = [title for title in TITLES if any(title in row for row in rows)]
-    figure = _figure(1.5 * len(titles) + 0.4, 1.72 * len(rows))
+    figure = empty_figure(1.5 * len(titles) + 0.4, 1.72 * len(rows))
     grid = figure.subplots(len(rows), len(titles), squeeze=False)
     for axes, title in zip(grid[0], titles, strict=True):
         axes.set_title(title)
@@ -122,7 +100,7 @@ def learning_curves(history: Mapping[str, Sequence[float]]) -> Figure:
     Args:
         history: Columns of `history.csv`; absent columns and NaN are left out.
     """
-    figure = _figure(9.6, 3.3)
+    figure = empty_figure(9.6, 3.3)
     loss, separation = figure.subplots(1, 2)
     for key, style, colour in (("train/loss", "--", OTHER), ("val/loss", "-", INK)):
         _curve(loss, history, key, key.split("/")[0], linestyle=style, color=colour)
@@ -158,7 +136,7 @@ def best_epoch(history: Mapping[str, Sequence[float]]) -> float | None:
 @styled
 def threshold_curves(maps: Sequence[SampleMap], threshold: Threshold) -> Figure:
     """Marked area of each class and, with truth, the Dice scores of the disease samples, against the threshold."""
-    figure = _figure(4.8, 4.0)
+    figure = empty_figure(4.8, 4.0)
     axes = figure.subplots()
     curves, labels = curves_of(maps), labels_of(maps)
     if judged := with_disease_truth(maps):
@@ -189,7 +167,7 @@ def _mark_threshold(axes: Axes, threshold: Threshold) -> None:
 @styled
 def activation_histogram(maps: Sequence[SampleMap], threshold: Threshold) -> Figure:
     """How activations are distributed in healthy and in disease samples, these split by the truth if there is one."""
-    figure = _figure(4.8, 4.0)
+    figure = empty_figure(4.8, 4.0)
     axes = figure.subplots()
     ceiling = colour_ceiling(maps, threshold)
     for name, values, look in _activation_groups(maps):
@@ -232,7 +210,7 @@ def group_activation(maps: Sequence[SampleMap]) -> Figure:
     Healthy samples of one slide or array that lie higher than those of another betray a batch effect.
     """
     groups = sorted({item.info.group for item in maps})
-    figure = _figure(max(4.6, 0.7 * len(groups) + 2), 4.0)
+    figure = empty_figure(max(4.6, 0.7 * len(groups) + 2), 4.0)
     axes = figure.subplots()
     for label, name, colour, side in ((0, "healthy", HEALTHY, -0.14), (1, "disease", DISEASE, 0.14)):
         members = [item for item in maps if item.info.label == label]
@@ -258,7 +236,7 @@ def group_activation(maps: Sequence[SampleMap]) -> Figure:
 @styled
 def spectra(given: Spectra, seed: int = 0) -> Figure:
     """Mean spectra, 100 sampled spectra of each component, and the difference of the means (Figure S1)."""
-    figure = _figure(9.6, 6.6)
+    figure = empty_figure(9.6, 6.6)
     means, sampled, difference = figure.subplots(3, 1, sharex=True, height_ratios=[3, 3, 2])
     axis = np.array(given.channels.values or range(given.channels.count), dtype=np.float64)
     drawn = []

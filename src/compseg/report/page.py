@@ -16,12 +16,12 @@ from matplotlib.figure import Figure
 from PIL import Image as Pillow
 
 from compseg.files import atomic_bytes, atomic_text
-from compseg.maps.overlay import resize
+from compseg.maps.overlay import RGB, resize
 from compseg.maps.threshold import Threshold
 from compseg.measures.metrics import COLUMNS, sample_row
 from compseg.measures.sample_map import SampleMap
 from compseg.report import figures as draw
-from compseg.report.panels import RGB, caption, chosen, colour_ceiling, panels, ranked, spread
+from compseg.report.panels import caption, chosen, colour_ceiling, panels, ranked, spread
 from compseg.report.verdict import verdict_on
 
 TILE = 128

@@ -4,22 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import matplotlib
 import numpy as np
-from numpy.typing import NDArray
 
-from compseg.maps.overlay import DISEASE_RGB, as_rgb
+from compseg.maps.overlay import RGB, as_rgb
+from compseg.maps.style import paint_activation, paint_mask
 from compseg.maps.threshold import Threshold
 from compseg.measures.sample_map import SampleMap
 from compseg.measures.scores import area_fraction, dice
-from compseg.samples import Mask
-
-RGB = NDArray[np.uint8]
 
 TITLES = ("reference", "activation", "thresholded", "truth")
-COLORMAP = "magma"
-BACKGROUND_RGB = np.array((244, 244, 242), dtype=np.uint8)
-TISSUE_RGB = np.array((201, 206, 212), dtype=np.uint8)
 
 
 def panels(item: SampleMap, threshold: Threshold, picture: RGB | None, ceiling: float) -> dict[str, RGB]:
@@ -35,24 +28,11 @@ def panels(item: SampleMap, threshold: Threshold, picture: RGB | None, ceiling: 
         `(h, w, 3)` uint8 each; maps have the activation's size.
     """
     row = {} if picture is None else {"reference": as_rgb(picture)}
-    row["activation"] = paint_activation(item, ceiling)
+    row["activation"] = paint_activation(item.activation, item.tissue, ceiling)
     row["thresholded"] = paint_mask(threshold.apply(item.activation, item.tissue), item.tissue)
     if item.truth is not None:
         row["truth"] = paint_mask(item.truth & item.tissue, item.tissue)
     return row
-
-
-def paint_activation(item: SampleMap, ceiling: float) -> RGB:
-    """`(H, W, 3)` uint8: the activation in colour on tissue, from 0 to `ceiling`."""
-    colours = matplotlib.colormaps[COLORMAP](np.clip(item.activation / ceiling, 0, 1), bytes=True)[..., :3]
-    return np.where(item.tissue[..., None], colours, BACKGROUND_RGB)
-
-
-def paint_mask(mask: Mask, tissue: Mask) -> RGB:
-    """`(H, W, 3)` uint8: disease in colour, other tissue and background in two greys."""
-    picture = np.where(tissue[..., None], TISSUE_RGB, BACKGROUND_RGB)
-    picture[mask] = DISEASE_RGB
-    return picture
 
 
 def colour_ceiling(maps: Sequence[SampleMap], threshold: Threshold) -> float:
