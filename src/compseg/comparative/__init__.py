@@ -26,6 +26,7 @@ from compseg.comparative.objectives import (
 from compseg.comparative.pools import (
     AttentionPool,
     GeneralizedMeanPool,
+    LogitMeanPool,
     LogSumExpPool,
     MaxPool,
     MeanPool,
@@ -48,6 +49,7 @@ __all__ = [
     "Identity",
     "LogBarrier",
     "LogSumExpPool",
+    "LogitMeanPool",
     "MaxPool",
     "MeanPool",
     "NoisyAndPool",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import pytorch_lightning as pl
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
 
 from compseg.cohort import Cohort
 from compseg.comparative import Sum
@@ -46,12 +47,14 @@ def train(cfg: DictConfig, run: Path) -> bool:
     data.prepare_data()
     settle(cfg, data.cohort)
     module = build_module(cfg)
+    localised(module.segmenter, plain(cfg))  # made here once, so that what it misses is said before training
     trainer = build_trainer(cfg, run)
     checkpoint = trainer.checkpoint_to_resume()
     data.with_truth = module.objective.needs_truth and module.teacher is None
     data.setup()
     fit_standardisation(module.preprocess, data.training_tissue())
     fit_teacher(module, data)
+    fit_segmenter(module, data)
     if trainer.is_global_zero:
         record(cfg, run)
     trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
@@ -65,9 +68,11 @@ def train(cfg: DictConfig, run: Path) -> bool:
 def settle(cfg: DictConfig, cohort: Cohort) -> None:
     """Fill in what the cohort decides, with the reason said aloud.
 
-    The number of channels, and corrections left to `auto`.
+    The number of channels, and corrections left to `auto`. A method without a network puts its floor for the model.
     """
     cfg.channels = cohort.channels.count
+    if cfg.floor is not None:
+        cfg.model, cfg.floor = cfg.floor, None
     if cfg.preprocess.corrections == "auto":
         spectral = cohort.channels.spectral
         cfg.preprocess.corrections = [{"_target_": "compseg.spectra.StandardNormalVariate"}] if spectral else []
@@ -100,11 +105,21 @@ def fit_teacher(module: CompSegNet, data: CohortData) -> None:
     """Let the teacher, if there is one, look at the training samples as the network will see them."""
     if module.teacher is None:
         return
-    pictures = ((module.preprocess(image[None], tissue[None])[0], tissue) for image, tissue in data.training_tissue())
-    labels = [info.label for info in data.train.infos]
-    samples = ((image, tissue, label) for (image, tissue), label in zip(pictures, labels, strict=True))
-    module.teacher.fit(samples, len(labels), module.seed)
+    module.teacher.fit(preprocessed(module, data), len(data.train), module.seed)
     say(f"teacher: marks {module.teacher.share:.1%} of the disease samples' tissue")
+
+
+def fit_segmenter(module: CompSegNet, data: CohortData) -> None:
+    """Let a segmenter that is fitted and not trained, which is one with a method `fit`, do the same."""
+    if callable(look := getattr(module.segmenter, "fit", None)):
+        look(preprocessed(module, data), len(data.train), module.seed)
+        say(f"model: fitted, {module.segmenter}")
+
+
+def preprocessed(module: CompSegNet, data: CohortData) -> Iterator[tuple[Tensor, Tensor, int]]:
+    """Network input `(C, H, W)`, tissue `(1, H, W)` and label of each training sample, one at a time."""
+    for (image, tissue), info in zip(data.training_tissue(), data.train.infos, strict=True):
+        yield module.preprocess(image[None], tissue[None])[0], tissue, info.label
 
 
 def _scheduler_factory(node: DictConfig | None) -> SchedulerFactory | None:
@@ -179,10 +194,11 @@ def extract(module: CompSegNet, cfg: DictConfig, cohort: Cohort, run: Path) -> S
     best = load_checkpoint(run / CHECKPOINTS / "best.ckpt")
     module.load_state_dict(best["state_dict"])
     config = plain(cfg)
+    model, model_node = localised(module.segmenter, config)
     segmenter = Segmenter(
-        model=module.segmenter,
+        model=model,
         preprocess=module.preprocess,
-        model_node=config["model"],
+        model_node=model_node,
         preprocess_node=config["preprocess"],
         channels=cohort.channels,
         tissue_rule=resolve_rule(cohort.tissue_rule, cohort.channels),
@@ -196,6 +212,20 @@ def extract(module: CompSegNet, cfg: DictConfig, cohort: Cohort, run: Path) -> S
     )
     segmenter.save(run / "segmenter")
     return segmenter
+
+
+def localised(segmenter: nn.Module, config: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
+    """What makes the map, and how to build it.
+
+    The segmenter itself, or what the method reads its map off the segmenter with.
+
+    Raises:
+        CompsegError: What that needs is not there.
+    """
+    if config["localiser"] is None:
+        return segmenter, config["model"]
+    node = {key: value for key, value in config["localiser"].items() if key != "_partial_"}
+    return instantiate(config["localiser"])(segmenter), {**node, "net": config["model"]}
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

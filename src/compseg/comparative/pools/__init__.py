@@ -6,6 +6,7 @@ logit in map 0, a = sigmoid(z), N the number of tissue pixels.
 
 from compseg.comparative.pools.attention import AttentionPool
 from compseg.comparative.pools.generalized_mean import GeneralizedMeanPool
+from compseg.comparative.pools.logit_mean import LogitMeanPool
 from compseg.comparative.pools.lse import LogSumExpPool
 from compseg.comparative.pools.max import MaxPool
 from compseg.comparative.pools.mean import MeanPool
@@ -18,6 +19,7 @@ __all__ = [
     "AttentionPool",
     "GeneralizedMeanPool",
     "LogSumExpPool",
+    "LogitMeanPool",
     "MaxPool",
     "MeanPool",
     "NoisyAndPool",
