@@ -19,7 +19,8 @@ FLOORS = (
     ("measures",),
     ("report",),
     ("sweeps",),
-    ("train", "evaluate", "predict", "prepare", "check", "sweep_report", "__main__"),
+    ("comparison",),
+    ("train", "evaluate", "predict", "prepare", "check", "sweep_report", "compare", "__main__"),
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 

@@ -110,6 +110,25 @@ class SweepReportConfig:
     rank_by: str = MISSING  # the figure of metrics.json that jobs are ranked by
 
 
+@dataclass
+class CompareConfig:
+    """`conf/compare.yaml`."""
+
+    data: Any = MISSING  # the cohorts
+    methods: Any = MISSING  # names, or entries with overrides of their own
+    models: Any = MISSING  # likewise
+    seeds: Any = MISSING  # how many, or which
+    overrides: Any = None  # for all runs
+    cv: str = MISSING  # whether groups are left out in turn
+    split: str = MISSING  # the samples that are judged
+    figures: list[str] = MISSING  # what is shown; the first ranks
+    ceiling: str = MISSING  # the method that the others are measured against
+    floors: list[str] = MISSING  # methods that any other should pass
+    out: str = MISSING  # the comparison's folder
+    jobs: Any = MISSING  # how many run at once
+    report: bool = False  # whether each run gets a report of its own
+
+
 SCHEMAS = {
     "train": TrainConfig,
     "prepare": PrepareConfig,
@@ -117,6 +136,7 @@ SCHEMAS = {
     "evaluate": EvaluateConfig,
     "predict": PredictConfig,
     "sweep_report": SweepReportConfig,
+    "compare": CompareConfig,
 }
 
 

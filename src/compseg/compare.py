@@ -1,0 +1,37 @@
+"""`python -m compseg.compare data=... methods=[...] seeds=5`: which method does best, and how surely."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Sequence
+
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig
+
+from compseg.config import check_targets, compose, verb
+
+
+@verb("compare")
+def main(cfg: DictConfig) -> None:
+    """Compare methods x models x cohorts x seeds: train all, several at once; a table, a picture, intervals.
+
+    python -m compseg.compare data=[phantom,phantom_hard] methods=[compseg,supervised] seeds=5 out=outputs/first
+    """
+    from compseg.comparison import compare
+
+    # Told to end (`kill`, a queue's time limit), it ends its jobs too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    GlobalHydra.instance().clear()  # this verb is composed; what it composes from here on are training runs
+    print(compare(cfg, _training))
+
+
+def _training(overrides: Sequence[str]) -> DictConfig:
+    """The checked configuration of a training run."""
+    cfg = compose("train", overrides)
+    check_targets(cfg)
+    return cfg
+
+
+if __name__ == "__main__":
+    main()

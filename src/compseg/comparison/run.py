@@ -1,0 +1,302 @@
+"""A comparison from its configuration to its tables, in the order in which it happens."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from compseg.cohort import Cohort
+from compseg.comparison.estimate import Estimates, in_words, try_out
+from compseg.comparison.picture import draw
+from compseg.comparison.plan import Compose, Plan, Planned, composed, plan, quoted
+from compseg.comparison.progress import Progress
+from compseg.comparison.slots import Ended, Slots, Task, Workers, slots, workers
+from compseg.comparison.standings import Outcome, read_outcome, read_outcomes
+from compseg.comparison.table import Layout, jobs_csv, page
+from compseg.errors import CompsegError
+from compseg.files import atomic_bytes, atomic_text
+from compseg.sweeps.jobs import complaint_in, refuse_another, write_record
+
+NEEDS_TRUTH = ("pixel_ap", "dice_mean", "dice_std", "dice_best")
+# Tables are written anew while jobs run, but no more than this share of the time goes into them.
+WRITING_SHARE = 0.03
+
+
+def compare(cfg: DictConfig, compose: Compose) -> Path:
+    """Train and judge every method, model, cohort and seed, several at once, and write tables and picture.
+
+    Jobs that are finished already are left alone, those that were killed go on from their last epoch.
+
+    Args:
+        cfg: `conf/compare.yaml`, composed.
+        compose: Gives the checked configuration of `compseg.train` with some overrides.
+
+    Returns:
+        The page, `comparison.md`.
+
+    Raises:
+        CompsegError: If an entry is at fault, before anything is trained; or at the end, if jobs have failed.
+    """
+    folder, layout, chosen = Path(cfg.out), layout_of(cfg), plan(cfg)
+    configs = composed(chosen, compose)
+    cohorts = open_cohorts(configs)
+    groups = groups_of(cohorts, cfg.split) if cfg.cv == "group" else {}
+    refuse_what_needs_truth(layout, configs, cohorts)
+    jobs = chosen.jobs(groups)
+    for job in jobs:
+        refuse_another(folder / job.name, job.overrides, "out")
+    room = slots(cfg.jobs, torch.cuda.device_count())
+    with workers(room) as them:
+        outcomes = Comparison(folder, jobs, layout, cfg.report, room).run(them, epochs_of(chosen, configs))
+    return concluded(folder, outcomes, layout)
+
+
+def layout_of(cfg: DictConfig) -> Layout:
+    """What will be shown, from the configuration."""
+    for key, known in (("split", ("val", "test")), ("cv", ("none", "group"))):
+        if cfg[key] not in known:
+            raise CompsegError(f"{key}={cfg[key]}: expected {' or '.join(known)}")
+    if not cfg.figures:
+        raise CompsegError("figures: none; name at least one, the first ranks")
+    return Layout(cfg.split, tuple(cfg.figures), cfg.ceiling, tuple(cfg.floors))
+
+
+def open_cohorts(configs: Mapping[tuple[str, str, str], DictConfig]) -> dict[str, Cohort]:
+    """Every cohort by name; those that are to be made are made now, once."""
+    found = {}
+    for (name, _, _), config in configs.items():
+        if name not in found:
+            data = instantiate(config.data)
+            data.prepare_data()
+            found[name] = data.cohort
+    return found
+
+
+def groups_of(cohorts: Mapping[str, Cohort], split: str) -> dict[str, list[str]]:
+    """The groups to leave out in turn: all, or where test samples stay unseen those of the other samples."""
+    found = {}
+    for name, cohort in cohorts.items():
+        infos = [info for info in cohort.infos if split == "test" or info.split != "test"]
+        found[name] = sorted({info.group for info in infos if info.group})
+        if len(found[name]) < 2:
+            there = ", ".join(found[name]) or "none"
+            raise CompsegError(
+                f"cv=group: {name} ({cohort.path}): expected at least 2 groups among its samples, found {there}; "
+                "prepare it with a column group, or leave it out"
+            )
+    return found
+
+
+def refuse_what_needs_truth(
+    layout: Layout, configs: Mapping[tuple[str, str, str], DictConfig], cohorts: Mapping[str, Cohort]
+) -> None:
+    """Complain of a cohort without the truth that the ranking figure or a method needs."""
+    learners = [method for (_, _, method), config in configs.items() if _needs_truth(config)]
+    for name, cohort in cohorts.items():
+        drawn = {which for which in ("train", "val", "test") if _has_truth(cohort, which)}
+        if layout.figures[0] in NEEDS_TRUTH and layout.split not in drawn:
+            raise CompsegError(
+                f"figures: {layout.figures[0]} ranks and needs truth, {name} ({cohort.path}) has none in split "
+                f"{layout.split}; put area_auc first, or leave the cohort out"
+            )
+        if learners and "train" not in drawn:
+            raise CompsegError(
+                f"methods: {learners[0]} learns from truth, {name} ({cohort.path}) has none in split train; "
+                "leave the method or the cohort out"
+            )
+
+
+def _needs_truth(config: DictConfig) -> bool:
+    return bool(instantiate(config.objective).needs_truth) and config.teacher is None
+
+
+def _has_truth(cohort: Cohort, which: str) -> bool:
+    return any(info.label and cohort.has_truth(info.name) for info in cohort.split(which))
+
+
+def epochs_of(chosen: Plan, configs: Mapping[tuple[str, str, str], DictConfig]) -> dict[tuple[str, str], int]:
+    """Epochs of a job by cohort and model, as far as the composed configurations tell."""
+    of_model = {model: int(config.trainer.max_epochs) for (_, model, _), config in reversed(configs.items())}
+    of_cohort = {cohort: int(config.trainer.max_epochs) for (cohort, _, _), config in reversed(configs.items())}
+    first = chosen.cohorts[0].name
+    return {
+        (cohort.name, model.name): of_model[model.name] if cohort.name == first else of_cohort[cohort.name]
+        for cohort in chosen.cohorts
+        for model in chosen.models
+    }
+
+
+class Comparison:
+    """The jobs of a comparison while they are done.
+
+    Args:
+        folder: Of the comparison.
+        jobs: All that are planned.
+        layout: What is shown of them.
+        report: Whether each job writes maps, figures and a page of its own.
+        room: What the machine has room for.
+    """
+
+    def __init__(self, folder: Path, jobs: Sequence[Planned], layout: Layout, report: bool, room: Slots) -> None:
+        self.folder, self.jobs, self.layout, self.report, self.room = folder, list(jobs), layout, report, room
+        self.estimates = Estimates()
+        self.writing = Writing(folder, self.jobs, layout)
+
+    def run(self, them: Workers, epochs: Mapping[tuple[str, str], int]) -> list[Outcome]:
+        """Do what is left to do; what has become of all jobs."""
+        outcomes = read_outcomes(self.folder, self.jobs)
+        todo = [one for one in outcomes if not one.finished(self.layout.split)]
+        self._learn(outcomes, todo, epochs, them)
+        left = {one.planned.name: one for one in todo}
+        waiting = list(todo)
+        with Progress({one.planned.name: one for one in outcomes}, self.layout.ranked_by) as progress:
+            while left:
+                while waiting and them.free:
+                    self._start(waiting.pop(0), them)
+                for ended in them.ended(timeout=1.0):
+                    outcome = self._record(left.pop(ended.task.name), ended)
+                    self.writing.soon()
+                    progress.show(outcome, [task.name for task in them.running], self._seconds_left(left))
+        return read_outcomes(self.folder, self.jobs)
+
+    def _learn(
+        self,
+        outcomes: Sequence[Outcome],
+        todo: Sequence[Outcome],
+        epochs: Mapping[tuple[str, str], int],
+        them: Workers,
+    ) -> None:
+        """Find out how long it will take, and say so."""
+        for one in outcomes:
+            if one.trained and one.job and one.job.seconds:
+                self.estimates.add(one.planned, one.job.seconds)
+        done = len(outcomes) - len(todo)
+        self._say(f"{len(outcomes)} jobs" + (f", {done} finished already" if done else "") + f"; {self.room.why}")
+        unknown = [one.planned for one in todo if self.estimates.of(one.planned) is None and not self._marks(one)]
+        if unknown:
+            self._say("how long will it take? an epoch of each cohort and model on trial")
+            self.estimates.trials = try_out(unknown, epochs, self.folder / ".trials", them)
+        if todo:
+            self._say(self._forecast([one.planned for one in todo], measured=bool(unknown)))
+
+    def _marks(self, one: Outcome) -> bool:
+        return one.planned.method in self.layout.floors
+
+    def _forecast(self, jobs: Sequence[Planned], *, measured: bool) -> str:
+        seconds = self.estimates.left(jobs, self.room.count)
+        if seconds is None:
+            return "it cannot be said how long this will take: trial epochs failed"
+        how = "trial epochs" if measured else "finished jobs"
+        each = {(job.cohort, job.model): self.estimates.of(job) or 0.0 for job in reversed(jobs)}
+        words = ", ".join(f"{in_words(value)} on {cohort} with {model}" for (cohort, model), value in each.items())
+        until = time.strftime("%a %H:%M", time.localtime(time.time() + seconds))
+        return f"{len(jobs)} jobs to do, about {in_words(seconds)}, until {until} (by {how}; a job takes {words})"
+
+    def _start(self, one: Outcome, them: Workers) -> None:
+        if not one.trained:
+            write_record(one.folder, one.planned.overrides, "started")
+        (one.folder / "output.log").unlink(missing_ok=True)
+        them.start(self._task(one))
+
+    def _task(self, one: Outcome) -> Task:
+        """Train; or, where only the figures of this split are missing, judge."""
+        judging = (f"test={_word(self.layout.split == 'test')}", f"report={_word(self.report)}")
+        if one.trained and (one.folder / "segmenter").is_dir():
+            verb, arguments = "evaluate", (f"run={quoted(one.folder)}", *judging)
+        else:
+            verb = "train"
+            arguments = (
+                *one.planned.overrides,
+                *judging,
+                "trainer.resume=auto",
+                f"hydra.run.dir={quoted(one.folder)}",
+            )
+        return Task(one.planned.name, verb, arguments, one.folder / "output.log")
+
+    def _record(self, one: Outcome, ended: Ended) -> Outcome:
+        """Write down how a job went."""
+        why = "" if not ended.code else complaint_of(ended)
+        seconds = round(ended.seconds, 1) if ended.task.verb == "train" or one.job is None else one.job.seconds
+        write_record(one.folder, one.planned.overrides, "failed" if ended.code else "finished", why, seconds)
+        outcome = read_outcome(self.folder, one.planned)
+        if not ended.code and ended.task.verb == "train":
+            self.estimates.add(one.planned, ended.seconds)
+        return outcome
+
+    def _seconds_left(self, left: Mapping[str, Outcome]) -> float | None:
+        return self.estimates.left([one.planned for one in left.values()], self.room.count)
+
+    @staticmethod
+    def _say(line: str) -> None:
+        print(line, flush=True)
+
+
+def complaint_of(ended: Ended) -> str:
+    """Why a task failed, in its own words."""
+    if ended.code < 0:
+        return f"ended by signal {-ended.code}"
+    lines = (
+        ended.task.log.read_text(encoding="utf-8", errors="replace").splitlines() if ended.task.log.is_file() else []
+    )
+    found = [words for words in map(complaint_in, lines) if words]
+    return found[-1] if found else f"exit code {ended.code}"
+
+
+def _word(value: bool) -> str:
+    return str(value).lower()
+
+
+class Writing:
+    """Writes tables and picture anew, now and then.
+
+    Args:
+        folder: Of the comparison.
+        jobs: All that are planned.
+        layout: What is shown.
+    """
+
+    def __init__(self, folder: Path, jobs: Sequence[Planned], layout: Layout) -> None:
+        self.folder, self.jobs, self.layout = folder, jobs, layout
+        self.next = 0.0
+
+    def soon(self) -> None:
+        """Write if the last time is long enough ago."""
+        start = time.monotonic()
+        if start >= self.next:
+            write(self.folder, read_outcomes(self.folder, self.jobs), self.layout)
+            took = time.monotonic() - start
+            self.next = start + took / WRITING_SHARE
+
+
+def write(folder: Path, outcomes: Sequence[Outcome], layout: Layout) -> Path:
+    """Write `comparison.csv`, `comparison.md` and, as soon as there is a figure, `comparison.png`; the page's path."""
+    atomic_text(folder / "comparison.csv", jobs_csv(outcomes, layout.split))
+    picture = draw(outcomes, layout)
+    if picture:
+        atomic_bytes(folder / "comparison.png", picture)
+    atomic_text(folder / "comparison.md", page(folder.name, outcomes, layout, with_picture=picture is not None))
+    return folder / "comparison.md"
+
+
+def concluded(folder: Path, outcomes: Sequence[Outcome], layout: Layout) -> Path:
+    """Write the tables for the last time.
+
+    Raises:
+        CompsegError: If jobs have failed, with the words of the first.
+    """
+    path = write(folder, outcomes, layout)
+    bad = [one for one in outcomes if not one.finished(layout.split)]
+    if bad:
+        first = bad[0]
+        why = first.job.why if first.job else "not started"
+        raise CompsegError(
+            f"{len(bad)} of {len(outcomes)} jobs not finished, {first.planned.name} first: {why or 'no figures'} "
+            f"({first.folder}{os.sep}output.log); the same command tries them again; the others: {path}"
+        )
+    return path
