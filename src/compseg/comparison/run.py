@@ -122,13 +122,16 @@ def _has_truth(cohort: Cohort, which: str) -> bool:
 
 def epochs_of(chosen: Plan, configs: Mapping[tuple[str, str, str], DictConfig]) -> dict[tuple[str, str], int]:
     """Epochs of a job by cohort and model, as far as the composed configurations tell."""
-    of_model = {model: int(config.trainer.max_epochs) for (_, model, _), config in reversed(configs.items())}
-    of_cohort = {cohort: int(config.trainer.max_epochs) for (cohort, _, _), config in reversed(configs.items())}
+    of_model: dict[str, int] = {}
+    of_cohort: dict[str, int] = {}
+    for (cohort, model, _), config in configs.items():
+        of_model.setdefault(model, int(config.trainer.max_epochs))
+        of_cohort.setdefault(cohort, int(config.trainer.max_epochs))
     first = chosen.cohorts[0].name
     return {
-        (cohort.name, model.name): of_model[model.name] if cohort.name == first else of_cohort[cohort.name]
-        for cohort in chosen.cohorts
-        for model in chosen.models
+        (c.name, m.name): of_model[m.name] if c.name == first else of_cohort[c.name]
+        for c in chosen.cohorts
+        for m in chosen.models
     }
 
 
@@ -208,16 +211,11 @@ class Comparison:
         """Train; or, where only the figures of this split are missing, judge."""
         judging = (f"test={_word(self.layout.split == 'test')}", f"report={_word(self.report)}")
         if one.trained and (one.folder / "segmenter").is_dir():
-            verb, arguments = "evaluate", (f"run={quoted(one.folder)}", *judging)
+            verb, arguments = "evaluate", [f"run={quoted(one.folder)}"]
         else:
             verb = "train"
-            arguments = (
-                *one.planned.overrides,
-                *judging,
-                "trainer.resume=auto",
-                f"hydra.run.dir={quoted(one.folder)}",
-            )
-        return Task(one.planned.name, verb, arguments, one.folder / "output.log")
+            arguments = [*one.planned.overrides, "trainer.resume=auto", f"hydra.run.dir={quoted(one.folder)}"]
+        return Task(one.planned.name, verb, (*arguments, *judging), one.folder / "output.log")
 
     def _record(self, one: Outcome, ended: Ended) -> Outcome:
         """Write down how a job went."""

@@ -119,7 +119,7 @@ class Workers:
         """Wait until a task ends, at most for so many seconds; those that have."""
         found = []
         for sentinel in wait(list(self._busy), timeout):
-            process, task, device, since = self._busy.pop(sentinel)  # type: ignore[index]
+            process, task, device, since = self._busy.pop(sentinel)  # type: ignore[arg-type]
             process.join()
             self._free.append(device)
             found.append(Ended(task, process.exitcode or 0, time.monotonic() - since))

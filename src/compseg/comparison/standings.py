@@ -52,7 +52,8 @@ class Outcome:
         if not path.is_file():
             return None
         with np.load(path) as stored:
-            return stored.get(figure)
+            found: Floats | None = stored.get(figure)
+        return found
 
 
 def read_outcomes(folder: Path, jobs: Sequence[Planned]) -> list[Outcome]:
