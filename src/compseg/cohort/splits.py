@@ -13,6 +13,8 @@ from compseg.samples import SPLITS, SampleInfo
 
 DEFAULT_SPLITS: Mapping[str, float] = MappingProxyType({"train": 0.7, "val": 0.1, "test": 0.2, "seed": 0})
 
+VAL_SHARE = 0.125  # of train and val together, where the given splits say nothing of it
+
 Unit = tuple[str, str]  # what stays together: ("patient", key), else ("group", key), else ("sample", name)
 
 
@@ -104,9 +106,18 @@ def _without(others: Sequence[SampleInfo], role: str) -> list[SampleInfo]:
     if role == "val":
         return [replace(info, split="train") if info.split == "val" else info for info in others]
     count = Counter(info.split for info in others)
-    val = count["val"] / (count["train"] + count["val"]) if count["val"] else 0.125
+    val = count["val"] / (count["train"] + count["val"]) if count["train"] and count["val"] else VAL_SHARE
     open_ = [replace(info, split="") if info.split == "test" else info for info in others]
+    if _parted_groups(others):  # where the cohort's own splits part groups, there is no group to keep whole
+        open_ = [replace(info, group="") for info in open_]
     return assign_splits(open_, {"train": 1 - val, "val": val, "test": 0.0, "seed": 0})
+
+
+def _parted_groups(infos: Sequence[SampleInfo]) -> bool:
+    splits: dict[str, set[str]] = defaultdict(set)
+    for info in infos:
+        splits[info.group].add(info.split)
+    return any(len({"train", "val"} & found) == 2 for group, found in splits.items() if group)
 
 
 def _fractions(splits: Mapping[str, float]) -> dict[str, float]:

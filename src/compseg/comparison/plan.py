@@ -106,7 +106,7 @@ class Plan:
         ]
 
     def _of_job(self, cohort: Choice, model: Choice, method: Choice, seed: int, group: str) -> tuple[str, ...]:
-        left_out = [f"++data.held_out={quoted(group)}", f"++data.held_out_as={self.held_out_as}"] if group else []
+        left_out = [f"data.held_out={quoted(group)}", f"data.held_out_as={self.held_out_as}"] if group else []
         return ("trainer.devices=1", *self.of(cohort, model, method), f"seed={seed}", *left_out)
 
 
