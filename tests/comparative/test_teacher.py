@@ -8,15 +8,15 @@ import torch
 from scipy.ndimage import uniform_filter
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from compseg.comparative.teacher import FisherTeacher, excess_share, fisher, local_mean
+from compseg.comparative.teacher import FisherTeacher, excess_share, fisher, local_mean, own_reference
 
 CHANNELS = 6
 SIGNATURE = np.array([0, 1.5, -1, 0, 0.5, 0])
 
 
-def made_sample(generator: np.random.Generator, disease: bool, size: int = 24):
+def made_sample(generator: np.random.Generator, disease: bool, size: int = 24, cue: float = 0.7):
     """Noise, a cue that differs from sample to sample, and in disease samples a square with its own signature."""
-    image = generator.normal(size=(CHANNELS, size, size)) * 0.6 + generator.normal(size=(CHANNELS, 1, 1)) * 0.7
+    image = generator.normal(size=(CHANNELS, size, size)) * 0.6 + generator.normal(size=(CHANNELS, 1, 1)) * cue
     truth = np.zeros((size, size), bool)
     if disease:
         row, column = generator.integers(2, size - 12, 2)
@@ -27,9 +27,9 @@ def made_sample(generator: np.random.Generator, disease: bool, size: int = 24):
     return torch.from_numpy(image).float(), torch.from_numpy(tissue), torch.from_numpy(truth & tissue[0]), int(disease)
 
 
-def made_cohort(count: int = 60, seed: int = 0):
+def made_cohort(count: int = 60, seed: int = 0, cue: float = 0.7):
     generator = np.random.default_rng(seed)
-    return [made_sample(generator, bool(index % 2)) for index in range(count)]
+    return [made_sample(generator, bool(index % 2), cue=cue) for index in range(count)]
 
 
 def fitted(samples, **options) -> FisherTeacher:
@@ -95,12 +95,35 @@ def test_one_channel_is_enough():
 
 
 def test_a_sample_is_judged_against_itself():
-    """What shifts a whole sample, however much, does not move its mark."""
+    """What moves a whole sample away from disease, however far and whatever else it does, does not move its mark."""
     teacher = fitted(made_cohort())
     image, tissue, _, labels = stacked(made_cohort(seed=1))
-    shifted = image + 9 * torch.randn(len(image), CHANNELS, 1, 1, generator=torch.Generator().manual_seed(0))
-    same = teacher(shifted, tissue, labels) == teacher(image, tissue, labels)
-    assert same.double().mean() > 0.999
+    shift = 9 * torch.randn(len(image), CHANNELS, generator=torch.Generator().manual_seed(0))
+    shift *= -(shift @ teacher.filter).sign()[:, None]
+    same = teacher(image + shift[:, :, None, None], tissue, labels) == teacher(image, tissue, labels)
+    assert same.double().mean() > 0.99
+
+
+def test_samples_that_are_disease_throughout_are_marked_throughout():
+    """They have no healthy pixel of their own to be judged against; no healthy sample looks like them."""
+    whole = torch.arange(120) % 6 == 1
+    image, tissue, truth, labels = stacked(made_cohort(120, cue=0.2))
+    everywhere = whole[:, None, None, None]
+    image += torch.from_numpy(SIGNATURE).float()[:, None, None] * (everywhere & ~truth)
+    truth = (truth | everywhere) & tissue
+    teacher = fitted(list(zip(image, tissue, truth[:, 0], labels.int().tolist(), strict=True)), reach=3)
+    marked = teacher(image, tissue, labels)
+    assert marked[whole].sum() / truth[whole].sum() > 0.95
+    assert 2 * (marked & truth)[~whole].sum() / (marked[~whole].sum() + truth[~whole].sum()) > 0.85
+
+
+def test_a_reference_scores_no_higher_than_every_healthy_sample():
+    pixels, direction = torch.tensor([[1.0, 0], [3.0, 0], [9.0, 0]]), torch.tensor([1.0, 0])
+    marked, none = torch.tensor([False, False, True]), torch.tensor([True, True, True])
+    low, high = torch.tensor([1.5, 7]), torch.tensor([2.5, 7])
+    assert own_reference(pixels, marked, high, direction).tolist() == [2, 0]
+    assert own_reference(pixels, marked, low, direction).tolist() == [1.5, 7]
+    assert own_reference(pixels, none, high, direction).tolist() == [2.5, 7]
 
 
 def test_fisher_against_sklearn():

@@ -26,6 +26,8 @@ class FisherTeacher(nn.Module):
     marked region settles:
 
     1. take from every pixel the mean of its own sample's unmarked pixels, so that patient, thickness and array cancel;
+       where that mean scores higher than any healthy sample's, as it does in a sample that is disease throughout, take
+       the highest-scoring healthy sample's mean;
     2. mark the share pi of disease-sample pixels that score highest, with pi the largest excess of disease over healthy
        samples above any level (Youden's index of the two distributions, an estimate of the diseased share);
     3. refit the discriminant between marked and all other pixels.
@@ -38,11 +40,13 @@ class FisherTeacher(nn.Module):
         rounds: At most, of marking and refitting.
 
     Attributes:
+        highest: Mean score of the highest-scoring healthy sample.
         share: pi of the last round, in [0, 1].
     """
 
     filter: Tensor
     level: Tensor
+    highest: Tensor
     share: Tensor
 
     def __init__(
@@ -52,6 +56,7 @@ class FisherTeacher(nn.Module):
         self.reach, self.pixels, self.shrinkage, self.rounds = reach, pixels, shrinkage, rounds
         self.register_buffer("filter", torch.zeros(channels))
         self.register_buffer("level", torch.tensor(0.0))
+        self.register_buffer("highest", torch.tensor(0.0))
         self.register_buffer("share", torch.tensor(0.0))
 
     def score(self, image: Tensor, tissue: Tensor) -> Tensor:
@@ -69,7 +74,9 @@ class FisherTeacher(nn.Module):
         # Unmarked pixels are the reference for marking: from nothing marked, this grows to where it no longer changes.
         for _ in range(self.rounds):
             rest = (tissue & ~marked).to(score.dtype)
-            reference = (score * rest).sum((2, 3), keepdim=True) / rest.sum((2, 3), keepdim=True).clamp_min(1)
+            count = rest.sum((2, 3), keepdim=True)
+            own = (score * rest).sum((2, 3), keepdim=True) / count.clamp_min(1)
+            reference = torch.where(count > 0, own.minimum(self.highest), self.highest)
             marked = tissue & (score - reference > self.level)
         return marked & (labels > 0)[:, None, None, None]
 
@@ -93,28 +100,33 @@ class FisherTeacher(nn.Module):
 
     def _settle(self, healthy: Pixels, disease: Pixels) -> None:
         direction = fisher(torch.cat(disease), torch.cat(healthy), self.shrinkage)
-        clean = torch.cat([pixels - pixels.mean(0) for pixels in healthy])
-        marked = [torch.zeros(len(pixels), dtype=torch.bool) for pixels in disease]
+        means = torch.stack([pixels.mean(0) for pixels in healthy])
+        clean = torch.cat([pixels - mean for pixels, mean in zip(healthy, means, strict=True)])
+        sizes = [len(pixels) for pixels in disease]
+        marked = torch.zeros(sum(sizes), dtype=torch.bool)
         for _ in range(self.rounds):
-            before, mixed = (
-                torch.cat(marked),
-                torch.cat([own_reference(*pair) for pair in zip(disease, marked, strict=True)]),
-            )
+            before, highest = marked, means[(means @ direction).argmax()]
+            parts = zip(disease, torch.split(before, sizes), strict=True)
+            mixed = torch.cat([pixels - own_reference(pixels, part, highest, direction) for pixels, part in parts])
             share, level = excess_share(mixed @ direction, clean @ direction)
-            now = mixed @ direction > level
-            self.filter.copy_(direction)
-            self.level.copy_(level)
-            self.share.copy_(share)
-            if (now != before).double().mean() < SETTLED:
+            marked = mixed @ direction > level
+            self._keep(direction, level, highest @ direction, share)
+            if (marked != before).double().mean() < SETTLED:
                 break
-            marked = list(torch.tensor_split(now, torch.tensor([len(pixels) for pixels in disease]).cumsum(0)[:-1]))
-            direction = fisher(mixed[now], torch.cat([mixed[~now], clean]), self.shrinkage)
+            direction = fisher(mixed[marked], torch.cat([mixed[~marked], clean]), self.shrinkage)
+
+    def _keep(self, *found: Tensor) -> None:
+        for buffer, value in zip((self.filter, self.level, self.highest, self.share), found, strict=True):
+            buffer.copy_(value)
 
 
-def own_reference(pixels: Tensor, marked: Tensor) -> Tensor:
-    """Spectra `(n, C)` of a sample less the mean of those that are not marked; of all, where all are marked."""
-    rest = pixels[~marked] if not marked.all() else pixels
-    return pixels - rest.mean(0)
+def own_reference(pixels: Tensor, marked: Tensor, highest: Tensor, direction: Tensor) -> Tensor:
+    """What a sample's spectra `(n, C)` are judged against, `(C,)`: the mean of those that are not marked.
+
+    `highest`, the mean spectrum of the healthy sample that scores highest, if that mean scores higher still.
+    """
+    own = pixels[~marked].mean(0) if not marked.all() else highest
+    return highest if own @ direction > highest @ direction else own
 
 
 def local_mean(image: Tensor, tissue: Tensor, reach: int) -> Tensor:
