@@ -17,13 +17,14 @@ def main(cfg: DictConfig) -> None:
     """Train a CompSegNet from sample labels, extract its segmenter, evaluate it and write the report."""
     from pytorch_lightning.utilities import rank_zero_only
 
-    from compseg.learning import train
+    from compseg.learning import StopSignals, train
     from compseg.report import judge
 
     run = Path(HydraConfig.get().runtime.output_dir)
     rank: int = rank_zero_only.rank  # type: ignore[attr-defined]
-    with nullcontext() if rank else claimed(run):
-        first = train(cfg, run)
+    signals = StopSignals(run)
+    with signals.caught(), nullcontext() if rank else claimed(run):
+        first = train(cfg, run, signals)
         if first and cfg.evaluate:
             judge(run, test=cfg.test, report=cfg.report)
 

@@ -22,6 +22,7 @@ from omegaconf import DictConfig
 from compseg.config.hints import explain
 from compseg.config.schema import register_schemas
 from compseg.config.targets import check_targets
+from compseg.errors import Stopped
 
 Task = Callable[[DictConfig], Any]
 
@@ -65,8 +66,9 @@ def verb(name: str, sweep_job: Task | None = None) -> Callable[[Task], Callable[
     """Make a command of a function: `conf/NAME.yaml` is composed with the command line, checked and handed over.
 
     A fault of the user ends the command with one line on stderr and exit code 1 (an unknown flag with 2, an interrupt
-    with 130). Whatever else goes wrong is a fault of the program and keeps its traceback; `COMPSEG_DEBUG=1` keeps them
-    all. Called with a configuration, the function runs as it is: its value is returned and its exceptions come through.
+    with 130, another signal that asks for the end with 128 and its number). Whatever else goes wrong is a fault of the
+    program and keeps its traceback; `COMPSEG_DEBUG=1` keeps them all. Called with a configuration, the function runs as
+    it is: its value is returned and its exceptions come through.
 
     Args:
         name: The verb, and the name of its file in `conf/`.
@@ -129,6 +131,9 @@ def _plainly(name: str, call: Callable[[], Any]) -> Any:
     except KeyboardInterrupt:
         print(f"compseg {name}{_where()}: interrupted", file=sys.stderr)
         raise SystemExit(130) from None
+    except Stopped as stopped:
+        print(f"compseg {name}{_where()}: {stopped}", file=sys.stderr)
+        raise SystemExit(stopped.exit_code) from None
     except Exception as error:
         message = explain(error, _groups(name))
         if message is None:
@@ -141,7 +146,7 @@ def _plainly(name: str, call: Callable[[], Any]) -> Any:
 
 def _where() -> str:
     """Which rank and which job of a sweep speaks; empty where there is one of each."""
-    rank = os.environ.get("LOCAL_RANK", "0")
+    rank = os.environ.get("RANK") or os.environ.get("LOCAL_RANK", "0")
     words = [] if rank == "0" else [f"rank {rank}"]
     if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
         words += list(HydraConfig.get().overrides.task)

@@ -1,11 +1,12 @@
 """Training: the LightningModule that joins the parts, the data that feeds it, and the run around them."""
 
 from compseg.learning.augmentation import SpectralJitter, Turns
-from compseg.learning.callbacks import History, SeedEachEpoch
+from compseg.learning.callbacks import History, SeedEachStep
 from compseg.learning.data import CohortData
 from compseg.learning.loggers import wandb_logger
 from compseg.learning.module import CompSegNet
 from compseg.learning.sampler import BalancedBatches
+from compseg.learning.stopping import StopSignals
 from compseg.learning.trainer import BestAndLast, Trainer
 from compseg.learning.training import train
 
@@ -15,8 +16,9 @@ __all__ = [
     "CohortData",
     "CompSegNet",
     "History",
-    "SeedEachEpoch",
+    "SeedEachStep",
     "SpectralJitter",
+    "StopSignals",
     "Trainer",
     "Turns",
     "train",

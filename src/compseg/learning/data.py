@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from compseg.cohort import Cohort, prepare
 from compseg.errors import CompsegError
 from compseg.learning.sampler import BalancedBatches
+from compseg.learning.stopping import deaf_forkserver
 from compseg.samples import SampleInfo, Source
 
 Item = dict[str, Any]
@@ -192,7 +193,12 @@ class CohortData(pl.LightningDataModule):
         """Balanced, shuffled batches; see `BalancedBatches`."""
         rank, world = self._place()
         labels = [info.label for info in self.train.infos]
-        return self._loader(self.train, BalancedBatches(labels, self.batch_size, self.seed, rank, world))
+        batches = BalancedBatches(labels, self.batch_size, self.seed, rank, world)
+        if self.trainer:
+            # Lightning tells the epoch to the sampler only when workers have asked it for their first batches.
+            progress = self.trainer.fit_loop.epoch_loop.batch_progress
+            batches.go_on(self.trainer.current_epoch, 0 if progress.is_last_batch else progress.current.ready)
+        return self._loader(self.train, batches)
 
     def val_dataloader(self) -> DataLoader[Item]:
         """Each validation sample exactly once over all ranks: nothing is repeated to fill up."""
@@ -221,7 +227,7 @@ class CohortData(pl.LightningDataModule):
             collate_fn=collate,
             num_workers=workers,
             # Fork is unsafe beside threaded codecs; forkserver starts clean processes.
-            multiprocessing_context="forkserver" if workers else None,
+            multiprocessing_context=deaf_forkserver() if workers else None,
             persistent_workers=bool(workers),
             prefetch_factor=2 if workers else None,
             pin_memory=torch.cuda.is_available(),

@@ -44,9 +44,13 @@ class Pooled:
         """Area under the ROC over samples by x: 1 if all of disease lie above all healthy ones; NaN for one class."""
         if not 0 < self.labels.sum() < len(self.labels) or not np.isfinite(self.x).all():
             return float("nan")
-        # By rank, for torchmetrics takes numbers outside [0, 1] for logits.
-        ranks = np.unique(self.x, return_inverse=True)[1] / len(self.x)
-        return float(binary_auroc(torch.from_numpy(ranks), torch.from_numpy(self.labels)))
+        return float(binary_auroc(torch.from_numpy(self.ranks), torch.from_numpy(self.labels)))
+
+    @property
+    def ranks(self) -> Floats:
+        """`(N,)` places of x in rising order, in [0, 1): torchmetrics takes numbers outside for logits."""
+        ranks: Floats = np.unique(self.x, return_inverse=True)[1] / len(self.x)
+        return ranks
 
     def mean(self, label: int) -> float:
         """Mean x of a class; NaN where none of it was shown."""
@@ -115,6 +119,13 @@ class Collector:
         histogram = _histogram(output, labels)
         self._histogram = histogram if self._histogram is None else self._histogram + histogram
 
+    def training_state(self, size: int, reduce: Reduce) -> dict[str, Tensor] | None:
+        """What all ranks have added of the `size` training samples so far; None if nothing."""
+        if not self._x:
+            return None
+        seen, (x,) = _joined(self._x, size, reduce)
+        return {"index": torch.from_numpy(seen).nonzero()[:, 0], "x": torch.from_numpy(x)}
+
     def finish(
         self, train: Sequence[SampleInfo], val: Sequence[SampleInfo], transfer: Transfer, reduce: Reduce
     ) -> Diagnosis:
@@ -160,7 +171,8 @@ def _histogram(output: HeadOutput, labels: Tensor) -> Tensor:
 
 def _joined(parts: list[tuple[list[int], Tensor]], size: int, reduce: Reduce) -> tuple[NDArray[np.bool_], list[Floats]]:
     """Which of `size` samples were seen on any rank, and the columns of their rows."""
-    rows = torch.cat([values for _, values in parts])
+    # A resumed epoch begins with rows from a file.
+    rows = torch.cat([values.to(parts[-1][1].device) for _, values in parts])
     index = torch.tensor([place for places, _ in parts for place in places], device=rows.device)
     table = torch.zeros(size, 1 + rows.shape[1], dtype=torch.float64, device=rows.device)
     table[index] = torch.cat([torch.ones_like(rows[:, :1]), rows], dim=1)

@@ -32,8 +32,8 @@ class EpochSums:
         rows = torch.cat([torch.ones_like(statistics[:, :1]), statistics], dim=1).detach().double()
         classes = torch.stack([1 - labels, labels])
         sums = torch.stack([classes.sum(1), classes @ x.detach()]).double()
-        self.statistics = rows.sum(0) if self.statistics is None else self.statistics + rows.sum(0)
-        self.by_class = sums if self.by_class is None else self.by_class + sums
+        self.statistics = rows.sum(0) + (0 if self.statistics is None else self.statistics.to(rows.device))
+        self.by_class = sums + (0 if self.by_class is None else self.by_class.to(sums.device))
 
     def means(self, reduce: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         """Means over all samples of all ranks, then start anew.
@@ -43,8 +43,19 @@ class EpochSums:
         assert self.statistics is not None
         assert self.by_class is not None
         statistics, by_class = reduce(self.statistics), reduce(self.by_class)
-        self.statistics = self.by_class = None
+        self.load(None)
         return (statistics[1:] / statistics[0]).float(), (by_class[1] / by_class[0]).float()
+
+    def state(self, reduce: Callable[[Tensor], Tensor]) -> dict[str, Tensor] | None:
+        """The sums over all ranks in the middle of an epoch; None before its first batch."""
+        if self.statistics is None or self.by_class is None:
+            return None
+        return {"statistics": reduce(self.statistics.clone()), "by_class": reduce(self.by_class.clone())}
+
+    def load(self, state: Mapping[str, Tensor] | None) -> None:
+        """Go on from a state; on one rank, for it holds what all of them had."""
+        self.statistics = state["statistics"] if state else None
+        self.by_class = state["by_class"] if state else None
 
 
 class CompSegNet(pl.LightningModule):
@@ -119,8 +130,14 @@ class CompSegNet(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Put the resolved configuration beside the weights."""
+        """Put the resolved configuration beside the weights, and what an unfinished epoch has summed up so far."""
         checkpoint["config"] = self.config
+        checkpoint["epoch_sums"] = self.epoch_sums["train"].state(self._over_ranks)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on with the sums of the epoch."""
+        if self.trainer.is_global_zero:
+            self.epoch_sums["train"].load(checkpoint.get("epoch_sums"))
 
     @torch.no_grad()
     def _taught(self, batch: Batch) -> Batch:
@@ -137,9 +154,13 @@ class CompSegNet(pl.LightningModule):
         return statistics, output
 
     def _log_epoch(self, stage: str) -> None:
-        statistics, x = self.epoch_sums[stage].means(lambda sums: self.trainer.strategy.reduce(sums, reduce_op="sum"))
+        statistics, x = self.epoch_sums[stage].means(self._over_ranks)
         with torch.no_grad():
             loss = self.objective.finish(statistics)
         values = {"loss": loss, "x_healthy": x[0], "x_disease": x[1]}
         # Already the same on all ranks, so nothing is left to synchronise.
         self.log_dict({f"{stage}/{name}": value for name, value in values.items()}, prog_bar=True, rank_zero_only=False)
+
+    def _over_ranks(self, sums: Tensor) -> Tensor:
+        reduced: Tensor = self.trainer.strategy.reduce(sums, reduce_op="sum")
+        return reduced

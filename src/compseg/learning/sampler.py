@@ -37,6 +37,7 @@ class BalancedBatches(Sampler[list[int]]):
         by_class = [np.flatnonzero(np.asarray(labels) == label) for label in (0, 1)]
         self.by_class, self.batch_size, self.seed, self.rank, self.world = by_class, batch_size, seed, rank, world
         self.epoch = 0
+        self.begun = (0, 0)  # an epoch, and how many of its steps an earlier run has taken
         if not len(self):
             raise CompsegError(
                 f"training split: {len(by_class[0])} healthy and {len(by_class[1])} disease samples cannot fill "
@@ -48,6 +49,10 @@ class BalancedBatches(Sampler[list[int]]):
         """Called by Lightning before each epoch."""
         self.epoch = epoch
 
+    def go_on(self, epoch: int, step: int) -> None:
+        """Let `epoch` begin after its first `step` steps, which an earlier run has taken; later epochs are whole."""
+        self.epoch, self.begun = epoch, (epoch, step)
+
     def __len__(self) -> int:
         # Two consecutive batches of any size take batch_size of each class; a last single batch needs the larger half
         # of each.
@@ -57,6 +62,7 @@ class BalancedBatches(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         shuffled = self._shuffled()
+        first = self.begun[1] if self.begun[0] == self.epoch else 0
         taken = [0, 0]
         for step in range(len(self)):
             batch: list[int] = []
@@ -65,7 +71,8 @@ class BalancedBatches(Sampler[list[int]]):
                 start = taken[label] + self.rank * share
                 batch += shuffled[label][start : start + share].tolist()
                 taken[label] += share * self.world
-            yield batch
+            if step >= first:
+                yield batch
 
     def _largest_share(self) -> int:
         return (self.batch_size + 1) // 2

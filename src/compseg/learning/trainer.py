@@ -5,15 +5,20 @@ Resuming, best and last checkpoints, and DDP that leaves sampling to us.
 
 from __future__ import annotations
 
+import functools
 import inspect
-from collections.abc import Sequence
+import subprocess
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.utilities.distributed import _set_num_threads_if_needed
 from pytorch_lightning.callbacks import ModelCheckpoint
-from pytorch_lightning.strategies import DDPStrategy, Strategy
+from pytorch_lightning.strategies import DDPStrategy, FSDPStrategy, ParallelStrategy, Strategy
+from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
+from torch.distributed.fsdp.wrap import size_based_auto_wrap_policy
 
 from compseg.errors import CompsegError
 
@@ -29,13 +34,20 @@ class Trainer(pl.Trainer):
     """
 
     def __init__(self, *, resume: str | None = None, strategy: str | Strategy = "auto", **options: Any) -> None:
-        if strategy in ("auto", "ddp") and _several(options.get("devices", "auto")):
-            # Buffers (the standardisation) never change while training; broadcasting them would make ranks wait for
-            # each other in validation, where they may have different numbers of batches.
-            strategy = DDPStrategy(broadcast_buffers=False)
+        if strategy == "fsdp":
+            strategy = FSDP()
+        elif strategy in ("auto", "ddp") and _several(options.get("devices", "auto"), options.get("num_nodes", 1)):
+            strategy = DDP()
         # Our sampler shares samples out among ranks by itself; sanity steps would mix into the epoch's sums.
         super().__init__(strategy=strategy, use_distributed_sampler=False, num_sanity_val_steps=0, **options)
+        # Its handlers call collectives from wherever the signal finds a rank; `StopBetweenSteps` asks between steps.
+        self._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
         self.resume = resume
+
+    @property
+    def children(self) -> Sequence[subprocess.Popen[bytes]]:
+        """The ranks on this machine that this process has started so far, from 1 on."""
+        return getattr(self.strategy.launcher, "procs", [])
 
     def checkpoint_to_resume(self) -> Path | None:
         """The checkpoint that `resume` names.
@@ -95,7 +107,56 @@ class BestAndLast(ModelCheckpoint):
         super().setup(trainer, pl_module, stage)
 
 
-def _several(devices: int | str | Sequence[int]) -> bool:
+class Launcher(_SubprocessScriptLauncher):
+    """Starts the other ranks of this machine, without Lightning's thread that looks after them.
+
+    That one ends rank zero by SIGKILL, without a word, when another rank has ended; `Watch` says which and how.
+    """
+
+    def launch(self, function: Callable[..., Any], *args: Any, trainer: pl.Trainer | None = None, **kwargs: Any) -> Any:
+        """Start them unless torchrun or SLURM has, then call `function`."""
+        del trainer
+        self.cluster_environment.validate_settings(num_devices=self.num_processes, num_nodes=self.num_nodes)
+        if not self.cluster_environment.creates_processes_externally:
+            self._call_children_scripts()
+        _set_num_threads_if_needed(num_processes=self.num_processes)
+        return function(*args, **kwargs)
+
+
+class _Launching(ParallelStrategy):
+    num_nodes: int
+
+    def _configure_launcher(self) -> None:
+        assert self.cluster_environment is not None
+        self._launcher = Launcher(self.cluster_environment, len(self.parallel_devices or []), self.num_nodes)
+
+
+class DDP(_Launching, DDPStrategy):
+    """A copy of the model on every device."""
+
+    def __init__(self, **options: Any) -> None:
+        # Buffers (the standardisation) never change while training; broadcasting them would make ranks wait for each
+        # other in validation, where they may have different numbers of batches.
+        super().__init__(**{"broadcast_buffers": False, **options})
+
+
+class FSDP(_Launching, FSDPStrategy):
+    """A share of the model on every device, for models that one device cannot hold; checkpoints are whole files.
+
+    Args:
+        wrap: Modules with at least so many parameters are gathered one after the other; smaller ones go with their
+            parents.
+        **options: Of `pytorch_lightning.strategies.FSDPStrategy`.
+    """
+
+    def __init__(self, wrap: int = 1_000_000, **options: Any) -> None:
+        policy = functools.partial(size_based_auto_wrap_policy, min_num_params=wrap)
+        super().__init__(**{"auto_wrap_policy": policy, **options})
+
+
+def _several(devices: int | str | Sequence[int], nodes: int) -> bool:
+    if nodes > 1:
+        return True
     if devices in ("auto", -1, "-1"):
         return torch.cuda.device_count() > 1
     if isinstance(devices, str):

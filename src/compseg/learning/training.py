@@ -19,21 +19,24 @@ from compseg.cohort import Cohort
 from compseg.comparative import Sum
 from compseg.errors import CompsegError
 from compseg.files import atomic_json, atomic_text
-from compseg.learning.callbacks import Diagnostics, History, SeedEachEpoch
+from compseg.learning.callbacks import Diagnostics, History, SeedEachStep
 from compseg.learning.data import CohortData
+from compseg.learning.fitting import fit
 from compseg.learning.module import CompSegNet, SchedulerFactory
 from compseg.learning.say import quiet_libraries, say
+from compseg.learning.stopping import StopSignals
 from compseg.learning.trainer import CHECKPOINTS, Trainer
 from compseg.maps import Segmenter
 from compseg.spectra import fit_standardisation, resolve_rule
 
 
-def train(cfg: DictConfig, run: Path) -> bool:
+def train(cfg: DictConfig, run: Path, signals: StopSignals | None = None) -> bool:
     """Train as configured and leave the extracted segmenter in the run folder.
 
     Args:
         cfg: `conf/train.yaml`, composed. What depends on the cohort is filled in.
         run: The run folder.
+        signals: Those that ask the run to stop; None: none are caught.
 
     Returns:
         Whether this process is the one that goes on to evaluate (rank zero).
@@ -57,9 +60,7 @@ def train(cfg: DictConfig, run: Path) -> bool:
     fit_segmenter(module, data)
     if trainer.is_global_zero:
         record(cfg, run)
-    trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+    fit(trainer, module, data, checkpoint, signals or StopSignals(run))
     if trainer.is_global_zero:
         extract(module, cfg, data.cohort, run)
     return bool(trainer.is_global_zero)
@@ -136,7 +137,7 @@ def _scheduler_factory(node: DictConfig | None) -> SchedulerFactory | None:
 def build_trainer(cfg: DictConfig, run: Path) -> Trainer:
     """The trainer with the run's own callbacks (history, seeding) and those that are configured."""
     callbacks = [
-        SeedEachEpoch(cfg.seed),
+        SeedEachStep(cfg.seed),
         Diagnostics(),
         *instantiate(cfg.callbacks).values(),
         History(str(run / "history.csv")),

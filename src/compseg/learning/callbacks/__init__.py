@@ -2,6 +2,6 @@
 
 from compseg.learning.callbacks.diagnostics import Diagnostics
 from compseg.learning.callbacks.history import History
-from compseg.learning.callbacks.seeds import SeedEachEpoch
+from compseg.learning.callbacks.seeds import SeedEachStep
 
-__all__ = ["Diagnostics", "History", "SeedEachEpoch"]
+__all__ = ["Diagnostics", "History", "SeedEachStep"]

@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
 from compseg.learning.data import Batch
-from compseg.learning.diagnosis import Collector, Diagnosis
+from compseg.learning.diagnosis import Collector, Diagnosis, Reduce
 
 
 class Diagnostics(Callback):
@@ -35,6 +35,22 @@ class Diagnostics(Callback):
         del trainer, pl_module, batch_idx
         self.collector.add_training(batch["index"], outputs["x"])
 
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Put what an unfinished epoch has gathered so far into the checkpoint."""
+        del pl_module
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        checkpoint["diagnostics"] = self.collector.training_state(len(data.train), _over_ranks(trainer))
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Go on with it, on one rank, for it is what all of them had."""
+        del pl_module
+        if trainer.is_global_zero and (state := checkpoint.get("diagnostics")):
+            self.collector.add_training(state["index"].tolist(), state["x"])
+
     def on_validation_batch_end(
         self,
         trainer: pl.Trainer,
@@ -53,10 +69,7 @@ class Diagnostics(Callback):
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         net: Any = pl_module
         d = self.latest = self.collector.finish(
-            data.train.infos,
-            data.val.infos,
-            net.head.transfer,
-            lambda sums: trainer.strategy.reduce(sums, reduce_op="sum"),
+            data.train.infos, data.val.infos, net.head.transfer, _over_ranks(trainer)
         )
         values = {
             "train/x_auc": d.train.auc,
@@ -68,3 +81,14 @@ class Diagnostics(Callback):
         }
         # The same on all ranks already.
         pl_module.log_dict({name: value for name, value in values.items() if np.isfinite(value)}, rank_zero_only=False)
+
+
+def _over_ranks(trainer: pl.Trainer) -> Reduce:
+    return lambda sums: trainer.strategy.reduce(sums, reduce_op="sum")
+
+
+def diagnosis_of(trainer: pl.Trainer) -> Diagnosis:
+    """The last validation's, for callbacks that stand behind `Diagnostics`."""
+    (source,) = (callback for callback in trainer.callbacks if isinstance(callback, Diagnostics))  # type: ignore[attr-defined]
+    assert source.latest is not None
+    return source.latest

@@ -30,8 +30,9 @@ class History(Checkpoint):
         self.started = 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take over the rows of the epochs that a resumed run has behind it."""
+        """Take over the rows of the epochs that a resumed run has behind it; start the clock, as in mid-epoch."""
         del pl_module
+        self.started = time.perf_counter()
         if trainer.current_epoch and self.path.exists():
             with self.path.open(newline="", encoding="utf-8") as file:
                 self.rows = [row for row in csv.DictReader(file) if int(row["epoch"]) < trainer.current_epoch]
