@@ -15,6 +15,7 @@ from compseg.config import conf_dir
 from compseg.config.schema import register_schemas
 from compseg.errors import CompsegError
 from compseg.sweeps import launch, run_job
+from compseg.sweeps.attempt import Attempt, without_ranks
 from compseg.sweeps.jobs import read_job
 
 OVERRIDES = ["model=unet", "head.alpha=0.05"]
@@ -43,12 +44,18 @@ def run(hydra, tmp_path, monkeypatch):
     started = []
 
     def run_program(program, **settings):
-        def command(folder, overrides):
-            started.append(folder)
+        def command(hydra, folder, overrides):
             return [sys.executable, "-c", program, str(folder)]
 
+        class Counted(Attempt):
+            def __init__(self, folder, *more, **options):
+                started.append(folder)
+                super().__init__(folder, *more, **options)
+
         monkeypatch.setattr(launch, "command_of", command)
-        return run_job(OmegaConf.create({"rank_by": "val/loss", "evaluate": True, **settings}))
+        monkeypatch.setattr(launch, "Attempt", Counted)
+        trainer = {"devices": 1}
+        return run_job(OmegaConf.create({"rank_by": "val/loss", "evaluate": True, "trainer": trainer, **settings}))
 
     run_program.started = started
     run_program.folder = tmp_path / "sweep" / "0"
@@ -113,21 +120,23 @@ def test_an_unknown_figure_ends_the_sweep(run):
 
 
 def test_the_command_is_that_of_the_job_alone(hydra, tmp_path):
-    command = launch.command_of(tmp_path / "a b", OVERRIDES)
+    command = launch.command_of(hydra, tmp_path / "a b", OVERRIDES)
     assert command[1:4] == ["-m", "compseg.train", "--config-name=train"]
     assert "--config-dir=/own" in command
-    assert command[-5:] == [*OVERRIDES, "trainer.resume=auto", "hydra.mode=RUN", f'hydra.run.dir="{tmp_path}/a b"']
+    assert command[-7:-3] == [*OVERRIDES, "trainer.resume=auto", "hydra.mode=RUN"]
+    assert command[-3] == "hydra.job.num=0"
+    assert command[-1] == f'hydra.run.dir="{tmp_path}/a b"'
     assert command.index("hydra.mode=MULTIRUN") < command.index("hydra.mode=RUN")
 
 
 def test_resuming_is_left_to_the_user_who_says_how(hydra, tmp_path):
-    command = launch.command_of(tmp_path, ["trainer.resume=null"])
+    command = launch.command_of(hydra, tmp_path, ["trainer.resume=null"])
     assert [item for item in command if "resume" in item] == ["trainer.resume=null"]
 
 
 def test_the_job_does_not_take_itself_for_a_rank():
     ranks = dict.fromkeys(
-        ["LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "PL_GLOBAL_SEED"], "1"
+        ["LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "PL_GLOBAL_SEED", "SLURM_NTASKS"], "1"
     )
     kept = {"PATH": "/bin", "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
-    assert launch._environment({**ranks, **kept}) == kept
+    assert without_ranks({**ranks, **kept}) == kept

@@ -14,7 +14,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from compseg.errors import CompsegError
-from compseg.sweeps.jobs import Job, swept_keys
+from compseg.sweeps.jobs import DONE, Job, swept_keys
 from compseg.sweeps.summary import summarise
 
 LOG = logging.getLogger("compseg")
@@ -39,14 +39,14 @@ class SweepCallback(Callback):
             traceback.print_exc()
             sys.exit(1)
         LOG.info("sweep: %s", sweep / "sweep.md")
-        if any(job.status != "finished" for job in jobs):
+        if any(job.status not in DONE for job in jobs):
             sys.exit(f"compseg train: {complaint(sweep, jobs)}")
 
 
 def complaint(sweep: Path, jobs: Sequence[Job]) -> str:
     """One line: which jobs are not finished, why, and how to try them again."""
     keys = swept_keys(jobs)
-    bad = [job for job in jobs if job.status != "finished"]
+    bad = [job for job in jobs if job.status not in DONE]
     words = [
         f"{job.name} ({' '.join(f'{key}={job.overrides.get(key)}' for key in keys)}): {job.why or job.status}"
         for job in bad

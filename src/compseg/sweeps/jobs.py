@@ -16,6 +16,7 @@ from compseg.files import atomic_json
 from compseg.sweeps.claim import is_claimed
 
 RECORD = "job.json"
+DONE = ("finished", "pruned")
 _COMPLAINT = re.compile(r"(compseg \w+.*?|[\w.]*(?:Error|Exception|Interrupt)): (?P<words>.+)")
 
 
@@ -26,8 +27,9 @@ class Job:
     Attributes:
         name: Path of its folder inside the sweep's.
         overrides: What was set for it, value by key; swept keys and those that all jobs share.
-        status: `finished`, `failed`, `running`, or `unfinished`: it was started and nobody is at it any more.
-        why: What a failed job complained of.
+        status: `finished`, `pruned` (stopped early, its figures being poor), `failed`, `running`, or `unfinished`: it
+            was started and nobody is at it any more.
+        why: What a failed job complained of; why one was pruned.
         seconds: How long the last attempt took; None where it has not ended.
         epochs: Trained epochs.
         figures: `metrics.json`.
@@ -45,11 +47,24 @@ class Job:
 def write_record(
     folder: Path, overrides: Sequence[str], status: str, why: str = "", seconds: float | None = None
 ) -> None:
-    """Write down how far a job is: `started`, `finished` or `failed`.
+    """Write down how far a job is: `started`, `finished`, `pruned` or `failed`.
 
     Hydra keeps overrides in `.hydra` too, but writes those anew before a job could compare them.
     """
     atomic_json(folder / RECORD, {"overrides": list(overrides), "status": status, "why": why, "seconds": seconds})
+
+
+def mark_pruned(folder: Path, why: str) -> None:
+    """Write down that a job stops early."""
+    record = _json(folder / RECORD)
+    assert record is not None
+    atomic_json(folder / RECORD, {**record, "status": "pruned", "why": why})
+
+
+def was_pruned(folder: Path) -> bool:
+    """Whether a run was a job of a sweep that was stopped early."""
+    record = _json(folder / RECORD)
+    return record is not None and record["status"] == "pruned"
 
 
 def recorded_overrides(folder: Path) -> list[str] | None:

@@ -9,25 +9,76 @@ from __future__ import annotations
 
 import logging
 import os
-import re
-import subprocess
 import sys
-import threading
-import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from compseg.sweeps.jobs import complaint_in, figure_of, read_job, recorded_overrides, refuse_another, write_record
+from compseg.errors import CompsegError
+from compseg.sweeps.attempt import Attempt
+from compseg.sweeps.jobs import figure_of, read_job, recorded_overrides
+from compseg.sweeps.machine import device_count
+from compseg.sweeps.side_by_side import side_by_side
 
 LOG = logging.getLogger("compseg")
 
-_RANKS = re.compile(
-    r"LOCAL_RANK|NODE_RANK|GROUP_RANK|RANK|WORLD_SIZE|LOCAL_WORLD_SIZE|MASTER_.*|PL_GLOBAL_SEED|PL_SEED_WORKERS"
-)
+
+@dataclass(frozen=True)
+class JobSpec:
+    """What there is to do in one job, in plain values: it may travel to another machine.
+
+    Attributes:
+        folder: The run folder.
+        overrides: What sets this job apart and what all share, as on the command line.
+        command: The command line that runs it alone.
+        cwd: Where to run it.
+        rank_by: The figure that an optimiser goes by; None without evaluation.
+        devices: How many processes it will be.
+    """
+
+    folder: Path
+    overrides: tuple[str, ...]
+    command: tuple[str, ...]
+    cwd: str
+    rank_by: str | None
+    devices: int
+
+    def attempt(self, environment: Mapping[str, str] | None = None, *, quiet: bool = False) -> Attempt:
+        """Start it."""
+        return Attempt(self.folder, self.overrides, self.command, self.cwd, environment, quiet=quiet)
+
+    def finished(self) -> bool:
+        """Whether nothing is left to do.
+
+        Raises:
+            CompsegError: If the folder holds a job with other values.
+        """
+        held = recorded_overrides(self.folder)
+        if held is None:
+            return False
+        if sorted(held) != sorted(self.overrides):
+            differing = sorted(set(held) - set(self.overrides)) or ["fewer values"]
+            raise CompsegError(
+                f"{self.folder}: holds another job ({' '.join(differing)}); repeat the sweep with the values it was "
+                "started with, or give another hydra.sweep.dir"
+            )
+        job = read_job(self.folder)
+        return job.status == "pruned" or (job.status == "finished" and (job.figures is not None or not self.rank_by))
+
+    def figure(self) -> float | None:
+        """The figure that an optimiser goes by: NaN where the job failed or was pruned, None without evaluation.
+
+        Raises:
+            CompsegError: If there is no such figure.
+        """
+        job = read_job(self.folder)
+        if job.status != "finished":
+            return float("nan")
+        return figure_of(job, self.rank_by) if self.rank_by else None
 
 
 def run_job(cfg: DictConfig) -> float | None:
@@ -44,36 +95,34 @@ def run_job(cfg: DictConfig) -> float | None:
     Raises:
         CompsegError: If the folder holds a job with other values, or `rank_by` names no figure.
     """
-    hydra = HydraConfig.get()
+    job = job_spec(HydraConfig.get(), cfg)
+    if job.finished():
+        LOG.info("%s: finished already", job.folder)
+        return job.figure()
+    list(side_by_side([job], lambda: True, JobSpec.attempt))
+    return job.figure()
+
+
+def job_spec(hydra: Any, cfg: DictConfig) -> JobSpec:
+    """What is to be done in a job, from its composed configuration.
+
+    Args:
+        hydra: Hydra's own part of it, where the job's folder is decided.
+        cfg: The rest.
+    """
     folder, overrides = Path(hydra.runtime.output_dir), list(hydra.overrides.task)
-    refuse_another(folder, overrides, "hydra.sweep.dir")
-    if _finished(folder, with_figures=cfg.evaluate):
-        LOG.info("%s: finished already", folder)
-    elif not _attempt(folder, overrides):
-        return float("nan")
-    return figure_of(read_job(folder), cfg.rank_by) if cfg.evaluate else None
+    return JobSpec(
+        folder=folder,
+        overrides=tuple(overrides),
+        command=tuple(command_of(hydra, folder, overrides)),
+        cwd=str(hydra.runtime.cwd),
+        rank_by=str(cfg.rank_by) if cfg.evaluate else None,
+        devices=device_count(cfg.trainer.devices),
+    )
 
 
-def _finished(folder: Path, *, with_figures: bool) -> bool:
-    if recorded_overrides(folder) is None:
-        return False
-    job = read_job(folder)
-    return job.status == "finished" and (job.figures is not None or not with_figures)
-
-
-def _attempt(folder: Path, overrides: Sequence[str]) -> bool:
-    write_record(folder, overrides, "started")
-    start = time.monotonic()
-    code, complaint = _run(command_of(folder, overrides), _environment(os.environ))
-    status = "failed" if code else "finished"
-    why = "" if not code else f"ended by signal {-code}" if code < 0 else complaint or f"exit code {code}"
-    write_record(folder, overrides, status, why, round(time.monotonic() - start, 1))
-    return not code
-
-
-def command_of(folder: Path, overrides: Sequence[str]) -> list[str]:
+def command_of(hydra: Any, folder: Path, overrides: Sequence[str]) -> list[str]:
     """The command line that runs a job alone, in its folder of the sweep."""
-    hydra = HydraConfig.get()
     sources = [source.path for source in hydra.runtime.config_sources if source.provider == "command-line"]
     resume = (
         [] if any(item.lstrip("+").startswith("trainer.resume=") for item in overrides) else ["trainer.resume=auto"]
@@ -85,45 +134,7 @@ def command_of(folder: Path, overrides: Sequence[str]) -> list[str]:
         *overrides,
         *resume,
         "hydra.mode=RUN",
+        f"hydra.job.num={hydra.job.num}",
+        f'hydra.sweep.dir="{os.path.abspath(hydra.sweep.dir)}"',  # noqa: PTH100 (of a text)
         f'hydra.run.dir="{folder}"',
     ]
-
-
-def _environment(given: Mapping[str, str]) -> dict[str, str]:
-    """Without what Lightning may have left there: the job would take itself for one of several ranks."""
-    return {name: value for name, value in given.items() if not _RANKS.fullmatch(name)}
-
-
-def _run(command: Sequence[str], environment: Mapping[str, str]) -> tuple[int, str]:
-    """Run a command, its output shown as it comes; its exit code and its last complaint."""
-    cwd = HydraConfig.get().runtime.cwd
-    lines = [""]
-    with subprocess.Popen(
-        command, cwd=cwd, env=environment, stderr=subprocess.PIPE, text=True, errors="replace"
-    ) as process:
-        assert process.stderr is not None
-        # A thread, and no wait for the end of the stream: a rank that hangs may hold it open.
-        copying = threading.Thread(target=_copy, args=(process.stderr, lines), daemon=True)
-        copying.start()
-        try:
-            code = process.wait()
-        except BaseException:
-            _end(process)
-            raise
-        copying.join(timeout=5)
-    return code, lines[0]
-
-
-def _copy(stream: IO[str], complaint: list[str]) -> None:
-    for line in stream:
-        sys.stderr.write(line)
-        sys.stderr.flush()
-        complaint[0] = complaint_in(line) or complaint[0]
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    process.terminate()
-    try:
-        process.wait(timeout=20)
-    except subprocess.TimeoutExpired:
-        process.kill()

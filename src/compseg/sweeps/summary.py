@@ -13,7 +13,7 @@ from compseg.sweeps.jobs import Job, figure_of, lower_is_better, read_jobs, swep
 
 # Groups of the configuration that the loss is made of.
 LOSS_GROUPS = ("head", "objective", "method", "teacher", "regulariser", "regularisers")
-STATES = ("finished", "failed", "running", "unfinished")
+STATES = ("finished", "pruned", "failed", "running", "unfinished")
 
 
 def summarise(sweep: Path, rank_by: str) -> list[Job]:
@@ -134,7 +134,15 @@ def _link(job: Job) -> str:
 
 
 def _values(job: Job, keys: Sequence[str]) -> list[str]:
-    return [job.overrides.get(key, "") for key in keys]
+    return [_readable(job.overrides.get(key, "")) for key in keys]
+
+
+def _readable(value: str) -> str:
+    """Without the last digits of a number that was drawn; sweep.csv has them."""
+    try:
+        return f"{float(value):.4g}" if len(value) > 8 else value
+    except ValueError:
+        return value
 
 
 def _short(value: float | None) -> str:
