@@ -1,4 +1,4 @@
-"""`python -m compseg.compare data=... methods=[...] seeds=5`: which method does best, and how surely."""
+"""`python -m compseg.compare cohorts=[...] methods=[...] seeds=5`: which method does best, and how surely."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from compseg.config import check_targets, compose, verb
 def main(cfg: DictConfig) -> None:
     """Compare methods x models x cohorts x seeds: train all, several at once; a table, a picture, intervals.
 
-    python -m compseg.compare data=[phantom,phantom_hard] methods=[compseg,supervised] seeds=5 out=outputs/first
+    python -m compseg.compare cohorts=[phantom,phantom_hard] methods=[compseg,supervised] seeds=5 out=outputs/first
     """
     from compseg.comparison import compare
 

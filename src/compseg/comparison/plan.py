@@ -118,7 +118,7 @@ def plan(cfg: DictConfig) -> Plan:
     """
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
     return Plan(
-        cohorts=_unique("data", _cohorts(plain["data"])),
+        cohorts=_unique("cohorts", _cohorts(plain["cohorts"])),
         models=_unique("models", [_choice("model", entry) for entry in _listed(plain["models"])]),
         methods=_unique("methods", [_choice("method", entry) for entry in _listed(plain["methods"])]),
         seeds=_seeds(plain["seeds"]),
@@ -148,31 +148,35 @@ def _choice(group: str, entry: Any) -> Choice:
     """A method or model: its name in `conf/`, or `{method: its name, name: in tables, overrides: [...]}`."""
     if isinstance(entry, str):
         return Choice(entry, (f"{group}={entry}",))
-    _refuse_unknown(group, entry, (group,))
+    _refuse_unknown(f"{group}s", entry, (group,))
     if group not in entry:
         raise CompsegError(f"{group}s: {entry}: which {group}? add {group}: ...")
-    return Choice(str(entry.get("name", entry[group])), (f"{group}={entry[group]}",), _entry_overrides(group, entry))
+    return Choice(
+        str(entry.get("name", entry[group])), (f"{group}={entry[group]}",), _entry_overrides(f"{group}s", entry)
+    )
 
 
-def _cohorts(data: Any) -> list[Choice]:
-    if isinstance(data, Mapping):
-        return [_cohort(entry, str(name)) for name, entry in data.items()]
-    return [_cohort(entry) for entry in _listed(data)]
+def _cohorts(given: Any) -> list[Choice]:
+    if isinstance(given, Mapping):
+        return [_cohort(entry, str(name)) for name, entry in given.items()]
+    return [_cohort(entry) for entry in _listed(given)]
 
 
 def _cohort(entry: Any, name: str = "") -> Choice:
     """A path or the name of a source in `conf/source`; or `{path:, source:, name:, overrides:}`."""
     if isinstance(entry, str):
         entry = {"path": entry} if _is_path(entry) else {"source": entry}
-    _refuse_unknown("data", entry, _COHORT)
+    _refuse_unknown("cohorts", entry, _COHORT)
     if not entry.keys() & set(_COHORT):
-        raise CompsegError(f"data: {entry}: expected the path of a cohort or the name of a source")
+        raise CompsegError(f"cohorts: {entry}: expected the path of a cohort or the name of a source")
     source = entry.get("source")
     path = entry.get("path", f"data/{source}.zarr")
     picks = ("data=phantom", f"source@data.source={source}") if source else ("data=cohort",)
     default = str(source or Path(path).name.removesuffix(".zarr"))
     return Choice(
-        name or str(entry.get("name", default)), (*picks, f"data.path={quoted(path)}"), _entry_overrides("data", entry)
+        name or str(entry.get("name", default)),
+        (*picks, f"data.path={quoted(path)}"),
+        _entry_overrides("cohorts", entry),
     )
 
 

@@ -114,7 +114,7 @@ class SweepReportConfig:
 class CompareConfig:
     """`conf/compare.yaml`."""
 
-    data: Any = MISSING  # the cohorts
+    cohorts: Any = MISSING  # paths, sources, or entries with overrides of their own
     methods: Any = MISSING  # names, or entries with overrides of their own
     models: Any = MISSING  # likewise
     seeds: Any = MISSING  # how many, or which
