@@ -13,6 +13,7 @@ from compseg.comparative import (
     LogBarrier,
     MaxPool,
     MeanPool,
+    MeanTeacher,
     OutsideTissue,
     PixelBCE,
     PooledLoss,
@@ -20,10 +21,12 @@ from compseg.comparative import (
     Sigma,
     SigmaHead,
     SizePenalty,
+    SpectralCRF,
     Sum,
     SupervisedPixels,
     TotalVariation,
     TrapezoidHead,
+    TurnConsistency,
     TwoMap,
     WeightedCrossEntropy,
     mean_over_ranks,
@@ -263,6 +266,56 @@ def test_entropy(case):
     assert case.loss(Entropy()) == pytest.approx(case.mean(each), rel=1e-5)
 
 
+@pytest.mark.parametrize("reach", [1, 2, 7])
+def test_spectral_crf(case, reach):
+    image = torch.randn(5, 3, 8, 6, generator=torch.Generator().manual_seed(4))
+    out = SigmaHead()(case.logits, case.tissue)._replace(image=image)
+
+    def each(a, m, s):
+        pairs = [(p, q) for p in np.argwhere(m) for q in np.argwhere(m) if tuple(p) < tuple(q)]
+        pairs = [(tuple(p), tuple(q)) for p, q in pairs if np.abs(p - q).max() <= reach]
+        squares = np.array([np.mean((s[:, *p] - s[:, *q]) ** 2) for p, q in pairs])
+        energies = np.array([a[p] * (1 - a[q]) + a[q] * (1 - a[p]) for p, q in pairs])
+        return np.mean(np.exp(-squares / (2 * squares.mean())) * energies)
+
+    samples = zip(
+        expit(case.logits[:, 0].double().numpy()), case.tissue[:, 0].numpy(), image.double().numpy(), strict=True
+    )
+    expected = np.mean([each(*sample) for sample in samples])
+    assert SpectralCRF(reach)(out, LABELS).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_spectral_crf_would_have_boundaries_where_spectra_change():
+    image = torch.zeros(1, 2, 4, 6)
+    image[..., 3:] = 5
+    tissue, labels = torch.ones(1, 1, 4, 6, dtype=torch.bool), torch.ones(1)
+
+    def energy(columns):
+        logits = torch.full((1, 1, 4, 6), -20.0)
+        logits[..., :columns] = 20
+        return SpectralCRF(1)(SigmaHead()(logits, tissue)._replace(image=image), labels).item()
+
+    assert energy(3) < 0.1 * min(energy(2), energy(4))
+    assert SpectralCRF()(SigmaHead()(image[:, :1], tissue)._replace(image=torch.zeros_like(image)), labels).isfinite()
+
+
+@pytest.mark.parametrize(("objective", "look"), [(TurnConsistency(), "turned"), (MeanTeacher(), "average")])
+def test_consistency(case, objective, look):
+    other = torch.rand(5, 1, 8, 6, generator=torch.Generator().manual_seed(5))
+    out = SigmaHead()(case.logits, case.tissue)._replace(**{look: other})
+    squares = (expit(case.logits[:, :1].double().numpy()) - other.numpy()) ** 2
+    expected = np.mean([square[m].mean() for square, m in zip(squares, case.tissue.numpy(), strict=True)])
+    assert objective(out, LABELS).item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("objective", [TurnConsistency(), MeanTeacher(), SpectralCRF()])
+def test_what_an_objective_reads_must_be_there(case, objective):
+    assert len(objective.reads) == 1
+    with pytest.raises(ValueError, match=f"out.{next(iter(objective.reads))}: "):
+        objective(SigmaHead()(case.logits, case.tissue), LABELS)
+    assert Sum({"a": Entropy(), "b": Sum({"c": objective, "d": objective})}).reads == objective.reads
+
+
 def test_sum_weighs_its_terms_and_names_its_parts(case):
     terms = {"rmse": PooledLoss("rmse", weight=2.0), "pu": PositiveUnlabelled(weight=0.5), "truth": SupervisedPixels()}
     total = Sum(terms)
@@ -298,6 +351,8 @@ def test_mean_over_ranks_without_ranks_is_the_identity():
         (lambda: LogBarrier(0.5, 0.5), "objective.lower"),
         (lambda: LogBarrier(t=0), "objective.t"),
         (lambda: PositiveUnlabelled(1.0), "objective.prior"),
+        (lambda: SpectralCRF(0), "regularisers.spectral_crf.reach"),
+        (lambda: MeanTeacher(1.0), "regularisers.mean_teacher.mu"),
     ],
 )
 def test_values_out_of_range_are_refused(make, key):

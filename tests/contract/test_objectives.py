@@ -61,8 +61,19 @@ def batch():
     return logits, tissue, torch.rand(8, 1, 9, 11, generator=generator) < 0.3
 
 
+def looked_at(out):
+    """The head's output with all that an objective may read beyond it, made up of map 1, pixel by pixel."""
+    other = out.logits[:, 1:]
+    looks = {"turned": torch.sigmoid(other), "average": torch.sigmoid(-other / 2).detach()}
+    return out._replace(image=torch.cat([other, other.cos()], dim=1).detach(), **looks)
+
+
+def output(logits, tissue):
+    return looked_at(SigmaHead()(logits, tissue))
+
+
 def statistics(objective, logits, tissue, truth):
-    return objective.statistics(SigmaHead()(logits, tissue), LABELS, truth=truth)
+    return objective.statistics(output(logits, tissue), LABELS, truth=truth)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -72,7 +83,7 @@ def test_statistics_and_loss(objective, batch, dtype):
     assert numbers.shape == (8, objective.columns)
     assert numbers.dtype == torch.float32
     assert torch.isfinite(numbers).all()
-    loss = objective(SigmaHead()(logits.to(dtype), tissue), LABELS, truth)
+    loss = objective(output(logits.to(dtype), tissue), LABELS, truth)
     assert loss.shape == ()
     torch.testing.assert_close(loss, objective.finish(numbers.mean(0)))
 
@@ -80,7 +91,7 @@ def test_statistics_and_loss(objective, batch, dtype):
 @pytest.mark.parametrize("scale", [1.0, 1e3])
 def test_gradient_is_finite_and_there(objective, batch, scale):
     logits, tissue, truth = (scale * batch[0]).requires_grad_(), *batch[1:]
-    objective(SigmaHead()(logits, tissue), LABELS, truth).backward()
+    objective(output(logits, tissue), LABELS, truth).backward()
     assert torch.isfinite(logits.grad).all()
     if scale == 1:
         assert logits.grad[:, 0].any()
@@ -89,7 +100,7 @@ def test_gradient_is_finite_and_there(objective, batch, scale):
 def test_half_a_batch_of_each_class_alone_is_finite(objective, batch):
     for label in (0.0, 1.0):
         logits = batch[0].clone().requires_grad_()
-        loss = objective(SigmaHead()(logits, batch[1]), torch.full((8,), label), batch[2])
+        loss = objective(output(logits, batch[1]), torch.full((8,), label), batch[2])
         loss.backward()
         assert torch.isfinite(loss)
         assert torch.isfinite(logits.grad).all()
@@ -98,7 +109,7 @@ def test_half_a_batch_of_each_class_alone_is_finite(objective, batch):
 def test_statistics_are_those_of_each_sample_alone(objective, batch):
     whole = statistics(objective, *batch)
     for i in range(8):
-        out = SigmaHead()(batch[0][i : i + 1], batch[1][i : i + 1])
+        out = output(batch[0][i : i + 1], batch[1][i : i + 1])
         torch.testing.assert_close(objective.statistics(out, LABELS[i : i + 1], batch[2][i : i + 1]), whole[i : i + 1])
 
 
@@ -142,7 +153,7 @@ def step(model, objective, rows):
     """Loss and gradient on some of the samples."""
     image, tissue, truth = (t[rows] for t in images())
     model.zero_grad()
-    loss = objective(model(image, tissue), LABELS[rows], truth)
+    loss = objective(looked_at(model(image, tissue)), LABELS[rows], truth)
     loss.backward()
     return loss.detach(), torch.cat([p.grad.flatten() for p in model.parameters()])
 

@@ -22,6 +22,9 @@ class HeadOutput(NamedTuple):
         o: `(B,)` output, the transfer of x.
         alpha: The o at which the transfer saturates; 1 for a transfer without such a level.
         ceiling: The largest o; of an increasing transfer, o at x = 1.
+        image: `(B, C, H, W)`, what the segmenter got. This and the rest stand here where an objective `reads` them.
+        turned: `(B, 1, H, W)` in [0, 1], the activation of the turned image, turned back.
+        average: The same by the average of the segmenter's past weights, without gradient.
     """
 
     logits: Tensor
@@ -31,6 +34,9 @@ class HeadOutput(NamedTuple):
     o: Tensor
     alpha: float
     ceiling: float
+    image: Tensor | None = None
+    turned: Tensor | None = None
+    average: Tensor | None = None
 
 
 class ComparativeHead(nn.Module):

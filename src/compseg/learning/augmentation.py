@@ -6,7 +6,7 @@ It is the same whatever the ranks, workers or restarts.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -24,6 +24,23 @@ class Augmentation(Protocol):
         ...
 
 
+class Turn(NamedTuple):
+    """One of the eight ways to lay a square picture down, four for other rectangles: a flip, then quarter turns."""
+
+    flip: bool
+    quarter: int
+
+    def __call__(self, picture: Tensor) -> Tensor:
+        """Turn `(..., H, W)`."""
+        picture = picture.flip(-1) if self.flip else picture
+        return picture.rot90(self.quarter, dims=(-2, -1)) if self.quarter else picture
+
+    def back(self, picture: Tensor) -> Tensor:
+        """Undo it."""
+        picture = picture.rot90(-self.quarter, dims=(-2, -1)) if self.quarter else picture
+        return picture.flip(-1) if self.flip else picture
+
+
 class Turns:
     """Flips and right-angle turns: the eight ways to lay a square spot on a slide, four for other rectangles."""
 
@@ -32,13 +49,8 @@ class Turns:
         flip, quarter = bool(generator.integers(2)), int(generator.integers(4))
         height, width = pictures["image"].shape[-2:]
         # A quarter turn of a rectangle would not fit the batch.
-        quarter = quarter if height == width else quarter // 2 * 2
-        return {name: _turned(picture, flip, quarter) for name, picture in pictures.items()}
-
-
-def _turned(picture: Tensor, flip: bool, quarter: int) -> Tensor:
-    picture = picture.flip(-1) if flip else picture
-    return picture.rot90(quarter, dims=(-2, -1)) if quarter else picture
+        turn = Turn(flip, quarter if height == width else quarter // 2 * 2)
+        return {name: turn(picture) for name, picture in pictures.items()}
 
 
 class SpectralJitter:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from compseg.comparative import ComparativeHead, FisherTeacher, HeadOutput, Objective, mean_over_ranks
 from compseg.learning.augmentation import Augmentation, Batch, augment
+from compseg.learning.looks import Looks
 from compseg.spectra import Preprocess
 
 OptimizerFactory = Callable[..., torch.optim.Optimizer]
@@ -91,15 +92,14 @@ class CompSegNet(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.segmenter, self.head, self.objective, self.preprocess = segmenter, head, objective, preprocess
-        self.teacher = teacher
+        self.teacher, self.looks = teacher, Looks(segmenter, objective, seed)
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
         self.augmentations, self.seed, self.config = dict(augmentations or {}), seed, dict(config or {})
         self.epoch_sums = {"train": EpochSums(), "val": EpochSums()}
 
     def forward(self, image: Tensor, tissue: Tensor) -> HeadOutput:
         """Raw image `(B, C, H, W)` and tissue `(B, 1, H, W)` to map, pooled activation and output."""
-        output: HeadOutput = self.head(self.segmenter(self.preprocess(image, tissue)), tissue)
-        return output
+        return self._of_input(self.preprocess(image, tissue), tissue)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """The objective of one balanced batch, `loss`, and for callbacks the pooled activation `x (B,)`."""
@@ -121,9 +121,14 @@ class CompSegNet(pl.LightningModule):
         """Log `val/...`."""
         self._log_epoch("val")
 
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Step, and let an average of the weights follow."""
+        super().optimizer_step(*args, **kwargs)
+        self.looks.follow(self.segmenter)
+
     def configure_optimizers(self) -> Any:
         """The optimizer and, stepped each batch, its schedule."""
-        optimizer = self.make_optimizer(self.parameters())
+        optimizer = self.make_optimizer(parameter for parameter in self.parameters() if parameter.requires_grad)
         if self.make_scheduler is None:
             return optimizer
         scheduler = self.make_scheduler(optimizer, total_steps=int(self.trainer.estimated_stepping_batches))
@@ -148,10 +153,17 @@ class CompSegNet(pl.LightningModule):
         return {**batch, "truth": self.teacher(image, batch["tissue"], batch["label"])}
 
     def _statistics(self, batch: Batch, stage: str) -> tuple[Tensor, HeadOutput]:
-        output = self(batch["image"], batch["tissue"])
+        image = self.preprocess(batch["image"], batch["tissue"])
+        # In validation the looks of one epoch, so that its figures tell the weights apart and nothing else.
+        looks = self.looks(self.segmenter, image, batch["index"], self.current_epoch if self.training else 0)
+        output = self._of_input(image, batch["tissue"])._replace(**looks)
         statistics = self.objective.statistics(output, batch["label"], truth=batch.get("truth"))
         self.epoch_sums[stage].add(statistics, output.x, batch["label"])
         return statistics, output
+
+    def _of_input(self, image: Tensor, tissue: Tensor) -> HeadOutput:
+        output: HeadOutput = self.head(self.segmenter(image), tissue)
+        return output
 
     def _log_epoch(self, stage: str) -> None:
         statistics, x = self.epoch_sums[stage].means(self._over_ranks)

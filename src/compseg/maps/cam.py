@@ -50,7 +50,7 @@ class GradCAM(nn.Module):
         """`(B, C, H, W)` to `(B, 2, H, W)`: logits of the activation a, and the classifier's own."""
         # Prediction runs without gradients, which is where these maps come from.
         with torch.inference_mode(False), torch.enable_grad():
-            return torch.cat([self._of_one(image) for image in x.clone().split(1)])
+            return torch.cat([self._of_one(x[i : i + 1].clone()) for i in range(len(x))])
 
     def _of_one(self, x: Tensor) -> Tensor:
         if self._cam is None:

@@ -38,10 +38,12 @@ class Objective(nn.Module):
     Attributes:
         columns: K, how many numbers `statistics` gives a sample.
         needs_truth: Whether `statistics` reads pixel masks.
+        reads: What `statistics` reads of a `HeadOutput` beyond the head's own: `image`, `turned`, `average`.
     """
 
     columns: int = 1
     needs_truth: bool = False
+    reads: frozenset[str] = frozenset()
 
     def __init__(self, weight: float = 1.0) -> None:
         super().__init__()
@@ -82,6 +84,7 @@ class Sum(Objective):
         self.terms = nn.ModuleDict(dict(terms))
         self.columns = sum(term.columns for term in terms.values())
         self.needs_truth = any(term.needs_truth for term in terms.values())
+        self.reads = frozenset().union(*(term.reads for term in terms.values()))
 
     def statistics(self, out: HeadOutput, labels: Tensor, truth: Tensor | None = None) -> Tensor:
         """The terms' statistics side by side, `(B, K)`."""
