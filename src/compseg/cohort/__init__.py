@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from compseg.cohort.faults import Fault, find_faults
-from compseg.cohort.places import is_url, upload
+from compseg.cohort.places import exists, is_url, place, upload
 from compseg.cohort.splits import DEFAULT_SPLITS, assign_splits, hold_out
 from compseg.cohort.store import Cohort
 from compseg.cohort.writer import prepare
@@ -13,9 +13,11 @@ __all__ = [
     "Cohort",
     "Fault",
     "assign_splits",
+    "exists",
     "find_faults",
     "hold_out",
     "is_url",
+    "place",
     "prepare",
     "upload",
 ]

@@ -67,7 +67,7 @@ def exists(where: Place) -> bool:
 
 def faults(where: Place) -> tuple[type[Exception], ...]:
     """What reading stored arrays raises where bytes are damaged, missing or out of reach."""
-    local = (OSError, ValueError, KeyError, RuntimeError)
+    local = (OSError, ValueError, KeyError, TypeError, RuntimeError)
     if isinstance(where, Path):
         return local
     from obstore.exceptions import BaseError

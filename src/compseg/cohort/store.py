@@ -164,9 +164,10 @@ class Cohort:
 
 def read_attributes(path: Place) -> dict[str, Any] | None:
     """The `compseg` attribute of a Zarr v3 group; None if there is no group or it has none."""
+    errors = faults(path)
     try:
         attributes = zarr.open_group(store_of(path), mode="r", zarr_format=3).attrs.asdict()
-    except (*faults(path), TypeError):
+    except errors:
         return None
     found = attributes.get(ATTRIBUTE)
     return found if isinstance(found, dict) else None

@@ -1,117 +1,45 @@
-"""Batches from a cohort.
-
-A dataset that reads lazily, a collation that keeps the stored layout, and the DataModule that joins them.
-"""
+"""Batches from a cohort: the DataModule that joins split, sampler, cache and loader."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from math import prod
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from compseg.cohort import Cohort, prepare
+from compseg.cohort import Cohort, exists, place, prepare
 from compseg.errors import CompsegError
+from compseg.learning.ahead import Ahead
+from compseg.learning.crops import Crops
+from compseg.learning.memory import free_memory
 from compseg.learning.sampler import BalancedBatches
+from compseg.learning.split import Batch, CohortSplit, Draw, Draws, parts_of
 from compseg.learning.stopping import deaf_forkserver
 from compseg.samples import SampleInfo, Source
 
-Item = dict[str, Any]
-Batch = dict[str, Any]
+CACHES = ("auto", "none", "ram", "device")
+SHARE = 0.25  # of the free memory that `cache=auto` takes
 
 
-class CohortSplit(Dataset[Item]):
-    """The samples of one split, read from the store when asked for.
-
-    Args:
-        cohort: Opened cohort; pickles to workers, where it opens its own arrays.
-        infos: The split's samples.
-        with_truth: Whether to hand out truth masks (the `supervised` ceiling alone asks).
-        cached: Keep what was read in memory.
-    """
-
-    def __init__(
-        self, cohort: Cohort, infos: Sequence[SampleInfo], with_truth: bool = False, cached: bool = False
-    ) -> None:
-        self.cohort, self.infos, self.with_truth = cohort, list(infos), with_truth
-        self._cache: dict[int, Item] | None = {} if cached else None
-
-    def __len__(self) -> int:
-        return len(self.infos)
-
-    def __getitem__(self, index: int) -> Item:
-        """`image (H, W, C)`, `tissue (H, W)`, `label`, `index` and, on request, `truth (H, W)`."""
-        if self._cache is None:
-            return self._read(index)
-        if index not in self._cache:
-            self._cache[index] = self._read(index)
-        return self._cache[index]
-
-    def _read(self, index: int) -> Item:
-        info = self.infos[index]
-        item: Item = {
-            "image": self.cohort.image(info.name),
-            "tissue": self.cohort.tissue(info.name),
-            "label": info.label,
-            "index": index,
-        }
-        if self.with_truth:
-            item["truth"] = self._truth(info)
-        return item
-
-    def _truth(self, info: SampleInfo) -> Any:
-        truth = self.cohort.truth(info.name)
-        if truth is None and info.label:
-            raise CompsegError(
-                f"{info.name}: method=supervised needs truth, and this disease sample has none; "
-                "give masks or choose another method"
-            )
-        return np.zeros(self.cohort.shape(info.name)[:2], bool) if truth is None else truth
-
-
-def collate(items: Sequence[Item]) -> Batch:
-    """Stack samples, smaller ones padded at the lower right with what is not tissue.
-
-    Returns:
-        `image (B, C, H, W)` in channels_last memory, `tissue` and `truth (B, 1, H, W)` bool, `label (B,)` float32 and
-        `index`, a list that stays on the host, where it seeds augmentation without waiting for the device.
-    """
-    batch: Batch = {
-        "image": _stacked([item["image"] for item in items]).permute(0, 3, 1, 2),
-        "tissue": _stacked([item["tissue"] for item in items])[:, None],
-        "label": torch.tensor([item["label"] for item in items], dtype=torch.float32),
-        "index": [item["index"] for item in items],
-    }
-    if "truth" in items[0]:
-        batch["truth"] = _stacked([item["truth"] for item in items])[:, None]
-    return batch
-
-
-def _stacked(arrays: Sequence[np.ndarray[Any, Any]]) -> Tensor:
-    height, width = (max(array.shape[axis] for array in arrays) for axis in (0, 1))
-    stack = np.zeros((len(arrays), height, width, *arrays[0].shape[2:]), arrays[0].dtype)
-    for slot, array in zip(stack, arrays, strict=True):
-        slot[: array.shape[0], : array.shape[1]] = array
-    return torch.from_numpy(stack)
-
-
-def equal_shapes(
-    cohort: Cohort, infos: Sequence[SampleInfo], indices: Sequence[int], batch_size: int
-) -> list[list[int]]:
+def equal_shapes(split: CohortSplit, indices: Sequence[int], batch_size: int) -> list[list[int]]:
     """Batches of samples of one shape each.
 
     So validation needs no padding and a map does not depend on its neighbours.
     """
-    by_shape: dict[tuple[int, ...], list[int]] = {}
+    by_shape: dict[tuple[int, int], list[int]] = {}
     for index in indices:
-        by_shape.setdefault(cohort.shape(infos[index].name), []).append(index)
+        by_shape.setdefault(split.sizes[index], []).append(index)
     return [same[start : start + batch_size] for same in by_shape.values() for start in range(0, len(same), batch_size)]
+
+
+def as_read(batch: Any) -> Any:
+    """What a loader makes of a batch that its dataset has joined already."""
+    return batch
 
 
 class CohortData(pl.LightningDataModule):
@@ -123,10 +51,12 @@ class CohortData(pl.LightningDataModule):
         path: The cohort.
         source: Where to prepare it from if it is absent; None: it must exist.
         batch_size: Samples a step and device.
-        cache: `ram` keeps decoded samples in memory, `none` reads them each time, `auto` caches what fits into a
-            quarter of the free memory.
-        workers: Loader processes; `auto`: none where the samples are cached, else one a core up to four.
-        seed: Of the shuffles.
+        cache: `none` reads samples each time, `ram` keeps them decoded in memory, `device` keeps them on the device
+            that trains; `auto` is the last of these that needs no more than a quarter of what is free.
+        workers: Processes that read and decode where nothing is cached; `auto`: one a core, up to four.
+        crop: Edge of a square that is cut from larger samples, another one in each epoch, and always the same one of
+            a validation sample; a sample's label is then taken for its crop's. None: samples are taken whole.
+        seed: Of the shuffles and crops.
         held_out: A group (array, slide, scanner) that takes no part in training; see `compseg.cohort.hold_out`.
         held_out_as: What the group is instead: `test` or `val`.
 
@@ -143,15 +73,20 @@ class CohortData(pl.LightningDataModule):
         batch_size: int = 8,
         cache: str = "auto",
         workers: int | str = "auto",
+        crop: int | None = None,
         seed: int = 0,
         held_out: str | None = None,
         held_out_as: str = "test",
     ) -> None:
         super().__init__()
         self.held_out, self.held_out_as = held_out, held_out_as
-        self.path, self.source, self.batch_size, self.seed = Path(path), source, batch_size, seed
+        if cache not in CACHES:
+            raise CompsegError(f"data.cache={cache}: expected {', '.join(CACHES)}")
+        self.path, self.source, self.batch_size, self.seed = place(path), source, batch_size, seed
         self.cache, self.workers = cache, workers
+        self.crops = Crops(crop, seed) if crop else None
         self._cohort: Cohort | None = None
+        self._made_for: tuple[torch.device, bool] | None = None
 
     @property
     def cohort(self) -> Cohort:
@@ -165,7 +100,7 @@ class CohortData(pl.LightningDataModule):
         """Prepare the cohort if it is absent; refuse one that was made with other settings."""
         if self.source is None:
             return
-        if not self.path.exists():
+        if not exists(self.path):
             prepare(self.source, self.path)
         made, asked = self.cohort.provenance, self.source.provenance()
         if differing := sorted(key for key in asked if made.get(key) != asked[key]):
@@ -176,12 +111,17 @@ class CohortData(pl.LightningDataModule):
             )
 
     def setup(self, stage: str | None = None) -> None:
-        """Open both splits."""
+        """Open both splits; called again, by Lightning for one, it leaves what is cached where it is."""
         del stage
-        self.cached = self._caches()
+        wanted = (self._device(), self.with_truth)
+        if wanted == self._made_for:
+            return
+        self._made_for = wanted
+        infos = [self.cohort.split(which) for which in ("train", "val")]
+        self.cached = self._cache_device(infos[0] + infos[1])
+        pinned = self._device().type == "cuda"
         self.train, self.val = (
-            CohortSplit(self.cohort, self.cohort.split(which), self.with_truth, self.cached)
-            for which in ("train", "val")
+            CohortSplit(self.cohort, each, self.with_truth, self.crops, self.cached, pinned) for each in infos
         )
         for which, split in (("train", self.train), ("val", self.val)):
             if not len(split):
@@ -189,7 +129,7 @@ class CohortData(pl.LightningDataModule):
                     f"{self.path}: no sample in split {which}; give splits in the manifest or in splits.{which}"
                 )
 
-    def train_dataloader(self) -> DataLoader[Item]:
+    def train_dataloader(self) -> DataLoader[Batch] | Ahead:
         """Balanced, shuffled batches; see `BalancedBatches`."""
         rank, world = self._place()
         labels = [info.label for info in self.train.infos]
@@ -200,52 +140,76 @@ class CohortData(pl.LightningDataModule):
             batches.go_on(self.trainer.current_epoch, 0 if progress.is_last_batch else progress.current.ready)
         return self._loader(self.train, batches)
 
-    def val_dataloader(self) -> DataLoader[Item]:
+    def val_dataloader(self) -> DataLoader[Batch] | Ahead:
         """Each validation sample exactly once over all ranks: nothing is repeated to fill up."""
         rank, world = self._place()
         if len(self.val) < world:
             raise CompsegError(
                 f"{self.path}: {len(self.val)} validation samples for {world} devices; use at most one device a sample"
             )
-        indices = range(rank, len(self.val), world)
-        return self._loader(self.val, equal_shapes(self.cohort, self.val.infos, indices, self.batch_size))
+        return self._loader(self.val, equal_shapes(self.val, range(rank, len(self.val), world), self.batch_size))
 
     def training_tissue(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Image `(C, H, W)` and tissue `(1, H, W)` of each training sample, one at a time.
+        """Image `(C, H, W)` and tissue `(1, H, W)` of each training sample, or of a crop of it, on the host.
 
-        They serve for fitting the standardisation.
+        One at a time, they serve for fitting the standardisation.
         """
         for index in range(len(self.train)):
-            item = self.train[index]
-            yield torch.from_numpy(item["image"]).permute(2, 0, 1), torch.from_numpy(item["tissue"])[None]
+            batch = self.train[Draw([index])]
+            yield batch["image"][0].cpu(), batch["tissue"][0].cpu()
 
-    def _loader(self, split: CohortSplit, batches: Any) -> DataLoader[Item]:
-        workers = self._workers()
-        return DataLoader(
+    def _loader(self, split: CohortSplit, batches: BalancedBatches | list[list[int]]) -> DataLoader[Batch] | Ahead:
+        workers, device = self._workers(), self._device()
+        loader = DataLoader(
             split,
-            batch_sampler=batches,
-            collate_fn=collate,
+            batch_size=None,  # the split joins a batch by itself, in its place
+            sampler=Draws(batches),
+            collate_fn=as_read,
             num_workers=workers,
             # Fork is unsafe beside threaded codecs; forkserver starts clean processes.
             multiprocessing_context=deaf_forkserver() if workers else None,
             persistent_workers=bool(workers),
             prefetch_factor=2 if workers else None,
-            pin_memory=torch.cuda.is_available(),
+            # What this process reads is pinned already.
+            pin_memory=bool(workers) and device.type == "cuda",
         )
+        return loader if device.type == "cpu" or split.device == device else Ahead(loader, device)
 
     def _place(self) -> tuple[int, int]:
         trainer = self.trainer
         return (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
 
-    def _caches(self) -> bool:
+    def _device(self) -> torch.device:
+        """The one that trains; the host's where no trainer has been told yet."""
+        return self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+
+    def _cache_device(self, infos: Sequence[SampleInfo]) -> torch.device | None:
+        """Where samples are kept; None: nowhere."""
+        device, host = self._device(), torch.device("cpu")
         if self.cache != "auto":
-            return self.cache == "ram"
-        infos = self.cohort.split("train") + self.cohort.split("val")
-        size = sum(int(np.prod(self.cohort.shape(info.name))) for info in infos) * np.dtype(self.cohort.dtype).itemsize
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        return size < free / 4
+            return {"none": None, "ram": host, "device": device}[self.cache]
+        size = decoded_size(self.cohort, infos, self.with_truth)
+        # A device belongs to one rank; the host's memory is shared by all ranks on it, and each keeps its own copy.
+        room = {device: free_memory(device), host: free_memory(host) // self._local_ranks()}
+        return next((place for place in room if size <= room[place] * SHARE), None)
+
+    def _local_ranks(self) -> int:
+        return self.trainer.num_devices if self.trainer else 1
 
     def _workers(self) -> int:
+        if self.cached:
+            return 0
         if self.workers != "auto":
             return int(self.workers)
-        return 0 if self.cached else min(4, os.cpu_count() or 1)
+        return max(1, min(4, cores() // self._local_ranks()))
+
+
+def decoded_size(cohort: Cohort, infos: Sequence[SampleInfo], with_truth: bool = False) -> int:
+    """Bytes that samples take when they are kept."""
+    a_pixel = sum(dtype.itemsize * prod(rest) for dtype, rest in parts_of(cohort, with_truth).values())
+    return a_pixel * sum(prod(cohort.shape(info.name)[:2]) for info in infos)
+
+
+def cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

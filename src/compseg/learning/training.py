@@ -93,6 +93,7 @@ def build_module(cfg: DictConfig) -> CompSegNet:
         head=instantiate(cfg.head),
         objective=objective,
         preprocess=instantiate(cfg.preprocess),
+    data.trainer = trainer  # so that samples are kept where it trains; its fit would tell too late
         teacher=instantiate(cfg.teacher),
         optimizer=instantiate(cfg.optimizer),
         scheduler=_scheduler_factory(cfg.scheduler),
