@@ -9,7 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from compseg.config import verb
-from compseg.sweeps import claimed, run_job
+from compseg.sweeps import claimed, run_job, was_pruned
 
 
 @verb("train", sweep_job=run_job)
@@ -17,16 +17,17 @@ def main(cfg: DictConfig) -> None:
     """Train a CompSegNet from sample labels, extract its segmenter, evaluate it and write the report."""
     from pytorch_lightning.utilities import rank_zero_only
 
-    from compseg.learning import StopSignals, train
+    from compseg.learning import Dashboards, StopSignals, train
     from compseg.report import judge
 
     run = Path(HydraConfig.get().runtime.output_dir)
     rank: int = rank_zero_only.rank  # type: ignore[attr-defined]
     signals = StopSignals(run)
-    with signals.caught(), nullcontext() if rank else claimed(run):
-        first = train(cfg, run, signals)
-        if first and cfg.evaluate:
-            judge(run, test=cfg.test, report=cfg.report)
+    with signals.caught(), nullcontext() if rank else claimed(run), Dashboards.of(cfg.logger) as dashboards:
+        first = train(cfg, run, signals, dashboards)
+        if first and cfg.evaluate and not was_pruned(run):
+            dashboards.results(judge(run, test=cfg.test, report=cfg.report).metrics, run / "figures")
+        dashboards.segmenter(run / "segmenter")  # with its threshold, if it was evaluated
 
 
 if __name__ == "__main__":

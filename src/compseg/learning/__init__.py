@@ -1,9 +1,9 @@
 """Training: the LightningModule that joins the parts, the data that feeds it, and the run around them."""
 
 from compseg.learning.augmentation import SpectralJitter, Turns
-from compseg.learning.callbacks import History, SeedEachStep
+from compseg.learning.callbacks import CollapseDetector, EpochPictures, History, SeedEachStep
 from compseg.learning.data import CohortData
-from compseg.learning.loggers import wandb_logger
+from compseg.learning.loggers import Dashboards, wandb_logger
 from compseg.learning.module import CompSegNet
 from compseg.learning.sampler import BalancedBatches
 from compseg.learning.stopping import StopSignals
@@ -14,7 +14,10 @@ __all__ = [
     "BalancedBatches",
     "BestAndLast",
     "CohortData",
+    "CollapseDetector",
     "CompSegNet",
+    "Dashboards",
+    "EpochPictures",
     "History",
     "SeedEachStep",
     "SpectralJitter",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import netrc
 import os
 import sys
@@ -21,9 +22,12 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from compseg.files import atomic_text
 from compseg.learning.say import say
+from compseg.maps.segmenter import DESCRIPTION
 
 # What stands before the slash makes a section of W&B's workspace and a group of TensorBoard's; by epoch, all of them.
 SECTIONS = ("train", "val", "collapse", "figures", "activation")
+
+JOB = "job.json"  # what a sweep leaves in the run folder of each of its jobs
 
 RGB = NDArray[np.uint8]
 Counts = tuple[NDArray[np.float64], NDArray[np.float64]]
@@ -38,7 +42,8 @@ def wandb_logger(save_dir: str, name: str | None = None, group: str | None = Non
     Args:
         save_dir: The run folder; W&B's files go to `wandb` in it.
         name: Of the run; None: that of the run folder, after the group's if there is one.
-        group: Runs that belong together; None: `WANDB_RUN_GROUP`, which a sweep sets to the name of its folder.
+        group: Runs that belong together; None: `WANDB_RUN_GROUP` if that is set; for a job of a sweep the name of the
+            sweep's folder.
         **options: Further ones of `pytorch_lightning.loggers.WandbLogger`: project, tags, notes, entity.
     """
     offline = os.environ.get("WANDB_MODE", "") == "offline" or not _has_key()
@@ -46,15 +51,17 @@ def wandb_logger(save_dir: str, name: str | None = None, group: str | None = Non
         say(
             f"logger=wandb: offline, for there is no key; send it later with: wandb sync {save_dir}/wandb/offline-run-*"
         )
-    group = group or os.environ.get("WANDB_RUN_GROUP") or None
-    folder = Path(save_dir).name
+    run = Path(save_dir)
+    # An artifact is copied aside before it is sent: into the run's folder, so that it stays with an offline run.
+    os.environ.setdefault("WANDB_DATA_DIR", str(run / "wandb"))
+    group = group or os.environ.get("WANDB_RUN_GROUP") or (run.parent.name if (run / JOB).is_file() else None)
     return WandbLogger(
         offline=offline,
         log_model=False,
         save_dir=save_dir,
-        name=name or (f"{group}/{folder}" if group else folder),
+        name=name or (f"{group}/{run.name}" if group else run.name),
         group=group,
-        id=None if os.environ.get("WANDB_RUN_ID") else _run_id(Path(save_dir)),  # an agent of W&B's names its runs
+        id=None if os.environ.get("WANDB_RUN_ID") else _run_id(run),  # an agent of W&B's names its runs
         **options,
     )
 
@@ -138,11 +145,12 @@ class Dashboards:
                     _to_tensorboard(logger, name, counts, step)
 
     @rank_zero_only
-    def segmenter(self, folder: Path, metadata: Mapping[str, Any]) -> None:
-        """Send the extracted segmenter to W&B as an artifact of type `model`."""
+    def segmenter(self, folder: Path) -> None:
+        """Send the extracted segmenter to W&B as an artifact of type `model`; its description becomes the metadata."""
         for logger in self.loggers:
             if isinstance(logger, WandbLogger):
-                artifact = _wandb().Artifact("segmenter", type="model", metadata=dict(metadata))
+                metadata = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+                artifact = _wandb().Artifact("segmenter", type="model", metadata=metadata)
                 artifact.add_dir(str(folder))
                 logger.experiment.log_artifact(artifact)
 

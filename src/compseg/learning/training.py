@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,12 @@ from compseg.cohort import Cohort
 from compseg.comparative import Sum
 from compseg.errors import CompsegError
 from compseg.files import atomic_json, atomic_text
-from compseg.learning.callbacks import Diagnostics, History, SeedEachStep
+from compseg.learning.callbacks import Diagnostics, Finding, History, SeedEachStep, read_findings
 from compseg.learning.data import CohortData
 from compseg.learning.fitting import fit
+from compseg.learning.loggers import Dashboards
 from compseg.learning.module import CompSegNet, SchedulerFactory
+from compseg.learning.restarts import detector_of, give_up, seed_of
 from compseg.learning.say import quiet_libraries, say
 from compseg.learning.stopping import StopSignals
 from compseg.learning.trainer import CHECKPOINTS, Trainer
@@ -30,13 +32,14 @@ from compseg.maps import Segmenter
 from compseg.spectra import fit_standardisation, resolve_rule
 
 
-def train(cfg: DictConfig, run: Path, signals: StopSignals | None = None) -> bool:
+def train(cfg: DictConfig, run: Path, signals: StopSignals | None = None, dashboards: Dashboards | None = None) -> bool:
     """Train as configured and leave the extracted segmenter in the run folder.
 
     Args:
         cfg: `conf/train.yaml`, composed. What depends on the cohort is filled in.
         run: The run folder.
         signals: Those that ask the run to stop; None: none are caught.
+        dashboards: Where scalars and pictures go, beside the run folder; None: nowhere.
 
     Returns:
         Whether this process is the one that goes on to evaluate (rank zero).
@@ -45,25 +48,61 @@ def train(cfg: DictConfig, run: Path, signals: StopSignals | None = None) -> boo
         CompsegError: If the cohort, the configuration or the checkpoint to resume from is at fault.
     """
     quiet_libraries()
-    pl.seed_everything(cfg.seed, verbose=False)
+    dashboards, signals = dashboards or Dashboards(), signals or StopSignals(run)
     data: CohortData = instantiate(cfg.data)
     data.prepare_data()
     settle(cfg, data.cohort)
+    findings, seed = read_findings(run) if cfg.trainer.resume else [], cfg.seed
+    while True:
+        data.seed = cfg.seed = seed_of(seed, sum(finding.restarted for finding in findings))
+        module, trainer = attempt(cfg, run, data, signals, dashboards, findings)
+        detector = detector_of(trainer)
+        if detector is None or not detector.restarting:
+            break
+        findings, cfg.trainer.resume = detector.findings, None
+        if trainer.is_global_zero:
+            give_up(run, findings)
+    if trainer.is_global_zero:
+        extract(module, cfg, data.cohort, run)
+    return bool(trainer.is_global_zero)
+
+
+def attempt(
+    cfg: DictConfig,
+    run: Path,
+    data: CohortData,
+    signals: StopSignals,
+    dashboards: Dashboards,
+    findings: Sequence[Finding],
+) -> tuple[CompSegNet, Trainer]:
+    """Build all that the seed has a part in, and train it.
+
+    Args:
+        cfg: `conf/train.yaml`, complete.
+        run: The run folder.
+        data: Prepared.
+        signals: Those that ask the run to stop.
+        dashboards: Where scalars and pictures go, beside the run folder.
+        findings: What earlier attempts of the run have named.
+    """
+    pl.seed_everything(cfg.seed, verbose=False)
     module = build_module(cfg)
     localised(module.segmenter, plain(cfg))  # made here once, so that what it misses is said before training
-    trainer = build_trainer(cfg, run)
+    trainer = build_trainer(cfg, run, dashboards)
+    if detector := detector_of(trainer):
+        detector.findings = list(findings)
     checkpoint = trainer.checkpoint_to_resume()
     data.with_truth = module.objective.needs_truth and module.teacher is None
+    data.trainer = trainer  # so that samples are kept where it trains; its fit would tell too late
     data.setup()
     fit_standardisation(module.preprocess, data.training_tissue())
     fit_teacher(module, data)
     fit_segmenter(module, data)
     if trainer.is_global_zero:
         record(cfg, run)
-    fit(trainer, module, data, checkpoint, signals or StopSignals(run))
-    if trainer.is_global_zero:
-        extract(module, cfg, data.cohort, run)
-    return bool(trainer.is_global_zero)
+    dashboards.describe(plain(cfg))
+    fit(trainer, module, data, checkpoint, signals)
+    return module, trainer
 
 
 def settle(cfg: DictConfig, cohort: Cohort) -> None:
@@ -93,7 +132,6 @@ def build_module(cfg: DictConfig) -> CompSegNet:
         head=instantiate(cfg.head),
         objective=objective,
         preprocess=instantiate(cfg.preprocess),
-    data.trainer = trainer  # so that samples are kept where it trains; its fit would tell too late
         teacher=instantiate(cfg.teacher),
         optimizer=instantiate(cfg.optimizer),
         scheduler=_scheduler_factory(cfg.scheduler),
@@ -135,18 +173,18 @@ def _scheduler_factory(node: DictConfig | None) -> SchedulerFactory | None:
     )
 
 
-def build_trainer(cfg: DictConfig, run: Path) -> Trainer:
+def build_trainer(cfg: DictConfig, run: Path, dashboards: Dashboards) -> Trainer:
     """The trainer with the run's own callbacks (history, seeding) and those that are configured."""
     callbacks = [
         SeedEachStep(cfg.seed),
-        Diagnostics(),
+        Diagnostics(),  # before those that read it
         *instantiate(cfg.callbacks).values(),
         History(str(run / "history.csv")),
     ]
     trainer: Trainer = instantiate(
         cfg.trainer,
         callbacks=callbacks,
-        logger=list(instantiate(cfg.logger).values()) if cfg.logger else False,
+        logger=dashboards.loggers or False,
         default_root_dir=str(run),
         # In a log file a progress bar is noise; the history says a line an epoch there.
         enable_progress_bar=cfg.trainer.enable_progress_bar and sys.stderr.isatty(),
@@ -209,6 +247,7 @@ def extract(module: CompSegNet, cfg: DictConfig, cohort: Cohort, run: Path) -> S
             "run": run.name,
             "epoch": int(best["epoch"]),
             "val_loss": _best_score(best),
+            "seed": cfg.seed,
             "compseg": _version("compseg"),
         },
     )

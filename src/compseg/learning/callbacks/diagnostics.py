@@ -8,7 +8,7 @@ import numpy as np
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
-from compseg.learning.data import Batch
+from compseg.learning.augmentation import Batch
 from compseg.learning.diagnosis import Collector, Diagnosis, Reduce
 
 
