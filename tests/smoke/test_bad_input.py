@@ -22,7 +22,6 @@ from hydra.core.hydra_config import HydraConfig
 
 from compseg.cohort import prepare
 from compseg.sources import Images
-from running import tiny
 
 
 @pytest.fixture
@@ -264,27 +263,3 @@ def test_a_full_disk(lab, verb, capfd, monkeypatch):
     after = snapshot(lab)
     assert {name: after.get(name) for name in before} == before
     assert not Path(lab / "new.zarr").exists()
-
-
-def test_a_full_disk_while_training_keeps_the_last_good_checkpoint(lab, trained, capfd, monkeypatch):
-    from pytorch_lightning.callbacks import ModelCheckpoint
-
-    run = lab / "new_run"
-    saved = ModelCheckpoint._save_checkpoint
-    saves: list[str] = []
-
-    def full_later(self: ModelCheckpoint, trainer: object, path: str) -> None:
-        saves.append(path)
-        if len(saves) > 2:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        saved(self, trainer, path)
-
-    monkeypatch.setattr(ModelCheckpoint, "_save_checkpoint", full_later)
-    assert run_in_process("train", tuple(tiny(trained.cohort, run)), monkeypatch) == 1
-    complaint = [line for line in capfd.readouterr().err.splitlines() if line.startswith("compseg train")]
-    assert len(complaint) == 1
-    assert "No space left" in complaint[0]
-
-    import torch
-
-    assert torch.load(run / "checkpoints/last.ckpt", weights_only=True)["epoch"] == 0

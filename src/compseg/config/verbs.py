@@ -17,10 +17,11 @@ import yaml
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from compseg.config.hints import explain
 from compseg.config.schema import register_schemas
+from compseg.config.starting import quiet_rank, rank, started
 from compseg.config.targets import check_targets
 from compseg.errors import Stopped
 
@@ -91,6 +92,7 @@ def verb(name: str, sweep_job: Task | None = None) -> Callable[[Task], Callable[
             if cfg is not None:
                 return task(cfg)
             _register(name, inspect.getdoc(task) or "")
+            sys.argv += quiet_rank(name)
             return _plainly(name, hydra.main(config_path=str(conf_dir()), config_name=name, version_base="1.3")(job))
 
         return main
@@ -104,8 +106,9 @@ def _check_and_run(task: Task, cfg: DictConfig) -> Any:
 
 
 def _register(name: str, doc: str = "") -> None:
-    """Make the schemas known, and the page of `--help` that `override hydra/help: compseg` asks for."""
+    """Make known the schemas, `${started:}`, and the page of `--help` that `override hydra/help: compseg` asks for."""
     register_schemas()
+    OmegaConf.register_new_resolver("started", started, use_cache=True, replace=True)
     words = re.split(r"\n\n(?:Args|Returns|Raises):", doc)[0]
     choices = "\n".join(f"{group}: {', '.join(_options(group))}" for group in _groups(name))
     page = words + "\n" + (_GROUPS % choices if choices else "") + _VALUES
@@ -146,8 +149,8 @@ def _plainly(name: str, call: Callable[[], Any]) -> Any:
 
 def _where() -> str:
     """Which rank and which job of a sweep speaks; empty where there is one of each."""
-    rank = os.environ.get("RANK") or os.environ.get("LOCAL_RANK", "0")
-    words = [] if rank == "0" else [f"rank {rank}"]
+    number = rank() or int(os.environ.get("LOCAL_RANK", "0"))
+    words = [f"rank {number}"] if number else []
     if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
         words += list(HydraConfig.get().overrides.task)
     return f" [{' '.join(words)}]" if words else ""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,13 +15,17 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning_fabric.utilities.distributed import _set_num_threads_if_needed
 from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.plugins import TorchCheckpointIO
 from pytorch_lightning.strategies import DDPStrategy, FSDPStrategy, ParallelStrategy, Strategy
 from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
 from torch.distributed.fsdp.wrap import size_based_auto_wrap_policy
 
 from compseg.errors import CompsegError
+from compseg.files import atomic_torch
 
 CHECKPOINTS = "checkpoints"
 
@@ -38,16 +43,27 @@ class Trainer(pl.Trainer):
             strategy = FSDP()
         elif strategy in ("auto", "ddp") and _several(options.get("devices", "auto"), options.get("num_nodes", 1)):
             strategy = DDP()
+        options["plugins"] = [*_listed(options.get("plugins")), WholeCheckpoints()]
         # Our sampler shares samples out among ranks by itself; sanity steps would mix into the epoch's sums.
         super().__init__(strategy=strategy, use_distributed_sampler=False, num_sanity_val_steps=0, **options)
         # Its handlers call collectives from wherever the signal finds a rank; `StopBetweenSteps` asks between steps.
         self._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+        self._refuse_another_number()
         self.resume = resume
 
     @property
     def children(self) -> Sequence[subprocess.Popen[bytes]]:
         """The ranks on this machine that this process has started so far, from 1 on."""
         return getattr(self.strategy.launcher, "procs", [])
+
+    def _refuse_another_number(self) -> None:
+        """Each rank would else train alone, in one folder with the others, or wait for those that never come."""
+        by, started = _processes()
+        if started not in (None, self.world_size):
+            raise CompsegError(
+                f"{by} has started {started} processes, trainer.num_nodes x trainer.devices are {self.num_nodes} x "
+                f"{self.num_devices}; give the number of machines, and of processes on each"
+            )
 
     def checkpoint_to_resume(self) -> Path | None:
         """The checkpoint that `resume` names.
@@ -107,6 +123,23 @@ class BestAndLast(ModelCheckpoint):
         super().setup(trainer, pl_module, stage)
 
 
+class WholeCheckpoints(TorchCheckpointIO):
+    """Writes a checkpoint beside its place and moves it there when it is whole and on the disk.
+
+    Lightning writes it to the folder for temporary files, which is another disk as a rule: it is then copied into its
+    place, and where that disk is full, or the process killed meanwhile, the last good checkpoint is gone.
+    """
+
+    def save_checkpoint(
+        self,
+        checkpoint: dict[str, Any],
+        path: str | Path,
+        storage_options: Any | None = None,  # noqa: ARG002
+    ) -> None:
+        """Write one."""
+        atomic_torch(path, checkpoint)
+
+
 class Launcher(_SubprocessScriptLauncher):
     """Starts the other ranks of this machine, without Lightning's thread that looks after them.
 
@@ -152,6 +185,21 @@ class FSDP(_Launching, FSDPStrategy):
     def __init__(self, wrap: int = 1_000_000, **options: Any) -> None:
         policy = functools.partial(size_based_auto_wrap_policy, min_num_params=wrap)
         super().__init__(**{"auto_wrap_policy": policy, **options})
+
+
+def _processes() -> tuple[str, int | None]:
+    """Who starts the ranks, if not Lightning, and how many."""
+    if TorchElasticEnvironment.detect():
+        return "torchrun", int(os.environ["WORLD_SIZE"])
+    if SLURMEnvironment.detect():
+        return "srun", int(os.environ["SLURM_NTASKS"])
+    return "Lightning", None
+
+
+def _listed(plugins: Any) -> list[Any]:
+    return (
+        list(plugins) if isinstance(plugins, Sequence) and not isinstance(plugins, str) else [plugins] * bool(plugins)
+    )
 
 
 def _several(devices: int | str | Sequence[int], nodes: int) -> bool:

@@ -105,46 +105,57 @@ class Watch(Callback):
         os._exit(1)
 
 
-class _Peers:
-    """Signs of life of all ranks, in the store at which they met."""
+class _Peers(threading.Thread):
+    """Signs of life of all ranks, in the store at which they met. A thread, for a lost store may never answer."""
 
     def __init__(self, rank: int, world: int) -> None:
+        super().__init__(name="signs of life", daemon=True)
         address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
         # A connection of its own, for the process group's may be in use by a main thread that waits.
         self._store = TCPStore(address, port, is_master=False, timeout=timedelta(seconds=PATIENCE))
         prefix = f"compseg/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
         self._keys = [f"{prefix}/alive/{other}" for other in range(world)]
-        self._hosts = [f"{prefix}/host/{other}" for other in range(world)]
+        hosts = [f"{prefix}/host/{other}" for other in range(world)]
         self._mine = self._keys[rank]
-        self._store.set(self._hosts[rank], socket.gethostname())
+        self._store.set(hosts[rank], socket.gethostname())
         self._store.add(self._mine, 1)
-        self._store.wait([*self._keys, *self._hosts])
-        self._seen = [(b"", time.monotonic())] * world
+        self._store.wait([*self._keys, *hosts])
+        self._hosts = [host.decode() for host in self._store.multi_get(hosts)]
+        self._answered = time.monotonic()
+        self._signs = [(b"", self._answered)] * world
+        self._leaving, self._how = threading.Event(), _LEFT
+        self.start()
+
+    def run(self) -> None:
+        """Give signs, and note those of the others, until this rank leaves."""
+        with suppress(torch.distributed.DistError):  # no answer, and `lost` says so
+            while not self._leaving.wait(PERIOD):
+                self._store.add(self._mine, 1)
+                signs, self._answered = self._store.multi_get(self._keys), time.monotonic()
+                self._signs = [
+                    old if old[0] == sign else (sign, self._answered)
+                    for sign, old in zip(signs, self._signs, strict=True)
+                ]
+            self._store.set(self._mine, self._how.decode())
 
     def lost(self) -> str:
         """Who is gone; empty if nobody is."""
-        try:
-            self._store.add(self._mine, 1)
-            signs = self._store.multi_get(self._keys)
-        except torch.distributed.DistError:
-            return "rank 0, at whose address the ranks have met, does not answer"
         now = time.monotonic()
-        for rank, (sign, (before, since)) in enumerate(zip(signs, self._seen, strict=True)):
+        if not self.is_alive() or now - self._answered > PATIENCE:
+            return "rank 0, at whose address the ranks have met, does not answer"
+        for rank, (sign, since) in enumerate(self._signs):
+            name = f"rank {rank} on {self._hosts[rank]}"
             if sign == _FAILED:
-                return f"rank {rank} on {self._host(rank)} ended with an error, which stands in its own output"
-            if sign not in (before, _LEFT):
-                self._seen[rank] = (sign, now)
-            elif sign != _LEFT and now - since > PATIENCE:
-                return f"rank {rank} on {self._host(rank)} has given no sign of life for {PATIENCE:.0f} s"
+                return f"{name} ended with an error, which stands in its own output"
+            if sign != _LEFT and now - since > PATIENCE:
+                return f"{name} has given no sign of life for {PATIENCE:.0f} s"
         return ""
 
     def leave(self, how: bytes) -> None:
-        """Tell the others."""
-        with suppress(torch.distributed.DistError):  # rank 0, which kept the store, may have left already
-            self._store.set(self._mine, how.decode())
-
-    def _host(self, rank: int) -> str:
-        return self._store.get(self._hosts[rank]).decode()
+        """Tell the others, if there still is somebody to tell."""
+        self._how = how
+        self._leaving.set()
+        self.join(2 * PERIOD)
 
 
 def _how(code: int) -> str:
