@@ -14,7 +14,8 @@ from compseg.errors import CompsegError
 def main(cfg: DictConfig) -> None:
     """Map new images with a run's segmenter: activation maps, overlays, masks and a table of area fractions."""
     from compseg.maps import load_segmenter
-    from compseg.maps.prediction import new_images, predict
+    from compseg.maps.images import new_images
+    from compseg.maps.prediction import predict
     from compseg.maps.threshold import fixed
 
     if (cfg.run is None) == (cfg.segmenter is None):
@@ -23,7 +24,7 @@ def main(cfg: DictConfig) -> None:
     segmenter = load_segmenter(cfg.run or cfg.segmenter, cfg.device, tuple(cfg.trust))
     if cfg.threshold is not None:
         segmenter = segmenter.with_threshold(fixed(cfg.threshold))
-    rows = predict(segmenter, images, out, cfg.channels_first)
+    rows = predict(segmenter, images, out, cfg.channels_first, cfg.tile, cfg.overlap)
     print(f"{len(rows)} images: maps, overlays and masks in {out / 'maps'}, area fractions in {out / 'areas.csv'}")
 
 

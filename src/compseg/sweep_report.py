@@ -1,7 +1,9 @@
-"""`python -m compseg.sweep_report dir=outputs/SWEEP`: table and picture of a sweep, finished, running or killed."""
+"""`python -m compseg.sweep_report outputs/SWEEP`: table, pictures and importances of a sweep, finished or running."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -11,7 +13,10 @@ from compseg.config import verb
 
 @verb("sweep_report")
 def main(cfg: DictConfig) -> None:
-    """Sum up a sweep: every job with what was swept and its figures, as table (csv, md) and picture."""
+    """Sum up a sweep: every job with what was swept and its figures, the importance of each key, and pictures of them.
+
+    Writes sweep.csv, sweep.md, sweep.png and sweep.html into its folder.
+    """
     from compseg.sweeps import summarise
 
     sweep = Path(cfg.dir)
@@ -19,5 +24,13 @@ def main(cfg: DictConfig) -> None:
     print(sweep / "sweep.md")
 
 
+def named(arguments: Sequence[str]) -> list[str]:
+    """The command line with `dir=` put before a folder that stands there by itself."""
+    if arguments and arguments[0][:1] not in ("", "-", "+", "~") and "=" not in arguments[0]:
+        return [f"dir={arguments[0]}", *arguments[1:]]
+    return list(arguments)
+
+
 if __name__ == "__main__":
+    sys.argv[1:] = named(sys.argv[1:])
     main()

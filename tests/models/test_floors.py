@@ -8,6 +8,7 @@ import torch
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from compseg.models import AllOnes, SingleBand
+from compseg.models.receptive import receptive_field
 
 
 def samples(count=12, channels=4, telling=2, shift=1.0, seed=0):
@@ -32,6 +33,13 @@ def test_all_ones_is_one_everywhere_and_trains_to_nothing():
     assert (torch.sigmoid(z) == 1).all()
     z.sum().backward()
     assert net.idle.grad.item() == 0
+
+
+def test_a_floors_pixel_sees_itself_alone():
+    for net in (AllOnes(), SingleBand(3)):
+        assert receptive_field(net.steps) == 1
+        image = torch.randn(1, 3, 5, 6)
+        torch.testing.assert_close(net(image)[..., 2:4, 3:], net(image[..., 2:4, 3:]), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("shift", [1.0, -1.0])

@@ -32,8 +32,10 @@ def test_two_processes_leave_one_run(trained, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("loss", ["l1", "rmse"])
-def test_two_devices_learn_what_one_does(trained, tmp_path, loss):
+@pytest.mark.parametrize(
+    "more", ["objective.loss=rmse", "+regulariser=[mean_teacher,turn_consistency,spectral_crf]"], ids=["rmse", "looks"]
+)
+def test_two_devices_learn_what_one_does(trained, tmp_path, more):
     weights = {}
     for devices, batch in ((1, 8), (2, 4)):
         run = tmp_path / str(devices)
@@ -43,7 +45,7 @@ def test_two_devices_learn_what_one_does(trained, tmp_path, loss):
                 trained.cohort,
                 run,
                 *SAME,
-                f"objective.loss={loss}",
+                more,
                 f"trainer.devices={devices}",
                 f"data.batch_size={batch}",
             ),

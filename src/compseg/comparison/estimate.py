@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 
+from compseg.comparison.forked import Room, Task
 from compseg.comparison.plan import Planned
-from compseg.comparison.slots import Task, Workers, do_all
+from compseg.sweeps.attempt import OUTPUT
 
 Kind = tuple[str, str]  # cohort, model
-TRIALS = "trials"
 
 
 class Estimates:
@@ -50,14 +50,14 @@ class Estimates:
         return max([sum(known) / at_once, *known], default=0.0)
 
 
-def try_out(jobs: Sequence[Planned], epochs: Mapping[Kind, int], folder: Path, them: Workers) -> dict[Kind, float]:
+def try_out(jobs: Sequence[Planned], epochs: Mapping[Kind, int], folder: Path, room: Room) -> dict[Kind, float]:
     """Train one epoch of the first job of each cohort and model, and reckon how long all epochs take.
 
     Args:
         jobs: At least one of each cohort and model.
         epochs: Of a whole job, by cohort and model.
         folder: Where the trials may lie; it is removed.
-        them: Workers; as many trials run at once as jobs will.
+        room: What the machine has room for; as many trials run at once as jobs will.
 
     Returns:
         Seconds of a job. A trial that fails is left out: its job will say what is wrong.
@@ -67,9 +67,9 @@ def try_out(jobs: Sequence[Planned], epochs: Mapping[Kind, int], folder: Path, t
         firsts.setdefault((job.cohort, job.model), job)
     tasks = {_trial(job, folder): kind for kind, job in firsts.items()}
     found = {}
-    for ended in do_all(list(tasks), them):
-        seconds = epoch_seconds(Path(ended.task.log).parent / "history.csv")
-        if not ended.code and seconds:
+    for ended in room.do(tasks):
+        seconds = epoch_seconds(ended.task.log.with_name("history.csv"))
+        if ended.status == "finished" and seconds:
             kind = tasks[ended.task]
             found[kind] = ended.seconds + (epochs[kind] - 1) * seconds[0]
     shutil.rmtree(folder, ignore_errors=True)
@@ -79,7 +79,7 @@ def try_out(jobs: Sequence[Planned], epochs: Mapping[Kind, int], folder: Path, t
 def _trial(job: Planned, folder: Path) -> Task:
     run = folder / job.name
     more = ("trainer.max_epochs=1", "test=false", "report=false", f'hydra.run.dir="{run}"')
-    return Task(job.name, "train", (*job.overrides, *more), run / "output.log")
+    return Task(job.name, "train", (*job.overrides, *more), run / OUTPUT, job.devices)
 
 
 def epoch_seconds(history: Path) -> list[float]:

@@ -11,6 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from compseg.errors import CompsegError
+from compseg.sweeps.machine import device_count
 
 # What an entry may hold beside the word that it is about.
 _ENTRY = ("name", "overrides")
@@ -57,6 +58,12 @@ class Planned:
         """Path of its folder inside the comparison's."""
         parts = [self.cohort, self.model, self.method, f"without_{self.held_out}" if self.held_out else ""]
         return "/".join([*filter(None, parts), f"seed_{self.seed}"])
+
+    @property
+    def devices(self) -> int:
+        """How many devices it computes on."""
+        given = [item.partition("=")[2] for item in self.overrides if item.startswith("trainer.devices=")]
+        return device_count(given[-1])
 
     @property
     def entrant(self) -> tuple[str, str]:

@@ -39,17 +39,16 @@ class Progress:
         if self.live:
             self.live.stop()
 
-    def show(self, outcome: Outcome, running: Sequence[str], left: float | None) -> None:
+    def show(self, outcome: Outcome, left: float | None) -> None:
         """Take in a job that has ended.
 
         Args:
             outcome: What has become of it.
-            running: Names of the jobs that are being done.
             left: Seconds until all is done, if known.
         """
         self.outcomes[outcome.planned.name] = outcome
         if self.live:
-            self.live.update(self._table(running, left), refresh=True)
+            self.live.update(self._table(left), refresh=True)
         else:
             self.console.print(self._line(outcome, left))
 
@@ -66,10 +65,10 @@ class Progress:
         ended = sum(1 for one in self.outcomes.values() if one.job and one.job.status in ("finished", "failed"))
         return f"[{ended}/{len(self.outcomes)}]"
 
-    def _table(self, running: Sequence[str], left: float | None) -> Table:
+    def _table(self, left: float | None) -> Table:
         jobs = [one.planned for one in self.outcomes.values()]
         cohorts = list(dict.fromkeys(job.cohort for job in jobs))
-        caption = f"{self._count()}{_left(left)}; running: {', '.join(running) or 'nothing'}"
+        caption = f"{self._count()} jobs{_left(left)}"
         table = Table("method", *cohorts, title=self.figure, title_justify="left", caption=caption)
         for entrant, label in labels(job.entrant for job in jobs).items():
             table.add_row(label, *(self._cell(jobs, cohort, entrant) for cohort in cohorts))

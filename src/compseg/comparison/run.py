@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from compseg.cohort import Cohort
 from compseg.comparison.estimate import Estimates, in_words, try_out
+from compseg.comparison.forked import Forked, Room, Task
 from compseg.comparison.picture import draw
 from compseg.comparison.plan import Compose, Plan, Planned, composed, plan, quoted
 from compseg.comparison.progress import Progress
-from compseg.comparison.slots import Ended, Slots, Task, Workers, slots, workers
 from compseg.comparison.standings import Outcome, read_outcome, read_outcomes
 from compseg.comparison.table import Layout, jobs_csv, page
 from compseg.errors import CompsegError
 from compseg.files import atomic_bytes, atomic_text
-from compseg.sweeps.jobs import complaint_in, refuse_another, write_record
+from compseg.sweeps.attempt import OUTPUT
+from compseg.sweeps.jobs import refuse_another, write_record
+
+Configs = Mapping[tuple[str, str, str], DictConfig]  # of training runs, by cohort, model and method
+Epochs = Mapping[tuple[str, str], int]  # by cohort and model
 
 NEEDS_TRUTH = ("pixel_ap", "dice_mean", "dice_std", "dice_best")
 # Tables are written anew while jobs run, but no more than this share of the time goes into them.
@@ -51,9 +53,8 @@ def compare(cfg: DictConfig, compose: Compose) -> Path:
     jobs = chosen.jobs(groups)
     for job in jobs:
         refuse_another(folder / job.name, job.overrides, "out")
-    room = slots(cfg.jobs, torch.cuda.device_count())
-    with workers(room) as them:
-        outcomes = Comparison(folder, jobs, layout, cfg.report, room).run(them, epochs_of(chosen, configs))
+    comparison = Comparison(folder, jobs, layout, cfg.report, Room(cfg.jobs))
+    outcomes = comparison.run(epochs_of(chosen, configs))
     return concluded(folder, outcomes, layout)
 
 
@@ -67,7 +68,7 @@ def layout_of(cfg: DictConfig) -> Layout:
     return Layout(cfg.split, tuple(cfg.figures), cfg.ceiling, tuple(cfg.floors))
 
 
-def open_cohorts(configs: Mapping[tuple[str, str, str], DictConfig]) -> dict[str, Cohort]:
+def open_cohorts(configs: Configs) -> dict[str, Cohort]:
     """Every cohort by name; those that are to be made are made now, once."""
     found = {}
     for (name, _, _), config in configs.items():
@@ -93,9 +94,7 @@ def groups_of(cohorts: Mapping[str, Cohort], split: str) -> dict[str, list[str]]
     return found
 
 
-def refuse_what_needs_truth(
-    layout: Layout, configs: Mapping[tuple[str, str, str], DictConfig], cohorts: Mapping[str, Cohort]
-) -> None:
+def refuse_what_needs_truth(layout: Layout, configs: Configs, cohorts: Mapping[str, Cohort]) -> None:
     """Complain of a cohort without the truth that the ranking figure or a method needs."""
     learners = [method for (_, _, method), config in configs.items() if _needs_truth(config)]
     for name, cohort in cohorts.items():
@@ -120,7 +119,7 @@ def _has_truth(cohort: Cohort, which: str) -> bool:
     return any(info.label and cohort.has_truth(info.name) for info in cohort.split(which))
 
 
-def epochs_of(chosen: Plan, configs: Mapping[tuple[str, str, str], DictConfig]) -> dict[tuple[str, str], int]:
+def epochs_of(chosen: Plan, configs: Configs) -> dict[tuple[str, str], int]:
     """Epochs of a job by cohort and model, as far as the composed configurations tell."""
     of_model: dict[str, int] = {}
     of_cohort: dict[str, int] = {}
@@ -146,45 +145,37 @@ class Comparison:
         room: What the machine has room for.
     """
 
-    def __init__(self, folder: Path, jobs: Sequence[Planned], layout: Layout, report: bool, room: Slots) -> None:
+    def __init__(self, folder: Path, jobs: Sequence[Planned], layout: Layout, report: bool, room: Room) -> None:
         self.folder, self.jobs, self.layout, self.report, self.room = folder, list(jobs), layout, report, room
         self.estimates = Estimates()
         self.writing = Writing(folder, self.jobs, layout)
 
-    def run(self, them: Workers, epochs: Mapping[tuple[str, str], int]) -> list[Outcome]:
+    def run(self, epochs: Epochs) -> list[Outcome]:
         """Do what is left to do; what has become of all jobs."""
         outcomes = read_outcomes(self.folder, self.jobs)
         todo = [one for one in outcomes if not one.finished(self.layout.split)]
-        self._learn(outcomes, todo, epochs, them)
+        self._learn(outcomes, todo, epochs)
         left = {one.planned.name: one for one in todo}
-        waiting = list(todo)
         with Progress({one.planned.name: one for one in outcomes}, self.layout.ranked_by) as progress:
-            while left:
-                while waiting and them.free:
-                    self._start(waiting.pop(0), them)
-                for ended in them.ended(timeout=1.0):
-                    outcome = self._record(left.pop(ended.task.name), ended)
-                    self.writing.soon()
-                    progress.show(outcome, [task.name for task in them.running], self._seconds_left(left))
+            for ended in self.room.do(map(self._started, todo)):
+                outcome = self._record(left.pop(ended.task.name), ended)
+                self.writing.soon()
+                progress.show(outcome, self._seconds_left(left))
         return read_outcomes(self.folder, self.jobs)
 
     def _learn(
-        self,
-        outcomes: Sequence[Outcome],
-        todo: Sequence[Outcome],
-        epochs: Mapping[tuple[str, str], int],
-        them: Workers,
+        self, outcomes: Sequence[Outcome], todo: Sequence[Outcome], epochs: Mapping[tuple[str, str], int]
     ) -> None:
         """Find out how long it will take, and say so."""
         for one in outcomes:
             if one.trained and one.job and one.job.seconds:
                 self.estimates.add(one.planned, one.job.seconds)
         done = len(outcomes) - len(todo)
-        self._say(f"{len(outcomes)} jobs" + (f", {done} finished already" if done else "") + f"; {self.room.why}")
+        self._say(f"{len(outcomes)} jobs" + (f", {done} finished already" if done else "") + f"; {self.room}")
         unknown = [one.planned for one in todo if self.estimates.of(one.planned) is None and not self._marks(one)]
         if unknown:
             self._say("how long will it take? an epoch of each cohort and model on trial")
-            self.estimates.trials = try_out(unknown, epochs, self.folder / ".trials", them)
+            self.estimates.trials = try_out(unknown, epochs, self.folder / ".trials", self.room)
         if todo:
             self._say(self._forecast([one.planned for one in todo], measured=bool(unknown)))
 
@@ -201,31 +192,28 @@ class Comparison:
         until = time.strftime("%a %H:%M", time.localtime(time.time() + seconds))
         return f"{len(jobs)} jobs to do, about {in_words(seconds)}, until {until} (by {how}; a job takes {words})"
 
-    def _start(self, one: Outcome, them: Workers) -> None:
+    def _started(self, one: Outcome) -> Task:
+        """The task of a job that is written down as begun: train; or, where only figures are missing, judge."""
         if not one.trained:
             write_record(one.folder, one.planned.overrides, "started")
-        (one.folder / "output.log").unlink(missing_ok=True)
-        them.start(self._task(one))
-
-    def _task(self, one: Outcome) -> Task:
-        """Train; or, where only the figures of this split are missing, judge."""
-        judging = (f"test={_word(self.layout.split == 'test')}", f"report={_word(self.report)}")
+        log = one.folder / OUTPUT
+        log.unlink(missing_ok=True)  # a complaint of an earlier attempt is not this one's
         if one.trained and (one.folder / "segmenter").is_dir():
             verb, arguments = "evaluate", [f"run={quoted(one.folder)}"]
         else:
             verb = "train"
             arguments = [*one.planned.overrides, "trainer.resume=auto", f"hydra.run.dir={quoted(one.folder)}"]
-        return Task(one.planned.name, verb, (*arguments, *judging), one.folder / "output.log")
+        judging = (f"test={_word(self.layout.split == 'test')}", f"report={_word(self.report)}")
+        return Task(one.planned.name, verb, (*arguments, *judging), log, one.planned.devices)
 
-    def _record(self, one: Outcome, ended: Ended) -> Outcome:
+    def _record(self, one: Outcome, ended: Forked) -> Outcome:
         """Write down how a job went."""
-        why = "" if not ended.code else complaint_of(ended)
-        seconds = round(ended.seconds, 1) if ended.task.verb == "train" or one.job is None else one.job.seconds
-        write_record(one.folder, one.planned.overrides, "failed" if ended.code else "finished", why, seconds)
-        outcome = read_outcome(self.folder, one.planned)
-        if not ended.code and ended.task.verb == "train":
+        training = ended.task.verb == "train"
+        seconds = round(ended.seconds, 1) if training or one.job is None else one.job.seconds
+        write_record(one.folder, one.planned.overrides, ended.status, ended.why, seconds)
+        if training and ended.status == "finished":
             self.estimates.add(one.planned, ended.seconds)
-        return outcome
+        return read_outcome(self.folder, one.planned)
 
     def _seconds_left(self, left: Mapping[str, Outcome]) -> float | None:
         return self.estimates.left([one.planned for one in left.values()], self.room.count)
@@ -233,17 +221,6 @@ class Comparison:
     @staticmethod
     def _say(line: str) -> None:
         print(line, flush=True)
-
-
-def complaint_of(ended: Ended) -> str:
-    """Why a task failed, in its own words."""
-    if ended.code < 0:
-        return f"ended by signal {-ended.code}"
-    lines = (
-        ended.task.log.read_text(encoding="utf-8", errors="replace").splitlines() if ended.task.log.is_file() else []
-    )
-    found = [words for words in map(complaint_in, lines) if words]
-    return found[-1] if found else f"exit code {ended.code}"
 
 
 def _word(value: bool) -> str:
@@ -295,6 +272,6 @@ def concluded(folder: Path, outcomes: Sequence[Outcome], layout: Layout) -> Path
         why = first.job.why if first.job else "not started"
         raise CompsegError(
             f"{len(bad)} of {len(outcomes)} jobs not finished, {first.planned.name} first: {why or 'no figures'} "
-            f"({first.folder}{os.sep}output.log); the same command tries them again; the others: {path}"
+            f"({first.folder / OUTPUT}); the same command tries them again; the others: {path}"
         )
     return path

@@ -7,7 +7,7 @@ import os
 import runpy
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from multiprocessing.connection import wait
 from pathlib import Path
 
@@ -15,19 +15,18 @@ from pathlib import Path
 PRELOAD = ["compseg.config", "compseg.learning", "compseg.report", "compseg.models", "hydra.core.plugins"]
 
 
-def run_verb(verb: str, arguments: Sequence[str], log: Path, device: str | None) -> None:
+def run_verb(verb: str, arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
     """Do what `python -m compseg.VERB ARGUMENTS` does, in this process, which then ends.
 
     Args:
         verb: The verb.
         arguments: Of its command line.
         log: Where what it prints is appended.
-        device: The only GPU that it sees; None: it sees all there are.
+        environment: Variables to set, those that name its GPUs above all.
     """
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _print_to(log)
-    if device is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = device
+    os.environ.update(environment)
     sys.argv = [f"compseg.{verb}", *arguments]
     runpy.run_module(f"compseg.{verb}", run_name="__main__", alter_sys=True)
 

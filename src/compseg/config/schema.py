@@ -100,6 +100,8 @@ class PredictConfig:
     device: str = MISSING  # a torch device
     trust: list[str] = field(default_factory=list)  # further packages whose code a segmenter may name
     channels_first: bool = False  # whether .npy, .npz and .mat files hold (C, H, W)
+    tile: int | None = None  # largest side of what is computed at once, pixels
+    overlap: int | None = None  # margin around a tile, pixels
 
 
 @dataclass

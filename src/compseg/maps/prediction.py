@@ -1,110 +1,56 @@
-"""Maps of new images.
-
-An image, a folder of images, a manifest without labels, or a cohort, mapped with a segmenter and nothing else.
-"""
+"""Maps of new images, tile by tile: reading, computing and writing at the same time, in bounded memory."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import csv
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.progress import track
+from rich.progress import Progress
 
-from compseg.cohort import Cohort
 from compseg.errors import CompsegError
 from compseg.files import atomic_text, csv_text
+from compseg.maps.images import NewImage, OpenImage
 from compseg.maps.segmenter import Segmenter
+from compseg.maps.threshold import Threshold
+from compseg.maps.tiling import Tile, sight
 from compseg.maps.writing import write_map
 from compseg.samples import Image, Mask
-from compseg.sources.manifest import clean_name, read_manifest
-from compseg.sources.readers import READERS, read_image, read_mask, read_picture
 
+LOG = logging.getLogger("compseg")
 COLUMNS = ("sample", "area_fraction", "mean_activation", "tissue_pixels", "threshold")
-
-
-@dataclass(frozen=True)
-class NewImage:
-    """An image to map, read when asked for.
-
-    Attributes:
-        name: What its files are called.
-        path: Its file, or the cohort that holds it.
-        tissue: Mask file, if one is given.
-        reference: Picture file, if one is given.
-        cohort: Where it is read from instead of a file.
-    """
-
-    name: str
-    path: Path
-    tissue: Path | None = None
-    reference: Path | None = None
-    cohort: Cohort | None = None
-
-    def read(self, channels_first: bool = False) -> tuple[Image, Mask | None, NDArray[np.uint8] | None]:
-        """Image `(H, W, C)`, tissue mask and reference picture, the latter two None where there is none."""
-        if self.cohort is not None:
-            return self.cohort.image(self.name), self.cohort.tissue(self.name), self.cohort.reference(self.name)
-        tissue = read_mask(self.tissue) if self.tissue else None
-        return (
-            read_image(self.path, channels_first=channels_first),
-            tissue,
-            read_picture(self.reference) if self.reference else None,
-        )
-
-
-def new_images(path: Path) -> list[NewImage]:
-    """What lies at a path: a cohort's samples, a manifest's rows, a folder's images, or one image.
-
-    Raises:
-        CompsegError: If there is nothing to map.
-    """
-    if path.is_dir():
-        return _of_cohort(path) if (path / "zarr.json").is_file() else _of_folder(path)
-    if not path.is_file():
-        raise CompsegError(f"input={path}: does not exist; give an image, a folder of images, a manifest or a cohort")
-    if path.suffix.lower() == ".csv":
-        rows = read_manifest(path, labelled=False)
-        return [
-            NewImage(row.info.name, row.files["image"], row.files.get("tissue"), row.files.get("reference"))
-            for row in rows
-        ]
-    return [NewImage(clean_name(path.stem), path)]
-
-
-def _of_cohort(path: Path) -> list[NewImage]:
-    cohort = Cohort.open(path)
-    return [NewImage(info.name, path, cohort=cohort) for info in cohort.infos]
-
-
-def _of_folder(path: Path) -> list[NewImage]:
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() in READERS)
-    if not files:
-        raise CompsegError(f"input={path}: no image in this folder; expected files ending in {', '.join(READERS)}")
-    images = [NewImage(clean_name(file.stem), file) for file in files]
-    names = [image.name for image in images]
-    if doubles := sorted({name for name in names if names.count(name) > 1}):
-        raise CompsegError(
-            f"input={path}: {doubles[0]} is the name of more than one image; rename one, or give a manifest"
-        )
-    return images
+PICTURE_CHANNELS = 32
+T = TypeVar("T")
 
 
 def predict(
-    segmenter: Segmenter, images: Sequence[NewImage], out: Path, channels_first: bool = False
+    segmenter: Segmenter,
+    images: Sequence[NewImage],
+    out: Path,
+    channels_first: bool = False,
+    tile: int | None = None,
+    overlap: int | None = None,
 ) -> list[dict[str, Any]]:
     """Map every image and write `maps/NAME.npy`, overlay and mask PNGs, and `areas.csv`.
 
-    The table grows as samples are done.
+    Large images are mapped in tiles. While one tile is computed the next is read, and while one image is computed the
+    files of the one before it are written. In memory are two tiles and some ten bytes a pixel of two maps. The table
+    grows by a line an image.
 
     Args:
         segmenter: With a threshold.
-        images: What to map; one at a time is in memory.
+        images: What to map.
         out: Folder, made if absent.
         channels_first: Whether .npy, .npz and .mat files hold `(C, H, W)`.
+        tile: Largest side in pixels of what a tile sees; None: by memory, see `Segmenter.tiles`.
+        overlap: Margin around a tile in pixels; None: as far as the network sees.
 
     Returns:
         The rows of `areas.csv`.
@@ -113,44 +59,195 @@ def predict(
         CompsegError: If the segmenter has no threshold, or an image is unreadable, of other channels or of another size
             than its mask. What was written for the images before it stays.
     """
-    rows: list[dict[str, Any]] = []
-    for row in _rows(segmenter, track(images, description="predicting", transient=True), out, channels_first):
-        rows.append(row)
-        table = csv_text(COLUMNS, ([row[column] for column in COLUMNS] for row in rows))
-        atomic_text(out / "areas.csv", table)
-    return rows
-
-
-def _rows(segmenter: Segmenter, images: Any, out: Path, channels_first: bool) -> Iterator[dict[str, Any]]:
     threshold = segmenter.threshold
     if threshold is None:
         raise CompsegError("segmenter: has no threshold yet; run compseg.evaluate on its run, or give threshold=0.5")
-    for new in images:
-        image, tissue, reference = new.read(channels_first)
-        activation, tissue = _mapped(segmenter, new, image, tissue)
-        mask = threshold.apply(activation, tissue)
-        write_map(out / "maps", new.name, image if reference is None else reference, activation, mask)
-        pixels = int(tissue.sum())
-        yield {
-            "sample": new.name,
-            "area_fraction": round(float(mask.sum()) / max(pixels, 1), 6),
-            "mean_activation": round(float(activation.sum()) / max(pixels, 1), 6),
-            "tissue_pixels": pixels,
-            "threshold": round(threshold.value, 6),
-        }
+    results = Results(out, threshold)
+    with (
+        ThreadPoolExecutor(1, "read") as reader,
+        ThreadPoolExecutor(1, "write") as writer,
+        Progress(*Progress.get_default_columns(), transient=True) as progress,
+    ):
+        shown, writing = progress.add_task("predicting", total=len(images)), Future[None]()
+        writing.set_result(None)
+        for piece in _pieces(segmenter, images, channels_first, tile, overlap, reader):
+            result = _into(results.begun(piece), segmenter, piece)
+            progress.advance(shown, _share(piece))
+            if piece.last:
+                writing.result()  # one image at a time waits to be written, and its fault is raised here
+                writing = writer.submit(results.write, result)
+        writing.result()
+    return results.rows
 
 
-def _mapped(segmenter: Segmenter, new: NewImage, image: Image, tissue: Mask | None) -> tuple[NDArray[np.float32], Mask]:
-    if tissue is not None and tissue.shape != image.shape[:2]:
-        raise CompsegError(
-            f"{new.tissue}: mask of {tissue.shape} for an image of {image.shape[:2]}; give a mask of the image's size"
-        )
-    if not np.isfinite(image).all():
-        raise CompsegError(
-            f"{new.path}: holds NaN or infinite values; replace them, for example by zero outside the tissue"
-        )
-    tissue = segmenter.tissue(image) if tissue is None else tissue
+@dataclass(frozen=True)
+class Piece:
+    """A tile that has been read.
+
+    Attributes:
+        opened: The image that it is of.
+        tile: Where it lies.
+        image: `(h, w, C)`, what the tile sees, in the segmenter's dtype.
+        tissue: `(h, w)` bool, likewise.
+        picture: `(h, w)` or `(h, w, 3)`, likewise, what people are shown of it.
+        last: Whether it is the last one of its image.
+    """
+
+    opened: OpenImage
+    tile: Tile
+    image: Image
+    tissue: Mask
+    picture: Image
+    last: bool
+
+
+def _pieces(
+    segmenter: Segmenter,
+    images: Sequence[NewImage],
+    channels_first: bool,
+    side: int | None,
+    overlap: int | None,
+    reader: Executor,
+) -> Iterator[Piece]:
+    """All tiles of all images in order, each read while the one before it is in use."""
+
+    def readings() -> Iterator[Callable[[], Piece]]:
+        for opened in ahead((partial(_opened, new, segmenter, channels_first) for new in images), reader):
+            tiles = segmenter.tiles(opened.shape, side, overlap)
+            _warn_of_seams(opened, tiles, segmenter)
+            for tile in tiles:
+                yield partial(_read, opened, tile, segmenter.dtype, tile is tiles[-1])
+
+    return ahead(readings(), reader)
+
+
+def ahead(calls: Iterable[Callable[[], T]], executor: Executor) -> Iterator[T]:
+    """The results of calls in order; the next one is called while one is in use.
+
+    A fault is raised in its place, after the results of the calls before it.
+    """
+    waiting: Future[T] | None = None
+    remaining, fault = iter(calls), None
+    while True:
+        try:
+            following = executor.submit(next(remaining))
+        except StopIteration:
+            break
+        except CompsegError as error:
+            fault = error
+            break
+        if waiting is not None:
+            yield waiting.result()
+        waiting = following
+    if waiting is not None:
+        yield waiting.result()
+    if fault is not None:
+        raise fault
+
+
+def _opened(new: NewImage, segmenter: Segmenter, channels_first: bool) -> OpenImage:
+    return new.open(channels_first).with_tissue(segmenter.tissue_rule)
+
+
+def _warn_of_seams(opened: OpenImage, tiles: Sequence[Tile], segmenter: Segmenter) -> None:
+    if len(tiles) > 1 and (fault := sight(segmenter.model).fault):
+        LOG.warning(f"{opened.new.path}: {len(tiles)} tiles, whose maps may not fit at the seams: {fault}")
+
+
+def _read(opened: OpenImage, tile: Tile, dtype: str, last: bool) -> Piece:
+    assert opened.tissue is not None
+    raw = opened.image(tile.seen)
+    # A copy of what lies in a mapped file: the disk is waited for here and not where the tile is used.
+    image = np.array(raw, dtype, order="C") if isinstance(raw, np.memmap) else raw
+    return Piece(opened, tile, image, opened.tissue(tile.seen), _picture(raw), last)
+
+
+def _picture(image: Image) -> Image:
+    """What people are shown of an image `(h, w, C)`: a photograph as it is, else a mean over channels, float32.
+
+    Some channels, evenly spaced, are enough for that; the mean over hundreds takes as long as the reading.
+    """
+    if image.dtype == np.uint8 and image.shape[2] == 3:
+        return np.asarray(image)
+    some = image[..., :: max(1, image.shape[2] // PICTURE_CHANNELS)]
+    return np.asarray(some.mean(axis=2, dtype=np.float32))
+
+
+@dataclass(frozen=True)
+class Result:
+    """The maps of an image, filled in tile by tile, each `(H, W)`; the picture may have colours."""
+
+    opened: OpenImage
+    activation: NDArray[np.float32]
+    tissue: Mask
+    picture: Image
+
+    @classmethod
+    def empty(cls, piece: Piece) -> Result:
+        """Maps of the size of a piece's image."""
+        size, colours = piece.opened.shape[:2], piece.picture.shape[2:]
+        picture = np.zeros((*size, *colours), piece.picture.dtype)
+        return cls(piece.opened, np.zeros(size, np.float32), np.zeros(size, bool), picture)
+
+
+def _into(result: Result, segmenter: Segmenter, piece: Piece) -> Result:
+    core, inner = piece.tile.core, piece.tile.inner
     try:
-        return segmenter(image, tissue), tissue
+        result.activation[core] = segmenter.activation(piece.image, piece.tissue)[inner]
     except CompsegError as error:
-        raise CompsegError(f"{new.path}: {error}") from error
+        raise CompsegError(f"{piece.opened.new.path}: {error}") from error
+    result.tissue[core], result.picture[core] = piece.tissue[inner], piece.picture[inner]
+    return result
+
+
+def _share(piece: Piece) -> float:
+    core, shape = piece.tile.core, piece.opened.shape
+    return float(np.prod([(part.stop - part.start) / size for part, size in zip(core, shape, strict=False)]))
+
+
+class Results:
+    """What prediction leaves in its folder.
+
+    Args:
+        out: The folder.
+        threshold: The activation above which a pixel counts.
+
+    Attributes:
+        rows: Of `areas.csv`, so far.
+    """
+
+    def __init__(self, out: Path, threshold: Threshold) -> None:
+        self.out, self.threshold = out, threshold
+        self.rows: list[dict[str, Any]] = []
+        self._result: Result | None = None
+
+    def begun(self, piece: Piece) -> Result:
+        """The maps of a piece's image, begun if they are not."""
+        if self._result is None or self._result.opened is not piece.opened:
+            self._result = Result.empty(piece)
+        return self._result
+
+    def write(self, result: Result) -> None:
+        """Write an image's maps, then its line of the table: a line says that the files are there."""
+        name, reference = result.opened.new.name, result.opened.reference
+        mask = self.threshold.apply(result.activation, result.tissue)
+        write_map(self.out / "maps", name, result.picture if reference is None else reference, result.activation, mask)
+        pixels = int(result.tissue.sum())
+        self._add(
+            {
+                "sample": name,
+                "area_fraction": round(float(mask.sum()) / max(pixels, 1), 6),
+                "mean_activation": round(float(result.activation.sum()) / max(pixels, 1), 6),
+                "tissue_pixels": pixels,
+                "threshold": round(self.threshold.value, 6),
+            }
+        )
+
+    def _add(self, row: dict[str, Any]) -> None:
+        table, line = self.out / "areas.csv", [row[column] for column in COLUMNS]
+        if not self.rows:
+            atomic_text(table, csv_text(COLUMNS, [line]))
+        else:  # written anew each time, a long list would cost its square
+            with table.open("a", newline="", encoding="utf-8") as file:
+                csv.writer(file, lineterminator="\n").writerow(line)
+        self.rows.append(row)

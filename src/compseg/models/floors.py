@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,8 @@ class AllOnes(nn.Module):
     The lower bound of weakly supervised localisation (Belharbi et al., TMI 2022, arXiv 2011.07221): its Dice is that
     of calling all tissue diseased, its pixel average precision the share of disease, its sample AUC one half.
     """
+
+    steps: Sequence[str] = ()  # a pixel sees itself alone
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,6 +52,7 @@ class SingleBand(nn.Module):
         area: Under the ROC, of the chosen channel and sign on the pixels looked at.
     """
 
+    steps: Sequence[str] = ()
     channel: Tensor
     sign: Tensor
     level: Tensor

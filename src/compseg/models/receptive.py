@@ -14,15 +14,29 @@ def receptive_field(steps: Sequence[str]) -> int:
         steps: The longest path from input to output, of `CONV` (3x3), `POOL` (2x2, stride 2), `UNPOOL` (2x2, stride 2)
             and `BILINEAR` (doubling). Norms do not count: group and instance norm add the image's mean and variance.
     """
-    period = 2 ** sum(step == POOL for step in steps)
-    return max(_span(steps, pixel) for pixel in range(period))
+    seen = [_seen(steps, pixel) for pixel in range(grid(steps))]
+    return max(high - low + 1 for low, high in seen)
 
 
-def _span(steps: Sequence[str], pixel: int) -> int:
+def reach(steps: Sequence[str]) -> int:
+    """Pixels from an output pixel to the furthest input pixel that it can depend on, to any side.
+
+    A tile that begins on the `grid` and is read with this margin gives the whole image's values in its middle.
+    """
+    return max(max(pixel - low, high - pixel) for pixel in range(grid(steps)) for low, high in [_seen(steps, pixel)])
+
+
+def grid(steps: Sequence[str]) -> int:
+    """Pixels after which the network repeats itself: 2 to the number of halvings."""
+    return int(2 ** sum(step == POOL for step in steps))
+
+
+def _seen(steps: Sequence[str], pixel: int) -> tuple[int, int]:
+    """First and last input pixel that an output pixel can depend on."""
     low = high = pixel
     for step in reversed(steps):
         low, high = _before(step, low, high)
-    return high - low + 1
+    return low, high
 
 
 def _before(step: str, low: int, high: int) -> tuple[int, int]:

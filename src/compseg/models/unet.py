@@ -62,10 +62,15 @@ class UNet(nn.Module):
         start_at(self.output, prior)
 
     @property
+    def steps(self) -> list[str]:
+        """The longest path from image to map, in the words of `models.receptive`."""
+        up = BILINEAR if self.upsampling == "bilinear" else UNPOOL
+        return [CONV, CONV, POOL] * self.depth + [CONV, CONV] + [up, CONV, CONV] * self.depth
+
+    @property
     def receptive_field(self) -> int:
         """Side in pixels of the square that one output pixel sees (204 for the paper's network)."""
-        up = BILINEAR if self.upsampling == "bilinear" else UNPOOL
-        return receptive_field([CONV, CONV, POOL] * self.depth + [CONV, CONV] + [up, CONV, CONV] * self.depth)
+        return receptive_field(self.steps)
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, C, H, W)` to logits `(B, M, H, W)`, any H and W."""

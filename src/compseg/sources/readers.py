@@ -35,7 +35,29 @@ def read_image(path: Path, key: str | None = None, channels_first: bool = False)
     Raises:
         CompsegError: The file cannot be read or holds no image.
     """
-    array = _read(path, key)
+    return _as_image(path, _read(path, key), channels_first)
+
+
+def open_image(path: Path, channels_first: bool = False) -> Array:
+    """An image as `read_image` gives it, except that the pixels of an .npy file stay on disk until they are asked for.
+
+    Args:
+        path: As there.
+        channels_first: As there.
+
+    Raises:
+        CompsegError: As there.
+    """
+    if path.suffix.lower() != ".npy":
+        return read_image(path, channels_first=channels_first)
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:
+        raise _unreadable(path, error) from error
+    return _as_image(path, _as_numbers(path, array), channels_first)
+
+
+def _as_image(path: Path, array: Array, channels_first: bool) -> Array:
     if array.ndim not in (2, 3) or 0 in array.shape:
         raise CompsegError(f"{path}: expected (H, W) or (H, W, C), found {array.shape}; save one image a file")
     if array.ndim == 2:
@@ -85,6 +107,10 @@ def _read(path: Path, key: str | None) -> Array:
         raise
     except Exception as error:  # damaged files make the libraries raise anything
         raise _unreadable(path, error) from error
+    return _as_numbers(path, array)
+
+
+def _as_numbers(path: Path, array: Array) -> Array:
     if array.dtype.kind not in "buif":
         raise CompsegError(f"{path}: expected real numbers, found {array.dtype}; save plain numbers")
     return array.astype(np.uint8) if array.dtype.kind == "b" else array

@@ -5,6 +5,8 @@ Each removes something that is physics rather than biology.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -20,7 +22,8 @@ class StandardNormalVariate(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """`(B, C, H, W)` float32 to the same shape; spectra without variation (background) become zero."""
         centred = image - image.mean(dim=1, keepdim=True)
-        return centred / centred.square().mean(dim=1, keepdim=True).sqrt().clamp_min(1e-6)
+        deviation: Tensor = torch.linalg.vector_norm(centred, dim=1, keepdim=True) / math.sqrt(image.shape[1])
+        return centred / deviation.clamp_min(1e-6)
 
 
 class Detrend(nn.Module):

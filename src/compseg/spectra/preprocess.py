@@ -30,7 +30,9 @@ class Preprocess(nn.Module):
 
     def correct(self, image: Tensor) -> Tensor:
         """The corrections alone: `(B, C, H, W)` of any dtype to float32."""
-        corrected: Tensor = self.corrections(image.float())
+        # Half precision is for the network: a derivative of spectra, say, would lose what it is taken for.
+        with torch.autocast(image.device.type, enabled=False):
+            corrected: Tensor = self.corrections(image.float())
         return corrected
 
     def forward(self, image: Tensor, tissue: Tensor) -> Tensor:
@@ -43,9 +45,15 @@ class Preprocess(nn.Module):
         Returns:
             `(B, C, H, W)` float32, about zero mean and unit variance on tissue, exactly zero elsewhere.
         """
-        standard = (self.correct(image) - self.mean[:, None, None]) / self.std[:, None, None]
         # where, not multiplication: background may hold NaN or huge values after a correction divides by nothing.
-        return torch.where(tissue, standard, 0.0)
+        return torch.where(tissue, self.standardise(image), 0.0)
+
+    def standardise(self, image: Tensor, out: Tensor | None = None) -> Tensor:
+        """Corrections and standardisation alone, for those who see to the background themselves.
+
+        `(B, C, H, W)` of any dtype to float32, into `out` if one of the same shape is given.
+        """
+        return torch.div(self.correct(image) - self.mean[:, None, None], self.std[:, None, None], out=out)
 
 
 @torch.no_grad()

@@ -58,30 +58,30 @@ def _title(jobs: Sequence[Job], keys: Sequence[str], rank_by: str) -> str:
 
 
 def _colour_key(jobs: Sequence[Job], keys: Sequence[str]) -> str | None:
-    counts = {key: len(_values(jobs, key)) for key in keys}
+    counts = {key: len(values_of(jobs, key)) for key in keys}
     few = [key for key in keys if 2 <= counts[key] <= len(GROUP_LOOKS)]
     if len(keys) < 2 or not few:
         return None
-    return min(few, key=lambda key: (_numeric(_values(jobs, key)), counts[key]))
+    return min(few, key=lambda key: (numeric(values_of(jobs, key)), counts[key]))
 
 
 def _panel(axes: Axes, jobs: Sequence[Job], key: str, colour_key: str | None, rank_by: str) -> None:
-    values = _values(jobs, key)
-    dense = _numeric(values) and len(values) > FEW
+    values = values_of(jobs, key)
+    dense = numeric(values) and len(values) > FEW
     places = {value: float(value) if dense else float(i) for i, value in enumerate(values)}
-    groups = _values(jobs, colour_key) if colour_key else [""]
+    groups = values_of(jobs, colour_key) if colour_key else [""]
     for number, group in enumerate(groups):
-        members = [job for job in jobs if not colour_key or _value(job, colour_key) == group]
+        members = [job for job in jobs if not colour_key or value_of(job, colour_key) == group]
         nudge = 0.0 if dense else 0.1 * (number - (len(groups) - 1) / 2)
         _group(axes, members, key, {value: place + nudge for value, place in places.items()}, rank_by, number, group)
         if jobs[0] in members:
-            best = places[_value(jobs[0], key)] + nudge
+            best = places[value_of(jobs[0], key)] + nudge
             axes.plot(best, figure_of(jobs[0], rank_by), "o", markersize=12, markerfacecolor="none", color=INK)
     axes.set_xlabel(key)
     axes.grid(axis="y", color=FAINT, linewidth=0.4)
     if not dense:
         _name_places(axes, values)
-    elif min(places.values()) > 0 and max(places.values()) / min(places.values()) > 20:
+    elif is_wide(list(places.values())):
         axes.set_xscale("log")
 
 
@@ -89,14 +89,14 @@ def _group(
     axes: Axes, jobs: Sequence[Job], key: str, places: dict[str, float], rank_by: str, number: int, name: str
 ) -> None:
     colour, marker = GROUP_LOOKS[number]
-    x = [places[_value(job, key)] for job in jobs]
+    x = [places[value_of(job, key)] for job in jobs]
     y = [figure_of(job, rank_by) for job in jobs]
     axes.plot(x, y, marker, color=colour, markersize=5, alpha=0.55, markeredgewidth=0, label=name or None)
     if len(places) <= FEW:
         present = [value for value in places if places[value] in x]
         medians = [np.median([b for a, b in zip(x, y, strict=True) if a == places[value]]) for value in present]
         # Names have no order that a line could follow.
-        look = "-" if _numeric(list(places)) else "none"
+        look = "-" if numeric(list(places)) else "none"
         axes.plot(
             [places[value] for value in present], medians, linestyle=look, marker="_", markersize=11, color=colour
         )
@@ -109,16 +109,24 @@ def _name_places(axes: Axes, values: Sequence[str]) -> None:
     axes.set_xlim(-0.5, len(names) - 0.5)
 
 
-def _value(job: Job, key: str) -> str:
+def value_of(job: Job, key: str) -> str:
+    """What a key was in a job; the key `job` is the job's name."""
     return job.name if key == "job" else job.overrides.get(key, "(unset)")
 
 
-def _values(jobs: Sequence[Job], key: str) -> list[str]:
-    return sorted({_value(job, key) for job in jobs}, key=natural)
+def values_of(jobs: Sequence[Job], key: str) -> list[str]:
+    """All values of a key, in their natural order."""
+    return sorted({value_of(job, key) for job in jobs}, key=natural)
 
 
-def _numeric(values: Sequence[str]) -> bool:
+def numeric(values: Sequence[str]) -> bool:
+    """Whether all values are finite numbers."""
     try:
         return all(math.isfinite(float(value)) for value in values)
     except ValueError:
         return False
+
+
+def is_wide(numbers: Sequence[float]) -> bool:
+    """Whether numbers are so far apart that a logarithmic axis shows them better."""
+    return min(numbers) > 0 and max(numbers) / min(numbers) > 20

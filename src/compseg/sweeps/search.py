@@ -44,7 +44,7 @@ def search(config: DictConfig, loader: Any, launcher: Any, arguments: Sequence[s
         study = SweepStudy(open_study(settings, config.rank_by), space, sweep, arguments)
         # Not the seed alone: a search that is taken up would ask for its first trials again.
         seed = settings.seed + len(study.study.get_trials(deepcopy=False))
-        study.study.sampler = instantiate(settings.sampler, _partial_=True)(seed=seed)
+        study.study.sampler = instantiate(settings.strategy, _partial_=True)(seed=seed)
         atomic_text(sweep / "multirun.yaml", OmegaConf.to_yaml(config))
         jobs = study.jobs(settings.n_trials)
         if not settings.pruner._target_.endswith("NopPruner"):

@@ -58,7 +58,7 @@ def make_executor(folder: Path, cluster: str, restarts: int, parameters: DictCon
     plain = OmegaConf.to_container(OmegaConf.create(parameters), resolve=True)
     assert isinstance(plain, dict)
     try:
-        executor = AutoExecutor(folder / "%j", cluster=cluster, **{f"{cluster}_max_num_timeout": restarts})
+        executor = AutoExecutor(folder, cluster=cluster, **{f"{cluster}_max_num_timeout": restarts})
         executor.update_parameters(**{str(name): value for name, value in plain.items() if value is not None})
     except (RuntimeError, NameError, ValueError, TypeError) as error:
         raise CompsegError(f"hydra/launcher=slurm: {str(error).splitlines()[0]}") from error

@@ -1,4 +1,4 @@
-"""What a sweep leaves in its folder: `sweep.csv`, `sweep.md` and `sweep.png`."""
+"""What a sweep leaves in its folder: `sweep.csv`, `sweep.md`, `sweep.png` and `sweep.html`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from compseg.errors import CompsegError
 from compseg.files import atomic_bytes, atomic_text, csv_text
 from compseg.sweeps.jobs import Job, figure_of, lower_is_better, read_jobs, swept_keys
 
@@ -17,9 +18,10 @@ STATES = ("finished", "pruned", "failed", "running", "unfinished")
 
 
 def summarise(sweep: Path, rank_by: str) -> list[Job]:
-    """Write the table of a sweep twice, for programs and for people, and its picture.
+    """Write the table of a sweep twice, for programs and for people, its picture and a page to look around in.
 
-    It may still be running. Where no job is finished yet there is no picture.
+    It may still be running. Where no job is finished yet there is no picture and no page; without the extra `sweep`
+    there is no page and no importance, and the table says so.
 
     Args:
         sweep: The sweep's folder.
@@ -35,11 +37,37 @@ def summarise(sweep: Path, rank_by: str) -> list[Job]:
     ranked = rank(jobs, rank_by)
     keys = swept_keys(jobs)
     atomic_text(sweep / "sweep.csv", table(jobs, keys))
-    picture = draw(ranked, keys, rank_by) if ranked else None
-    if picture:
-        atomic_bytes(sweep / "sweep.png", picture)
-    atomic_text(sweep / "sweep.md", page(sweep.name, jobs, ranked, keys, rank_by, with_picture=picture is not None))
+    judged = [job for job in ranked if math.isfinite(figure_of(job, rank_by))]
+    text = page(sweep.name, jobs, ranked, keys, rank_by, with_picture=bool(judged))
+    if judged:
+        atomic_bytes(sweep / "sweep.png", draw(judged, keys, rank_by))
+        text = "\n".join([text, *_beyond_the_core(sweep, jobs, judged, keys, rank_by)])
+    atomic_text(sweep / "sweep.md", text)
     return jobs
+
+
+def _beyond_the_core(
+    sweep: Path, jobs: Sequence[Job], judged: Sequence[Job], keys: Sequence[str], rank_by: str
+) -> list[str]:
+    """Importance and `sweep.html`, as Markdown; what is missing where the extra `sweep` is not installed."""
+    from compseg.sweeps.importance import importance  # late: nothing that a training run needs
+    from compseg.sweeps.interactive import interactive_page
+
+    shares: dict[str, float] = {}
+    parts = []
+    try:
+        shares = importance(judged, keys, rank_by)
+        if shares:
+            parts.append(f"Main effects: shares of the keys in the variance of {rank_by} over {len(judged)} jobs.\n")
+            parts.append(_markdown(["key", "share"], [[key, f"{share:.2f}"] for key, share in shares.items()]))
+    except CompsegError as error:
+        parts.append(f"{error}\n")
+    try:
+        atomic_text(sweep / "sweep.html", interactive_page(sweep.name, states(jobs), judged, keys, rank_by, shares))
+        parts.append("[The sweep to look around in](sweep.html)\n")
+    except CompsegError as error:
+        parts.append(f"{error}\n")
+    return parts
 
 
 def rank(jobs: Sequence[Job], rank_by: str) -> list[Job]:
@@ -57,13 +85,10 @@ def rank(jobs: Sequence[Job], rank_by: str) -> list[Job]:
     return sorted((job for job in jobs if job.status == "finished" and job.figures), key=place)
 
 
-def draw(ranked: Sequence[Job], keys: Sequence[str], rank_by: str) -> bytes | None:
-    """The picture as PNG, or None if no job has a finite figure."""
+def draw(judged: Sequence[Job], keys: Sequence[str], rank_by: str) -> bytes:
+    """The picture as PNG, of jobs whose figure is finite, the best first."""
     from compseg.sweeps.picture import picture  # late: matplotlib, which no training needs
 
-    judged = [job for job in ranked if math.isfinite(figure_of(job, rank_by))]
-    if not judged:
-        return None
     stream = io.BytesIO()
     picture(judged, keys, rank_by).savefig(stream, format="png", dpi=130)
     return stream.getvalue()
@@ -84,9 +109,7 @@ def page(
     name: str, jobs: Sequence[Job], ranked: Sequence[Job], keys: Sequence[str], rank_by: str, *, with_picture: bool
 ) -> str:
     """Markdown: the ranked jobs with their figures, without intervals, and the others with what became of them."""
-    counts = Counter(job.status for job in jobs)
-    states = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
-    parts = [f"# Sweep {name}\n\n{len(jobs)} job{'s' * (len(jobs) > 1)}: {states}.\n"]
+    parts = [f"# Sweep {name}\n\n{states(jobs)}.\n"]
     if with_picture:
         parts.append("![](sweep.png)\n")
     if ranked:
@@ -100,6 +123,13 @@ def page(
         rows = [[_link(job), *_values(job, keys), job.status, job.epochs, job.why] for job in others]
         parts.append(_markdown(["job", *keys, "status", "epochs", "why"], rows))
     return "\n".join(parts)
+
+
+def states(jobs: Sequence[Job]) -> str:
+    """How many jobs there are in which state."""
+    counts = Counter(job.status for job in jobs)
+    found = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
+    return f"{len(jobs)} job{'s' * (len(jobs) > 1)}: {found}"
 
 
 def warnings(keys: Sequence[str], rank_by: str) -> list[str]:

@@ -13,7 +13,8 @@ from compseg.comparative.objectives.base import Objective
 class PixelBCE(Objective):
     """Cross-entropy of every tissue pixel with its sample's label, `(1/N) sum log(1 + exp(z)) - l z`: noisy labels.
 
-    The best constant answer for a spectrum is the share of disease samples among the samples it is seen in.
+    In multiple-instance learning this is single-instance learning (Ray and Craven, ICML 2005). The best constant answer
+    for a spectrum is the share of disease samples among the samples it is seen in.
     """
 
     def statistics(self, out: HeadOutput, labels: Tensor, truth: Tensor | None = None) -> Tensor:  # noqa: ARG002

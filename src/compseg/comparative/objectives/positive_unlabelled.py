@@ -18,8 +18,9 @@ class PositiveUnlabelled(Objective):
     positive. With R+ and R- the mean logistic loss of calling pixels disease or healthy,
     `risk = (1 - pi) R-(healthy) + max(0, R+(disease) - (1 - pi) R+(healthy))`.
     The bracket estimates pi times the loss on the hidden positives; a network that learns by heart drives it below 0,
-    and there the clamp stops paying. Every sample counts the same, whatever its tissue. A batch without one of the
-    classes has no such estimate and skips the bracket.
+    and there the clamp stops paying (the source's algorithm goes further and steps back up; here is its estimator).
+    Every sample counts the same, whatever its tissue. A batch without one of the classes has no such estimate and skips
+    the bracket.
 
     Args:
         prior: pi, the mean disease fraction of disease samples, in (0, 1).

@@ -1,0 +1,147 @@
+"""New images to map: an image, a folder of images, a manifest without labels, or a cohort, read a window at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compseg.cohort import Cohort
+from compseg.errors import CompsegError
+from compseg.maps.tiling import Window
+from compseg.samples import Image, Mask
+from compseg.sources.manifest import clean_name, read_manifest
+from compseg.sources.readers import READERS, open_image, read_mask, read_picture
+from compseg.spectra.tissue import otsu, tissue_mask
+
+BLOCK = 64  # rows that are read at a time where a whole image has to be gone through
+
+
+@dataclass(frozen=True)
+class NewImage:
+    """An image to map, opened when asked for.
+
+    Attributes:
+        name: What its files are called.
+        path: Its file, or the cohort that holds it.
+        tissue: Mask file, if one is given.
+        reference: Picture file, if one is given.
+        cohort: Where it is read from instead of a file.
+    """
+
+    name: str
+    path: Path
+    tissue: Path | None = None
+    reference: Path | None = None
+    cohort: Cohort | None = None
+
+    def open(self, channels_first: bool = False) -> OpenImage:
+        """The image, its pixels left on disk where its format allows (cohorts and .npy files).
+
+        Args:
+            channels_first: Whether .npy, .npz and .mat files hold `(C, H, W)`.
+
+        Raises:
+            CompsegError: If it is unreadable, or of another size than its mask.
+        """
+        if (cohort := self.cohort) is not None:
+            return OpenImage(
+                self,
+                cohort.shape(self.name),
+                lambda window: cohort.image(self.name, window),
+                lambda window: cohort.tissue(self.name, window),
+                cohort.reference(self.name),
+            )
+        image = open_image(self.path, channels_first)
+        tissue = read_mask(self.tissue) if self.tissue else None
+        if tissue is not None and tissue.shape != image.shape[:2]:
+            raise CompsegError(
+                f"{self.tissue}: mask of {tissue.shape} for an image of {image.shape[:2]}; "
+                "give a mask of the image's size"
+            )
+        return OpenImage(
+            self,
+            image.shape,
+            lambda window: image[window],
+            None if tissue is None else lambda window: tissue[window],
+            read_picture(self.reference) if self.reference else None,
+        )
+
+
+@dataclass(frozen=True)
+class OpenImage:
+    """An image that is read a window at a time.
+
+    Attributes:
+        new: What it is.
+        shape: `(H, W, C)`.
+        image: Reads a window of the image, raw values.
+        tissue: Reads a window of the tissue mask; None where none is given.
+        reference: A picture for people, None where there is none.
+    """
+
+    new: NewImage
+    shape: tuple[int, ...]
+    image: Callable[[Window], Image]
+    tissue: Callable[[Window], Mask] | None
+    reference: NDArray[np.uint8] | None
+
+    def with_tissue(self, rule: str) -> OpenImage:
+        """The image with a tissue mask: its own, else by the rule.
+
+        Otsu's level is one of the whole image, which is gone through once for it.
+        """
+        if self.tissue is not None:
+            return self
+        if rule == "otsu":
+            mask = self._otsu_mask()
+            return self._with(lambda window: mask[window])
+        return self._with(lambda window: tissue_mask(self.image(window), rule))
+
+    def _with(self, tissue: Callable[[Window], Mask]) -> OpenImage:
+        return OpenImage(self.new, self.shape, self.image, tissue, self.reference)
+
+    def _otsu_mask(self) -> Mask:
+        blocks = [(slice(start, start + BLOCK), slice(None)) for start in range(0, self.shape[0], BLOCK)]
+        mean = np.concatenate([self.image(block).astype(np.float32).mean(axis=2) for block in blocks])
+        return np.asarray(mean > otsu(mean))
+
+
+def new_images(path: Path) -> list[NewImage]:
+    """What lies at a path: a cohort's samples, a manifest's rows, a folder's images, or one image.
+
+    Raises:
+        CompsegError: If there is nothing to map.
+    """
+    if path.is_dir():
+        return _of_cohort(path) if (path / "zarr.json").is_file() else _of_folder(path)
+    if not path.is_file():
+        raise CompsegError(f"input={path}: does not exist; give an image, a folder of images, a manifest or a cohort")
+    if path.suffix.lower() == ".csv":
+        rows = read_manifest(path, labelled=False)
+        return [
+            NewImage(row.info.name, row.files["image"], row.files.get("tissue"), row.files.get("reference"))
+            for row in rows
+        ]
+    return [NewImage(clean_name(path.stem), path)]
+
+
+def _of_cohort(path: Path) -> list[NewImage]:
+    cohort = Cohort.open(path)
+    return [NewImage(info.name, path, cohort=cohort) for info in cohort.infos]
+
+
+def _of_folder(path: Path) -> list[NewImage]:
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() in READERS)
+    if not files:
+        raise CompsegError(f"input={path}: no image in this folder; expected files ending in {', '.join(READERS)}")
+    images = [NewImage(clean_name(file.stem), file) for file in files]
+    names = [image.name for image in images]
+    if doubles := sorted({name for name in names if names.count(name) > 1}):
+        raise CompsegError(
+            f"input={path}: {doubles[0]} is the name of more than one image; rename one, or give a manifest"
+        )
+    return images
