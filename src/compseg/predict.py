@@ -20,7 +20,7 @@ def main(cfg: DictConfig) -> None:
 
     if (cfg.run is None) == (cfg.segmenter is None):
         raise CompsegError("predict: give either run=outputs/RUN or segmenter=FOLDER")
-    images, out = new_images(Path(cfg.input)), Path(cfg.out)
+    images, out = new_images(cfg.input), Path(cfg.out)
     segmenter = load_segmenter(cfg.run or cfg.segmenter, cfg.device, tuple(cfg.trust))
     if cfg.threshold is not None:
         segmenter = segmenter.with_threshold(fixed(cfg.threshold))

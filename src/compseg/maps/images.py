@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from compseg.cohort import Cohort
+from compseg.cohort import Cohort, is_url
 from compseg.errors import CompsegError
 from compseg.maps.tiling import Window
 from compseg.samples import Image, Mask
@@ -26,14 +26,14 @@ class NewImage:
 
     Attributes:
         name: What its files are called.
-        path: Its file, or the cohort that holds it.
+        path: Its file, or the folder or address of the cohort that holds it.
         tissue: Mask file, if one is given.
         reference: Picture file, if one is given.
         cohort: Where it is read from instead of a file.
     """
 
     name: str
-    path: Path
+    path: str | Path
     tissue: Path | None = None
     reference: Path | None = None
     cohort: Cohort | None = None
@@ -55,7 +55,7 @@ class NewImage:
                 lambda window: cohort.tissue(self.name, window),
                 cohort.reference(self.name),
             )
-        image = open_image(self.path, channels_first)
+        image = open_image(Path(self.path), channels_first)
         tissue = read_mask(self.tissue) if self.tissue else None
         if tissue is not None and tissue.shape != image.shape[:2]:
             raise CompsegError(
@@ -110,12 +110,17 @@ class OpenImage:
         return np.asarray(mean > otsu(mean))
 
 
-def new_images(path: Path) -> list[NewImage]:
+def new_images(path: str | Path) -> list[NewImage]:
     """What lies at a path: a cohort's samples, a manifest's rows, a folder's images, or one image.
+
+    What lies at an address of object storage is a cohort.
 
     Raises:
         CompsegError: If there is nothing to map.
     """
+    if is_url(path):
+        return _of_cohort(path)
+    path = Path(path)
     if path.is_dir():
         return _of_cohort(path) if (path / "zarr.json").is_file() else _of_folder(path)
     if not path.is_file():
@@ -129,7 +134,7 @@ def new_images(path: Path) -> list[NewImage]:
     return [NewImage(clean_name(path.stem), path)]
 
 
-def _of_cohort(path: Path) -> list[NewImage]:
+def _of_cohort(path: str | Path) -> list[NewImage]:
     cohort = Cohort.open(path)
     return [NewImage(info.name, path, cohort=cohort) for info in cohort.infos]
 
