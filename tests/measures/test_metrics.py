@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from compseg.maps.threshold import Threshold, fixed
-from compseg.measures import figures_of_splits, metrics, samples_csv, write_replicates
+from compseg.measures import FIGURES, NEED_TRUTH, figures, figures_of_splits, metrics, samples_csv, write_replicates
 from compseg.measures.scores import dice
 from made_maps import by_hand, mixture
 
@@ -147,3 +147,8 @@ def test_replicates_give_the_intervals(tmp_path):
         for name in found:
             assert stored[name].shape == (1000,)
             assert np.nanquantile(stored[name], 0.025) == pytest.approx(flat[f"{name}_ci_low"])
+
+
+def test_the_names_of_figures_are_all_there():
+    assert sorted(figures(mixture(12), THRESHOLD)) == sorted(FIGURES)
+    assert set(FIGURES) - set(figures(mixture(12, truth=False), THRESHOLD)) == set(NEED_TRUTH)

@@ -56,7 +56,7 @@ class Planned:
     @property
     def name(self) -> str:
         """Path of its folder inside the comparison's."""
-        parts = [self.cohort, self.model, self.method, f"without_{self.held_out}" if self.held_out else ""]
+        parts = [self.cohort, self.model, self.method, f"without_{_as_folder(self.held_out)}" if self.held_out else ""]
         return "/".join([*filter(None, parts), f"seed_{self.seed}"])
 
     @property
@@ -134,10 +134,15 @@ def plan(cfg: DictConfig) -> Plan:
     )
 
 
+def _as_folder(group: str) -> str:
+    return re.sub(r"[^\w.+-]", "_", group)
+
+
 def quoted(value: object) -> str:
     """A value as Hydra's command line takes it, whatever it is made of."""
-    text = str(value).replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{text}"'
+    # Hydra takes a backslash for an escape only where a quote follows.
+    text = re.sub(r'(\\*)(")', r"\1\1\\\2", str(value))
+    return '"' + re.sub(r"(\\+)$", r"\1\1", text) + '"'
 
 
 def _listed(value: Any) -> list[Any]:

@@ -19,13 +19,13 @@ from compseg.comparison.standings import Outcome, read_outcome, read_outcomes
 from compseg.comparison.table import Layout, jobs_csv, page
 from compseg.errors import CompsegError
 from compseg.files import atomic_bytes, atomic_text
+from compseg.measures import FIGURES, FOR_SELECTION, NEED_TRUTH
 from compseg.sweeps.attempt import OUTPUT
 from compseg.sweeps.jobs import refuse_another, write_record
 
 Configs = Mapping[tuple[str, str, str], DictConfig]  # of training runs, by cohort, model and method
 Epochs = Mapping[tuple[str, str], int]  # by cohort and model
 
-NEEDS_TRUTH = ("pixel_ap", "dice_mean", "dice_std", "dice_best")
 # Tables are written anew while jobs run, but no more than this share of the time goes into them.
 WRITING_SHARE = 0.03
 
@@ -63,8 +63,14 @@ def layout_of(cfg: DictConfig) -> Layout:
     for key, known in (("split", ("val", "test")), ("cv", ("none", "group"))):
         if cfg[key] not in known:
             raise CompsegError(f"{key}={cfg[key]}: expected {' or '.join(known)}")
-    if not cfg.figures:
-        raise CompsegError("figures: none; name at least one, the first ranks")
+    for figure in cfg.figures:
+        if figure not in FIGURES:
+            raise CompsegError(f"figures: {figure}: no such figure; figures: {', '.join(FIGURES)}")
+    ranking = FOR_SELECTION if cfg.split == "val" else FIGURES
+    if not cfg.figures or cfg.figures[0] not in ranking:
+        raise CompsegError(
+            f"figures={list(cfg.figures)}: the first ranks, with split={cfg.split} one of {', '.join(ranking)}"
+        )
     return Layout(cfg.split, tuple(cfg.figures), cfg.ceiling, tuple(cfg.floors))
 
 
@@ -99,7 +105,7 @@ def refuse_what_needs_truth(layout: Layout, configs: Configs, cohorts: Mapping[s
     learners = [method for (_, _, method), config in configs.items() if _needs_truth(config)]
     for name, cohort in cohorts.items():
         drawn = {which for which in ("train", "val", "test") if _has_truth(cohort, which)}
-        if layout.figures[0] in NEEDS_TRUTH and layout.split not in drawn:
+        if layout.figures[0] in NEED_TRUTH and layout.split not in drawn:
             raise CompsegError(
                 f"figures: {layout.figures[0]} ranks and needs truth, {name} ({cohort.path}) has none in split "
                 f"{layout.split}; put area_auc first, or leave the cohort out"
@@ -171,7 +177,7 @@ class Comparison:
             if one.trained and one.job and one.job.seconds:
                 self.estimates.add(one.planned, one.job.seconds)
         done = len(outcomes) - len(todo)
-        self._say(f"{len(outcomes)} jobs" + (f", {done} finished already" if done else "") + f"; {self.room}")
+        self._say(count_of(len(outcomes)) + (f", {done} finished already" if done else "") + f"; {self.room}")
         unknown = [one.planned for one in todo if self.estimates.of(one.planned) is None and not self._marks(one)]
         if unknown:
             self._say("how long will it take? an epoch of each cohort and model on trial")
@@ -190,7 +196,7 @@ class Comparison:
         each = {(job.cohort, job.model): self.estimates.of(job) or 0.0 for job in reversed(jobs)}
         words = ", ".join(f"{in_words(value)} on {cohort} with {model}" for (cohort, model), value in each.items())
         until = time.strftime("%a %H:%M", time.localtime(time.time() + seconds))
-        return f"{len(jobs)} jobs to do, about {in_words(seconds)}, until {until} (by {how}; a job takes {words})"
+        return f"{count_of(len(jobs))} to do, about {in_words(seconds)}, until {until} (by {how}; a job takes {words})"
 
     def _started(self, one: Outcome) -> Task:
         """The task of a job that is written down as begun: train; or, where only figures are missing, judge."""
@@ -221,6 +227,11 @@ class Comparison:
     @staticmethod
     def _say(line: str) -> None:
         print(line, flush=True)
+
+
+def count_of(jobs: int) -> str:
+    """`1 job`, `2 jobs`."""
+    return f"{jobs} job{'s' * (jobs != 1)}"
 
 
 def _word(value: bool) -> str:

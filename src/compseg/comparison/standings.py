@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -46,14 +47,14 @@ class Outcome:
         """`metrics.json`; empty while there is none."""
         return (self.job.figures or {}) if self.job else {}
 
-    def replicates(self, figure: str) -> Floats | None:
-        """`(R,)` bootstrap replicates of a figure; None where there are none."""
+    @cached_property
+    def replicates(self) -> Mapping[str, Floats]:
+        """`(R,)` bootstrap replicates of each figure; empty while there are none."""
         path = self.folder / "bootstrap.npz"
         if not path.is_file():
-            return None
+            return {}
         with np.load(path) as stored:
-            found: Floats | None = stored.get(figure)
-        return found
+            return dict(stored)
 
 
 def read_outcomes(folder: Path, jobs: Sequence[Planned]) -> list[Outcome]:
@@ -140,8 +141,7 @@ def _values_by_seed(by_group: Mapping[str, Sequence[Outcome]], figure: str) -> l
 
 def _draws(outcomes: Sequence[Outcome], figure: str) -> Floats:
     """`(R,)` means over seeds drawn with replacement, each judged on the same draw of samples."""
-    stored = [outcome.replicates(figure) for outcome in outcomes if figure in outcome.figures]
-    runs = [replicates for replicates in stored if replicates is not None]
+    runs = [one.replicates[figure] for one in outcomes if figure in one.figures and figure in one.replicates]
     if not runs:
         return np.full(REPLICATES, np.nan)
     generator = np.random.default_rng(0)  # the same for every entrant, so that entrants are compared in pairs

@@ -27,6 +27,8 @@ from compseg.measures.scores import (
 )
 
 REPLICATES = 1000
+FIGURES = ("area_auc", "healthy_area_fraction", "dice_mean", "dice_std", "dice_best", "pixel_ap")
+NEED_TRUTH = ("dice_mean", "dice_std", "dice_best", "pixel_ap")
 # Figures that a method may be chosen by: with these, no test sample is looked at.
 FOR_SELECTION = ("area_auc", "pixel_ap", "dice_best")
 COLUMNS = ("sample", "label", "class", "group", "patient", "area_fraction", "output", "dice")
