@@ -41,10 +41,10 @@ def search(config: DictConfig, loader: Any, launcher: Any, arguments: Sequence[s
     space = Space(arguments, loader)
     sweep.mkdir(parents=True, exist_ok=True)
     with claimed(sweep):
-        study = SweepStudy(open_study(settings, config.rank_by), space, sweep, arguments)
+        trials = len(open_study(settings, config.rank_by).get_trials(deepcopy=False))
         # Not the seed alone: a search that is taken up would ask for its first trials again.
-        seed = settings.seed + len(study.study.get_trials(deepcopy=False))
-        study.study.sampler = instantiate(settings.strategy, _partial_=True)(seed=seed)
+        sampler = instantiate(settings.strategy, _partial_=True)(seed=settings.seed + trials)
+        study = SweepStudy(lambda: open_study(settings, config.rank_by, sampler), space, sweep, arguments)
         atomic_text(sweep / "multirun.yaml", OmegaConf.to_yaml(config))
         jobs = study.jobs(settings.n_trials)
         if not settings.pruner._target_.endswith("NopPruner"):

@@ -15,9 +15,9 @@ class Space:
     """What is searched, and what holds for all trials.
 
     Args:
-        arguments: Overrides of the command line. `interval(a, b)` is a range of numbers, whole ones if both ends are,
-            on a logarithmic scale as `tag(log, interval(a, b))`; `range(a, b, step)` of whole numbers is a range too;
-            any other sweep is a choice.
+        arguments: Overrides of the command line. `interval(a, b)` is a range of numbers, `int(interval(a, b))` of whole
+            ones, with `tag(log, ...)` around it on a logarithmic scale; `range(a, b, step)` of whole numbers is a range
+            too; any other sweep is a choice.
         loader: Hydra's, for `glob(...)`.
 
     Raises:

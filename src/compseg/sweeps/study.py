@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from optuna import Study, Trial
     from optuna.trial import FrozenTrial
 
-SWEEP, JOB, ARGUMENTS = "sweep", "job", "arguments"
+SWEEP, JOB, ARGUMENTS, RANK_BY = "sweep", "job", "arguments", "rank_by"
 
 
 def open_study(settings: DictConfig, rank_by: str, sampler: Any = None) -> Study:
@@ -31,29 +32,27 @@ def open_study(settings: DictConfig, rank_by: str, sampler: Any = None) -> Study
         sampler: Chooses the trials; only who asks for trials needs one.
 
     Raises:
-        CompsegError: If Optuna is not installed, the storage cannot be opened, or the study goes the other way.
+        CompsegError: If Optuna is not installed, the storage cannot be opened, or the study goes by another figure.
     """
     optuna = import_optuna()
-    direction = "minimize" if lower_is_better(rank_by) else "maximize"
+    other = CompsegError(
+        f"rank_by={rank_by}: the study {settings.study_name} goes by another figure; "
+        "give another hydra.sweeper.study_name or hydra.sweep.dir"
+    )
     try:
         study: Study = optuna.create_study(
             study_name=settings.study_name,
             storage=_storage(settings.storage),
             sampler=sampler or optuna.samplers.RandomSampler(),
             pruner=instantiate(settings.pruner),
-            direction=direction,
+            direction="minimize" if lower_is_better(rank_by) else "maximize",
             load_if_exists=True,
         )
-    except (ImportError, ValueError, optuna.exceptions.StorageInternalError, *_database_errors()) as error:
-        raise CompsegError(
-            f"hydra.sweeper.storage={settings.storage}: cannot be opened ({str(error).splitlines()[0]}); "
-            "give sqlite:///FILE or the URL of a database server"
-        ) from error
-    if study.direction.name.lower() != direction:
-        raise CompsegError(
-            f"rank_by={rank_by}: the study {settings.study_name} was begun with a figure of which "
-            "the opposite is better; give another hydra.sweeper.study_name or hydra.sweep.dir"
-        )
+    except ValueError:  # it goes the other way
+        raise other from None
+    if study.user_attrs.get(RANK_BY, rank_by) != rank_by:
+        raise other
+    study.set_user_attr(RANK_BY, rank_by)
     return study
 
 
@@ -96,21 +95,28 @@ def import_optuna() -> Any:
     return optuna
 
 
+@functools.cache
 def _storage(url: str) -> Any:
+    """The database; opening it takes Optuna half a second.
+
+    Raises:
+        CompsegError: If it cannot be opened.
+    """
+    from optuna.exceptions import StorageInternalError
     from optuna.storages import RDBStorage
-
-    if not url.startswith("sqlite"):
-        return RDBStorage(url)
-    file = Path(url.partition(":///")[2])
-    file.parent.mkdir(parents=True, exist_ok=True)
-    # Jobs that report their epochs wait for each other.
-    return RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 60}})
-
-
-def _database_errors() -> tuple[type[Exception], ...]:
     from sqlalchemy.exc import SQLAlchemyError  # type: ignore[import-untyped]
 
-    return (SQLAlchemyError,)
+    options: dict[str, Any] = {}
+    try:
+        if url.startswith("sqlite:///"):
+            Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+            options = {"connect_args": {"timeout": 60}}  # jobs that report their epochs wait for each other
+        return RDBStorage(url, engine_kwargs=options)
+    except (ImportError, OSError, ValueError, StorageInternalError, SQLAlchemyError) as error:
+        raise CompsegError(
+            f"hydra.sweeper.storage={url}: cannot be opened ({str(error).splitlines()[0]}); "
+            "give sqlite:///FILE or the URL of a database server"
+        ) from error
 
 
 class SweepStudy:
@@ -120,16 +126,18 @@ class SweepStudy:
     failed; when the sweep is started again, another trial with the same values runs it again in the same folder.
 
     Args:
-        study: The study.
+        open_again: Opens the study.
         space: What is searched.
         sweep: The sweep's folder.
+        arguments: Where the space comes from.
 
     Raises:
         CompsegError: If the study was begun with other arguments.
     """
 
-    def __init__(self, study: Study, space: Space, sweep: Path, arguments: Sequence[str]) -> None:
-        self.study, self.space, self.sweep = study, space, str(sweep.absolute())
+    def __init__(self, open_again: Callable[[], Study], space: Space, sweep: Path, arguments: Sequence[str]) -> None:
+        self.open_again, self.space, self.sweep = open_again, space, str(sweep.absolute())
+        self.study = study = open_again()
         self.running: dict[int, int] = {}  # trial by job
         begun_with = study.user_attrs.get(ARGUMENTS, list(arguments))
         if sorted(begun_with) != sorted(arguments):
@@ -160,6 +168,8 @@ class SweepStudy:
         from optuna.trial import TrialState
 
         number = self.running.pop(job)
+        # Optuna keeps the trials that it asked for in memory, without what their jobs have reported.
+        self.study = self.open_again()
         if status in ("unfinished", "running"):
             return
         if status == "finished" and figure is not None and figure == figure:

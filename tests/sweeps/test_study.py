@@ -1,0 +1,155 @@
+"""A search that is killed and taken up again has as many trials in the end as it should, and no more."""
+
+import math
+from collections import Counter
+
+import optuna
+import pytest
+from omegaconf import OmegaConf
+
+from compseg.errors import CompsegError
+from compseg.sweeps.space import Space
+from compseg.sweeps.study import SweepStudy, load_study, open_study, trial_of_job
+
+ARGUMENTS = ["optimizer.lr=tag(log,interval(1e-4,1e-1))", "model=unet,segnet", "seed=1"]
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return OmegaConf.create(
+        {
+            "storage": f"sqlite:///{tmp_path}/sweep/study.db",
+            "study_name": "compseg",
+            "pruner": {"_target_": "optuna.pruners.NopPruner"},
+        }
+    )
+
+
+@pytest.fixture
+def begin(settings, tmp_path):
+    """Opens the study as a new process would."""
+
+    def open_again(arguments=ARGUMENTS, rank_by="val/loss", seed=0, sweep="sweep", study_name="compseg"):
+        settings.study_name = study_name
+        sampler = optuna.samplers.TPESampler(seed=seed + len(open_study(settings, rank_by).trials))
+        return SweepStudy(lambda: open_study(settings, rank_by, sampler), Space(arguments), tmp_path / sweep, arguments)
+
+    return open_again
+
+
+def states(study):
+    return Counter(trial.state.name for trial in study.study.trials)
+
+
+def test_twelve_trials_interrupted_twice_are_twelve(begin):
+    first = begin()
+    jobs = first.jobs(12)
+    begun = dict(next(jobs) for _ in range(5))
+    for number in (0, 1, 3):
+        first.tell(number, "finished", float(number))
+    assert states(first) == {"COMPLETE": 3, "RUNNING": 2}  # and here it is killed
+
+    second = begin()
+    jobs = second.jobs(12)
+    again = dict(next(jobs) for _ in range(3))
+    assert [again[2], again[4]] == [begun[2], begun[4]]
+    assert set(again) == {2, 4, 5}
+    second.tell(2, "finished", 2.0)
+
+    third = begin()
+    rest = {}
+    for number, overrides in third.jobs(12):
+        rest[number] = overrides
+        third.tell(number, "finished", float(number))
+    assert list(rest) == [4, 5, *range(6, 12)]
+    assert states(third) == {"COMPLETE": 12}
+    assert list(begin().jobs(12)) == []
+    assert len(list(zip(begin().jobs(14), range(1)))) == 1  # noqa: B905 (more are asked for: there are more)
+
+
+def test_a_search_that_is_taken_up_does_not_repeat_its_first_draws(begin):
+    seen = set()
+    for _ in range(3):
+        study = begin()
+        jobs = study.jobs(9)
+        for _ in range(3):
+            number, overrides = next(jobs)
+            seen.add(overrides[0])
+            study.tell(number, "finished", 1.0)
+    assert len(seen) == 9
+
+
+def test_a_failed_job_is_a_failed_trial_and_is_run_again_in_its_folder_another_time(begin):
+    first = begin()
+    numbers = {}
+    for number, overrides in first.jobs(3):
+        numbers[number] = overrides
+        first.tell(number, "failed" if number == 1 else "finished", math.nan if number == 1 else 0.5)
+    assert list(numbers) == [0, 1, 2]  # the sweep goes on, and does not try again by itself
+    assert states(first) == {"COMPLETE": 2, "FAIL": 1}
+
+    second = begin()
+    ((number, overrides),) = second.jobs(3)
+    assert (number, overrides) == (1, numbers[1])
+    second.tell(number, "finished", 0.25)
+    assert states(second) == {"COMPLETE": 3, "FAIL": 1}
+    assert second.study.best_value == 0.25
+    assert list(begin().jobs(3)) == []
+
+
+def test_pruned_jobs_count_and_stopped_ones_are_taken_up(begin):
+    first = begin()
+    for number, _ in first.jobs(3):
+        first.tell(number, ("pruned", "unfinished", "finished")[number], (math.nan, math.nan, 1.0)[number])
+    assert states(first) == {"PRUNED": 1, "RUNNING": 1, "COMPLETE": 1}
+    second = begin()
+    assert [number for number, _ in second.jobs(3)] == [1]
+
+
+def test_two_machines_share_a_study(begin):
+    here, there = begin(), begin(sweep="another")
+    ours, theirs = here.jobs(4), there.jobs(4)
+    numbers = [next(ours)[0], next(theirs)[0], next(ours)[0], next(theirs)[0]]
+    assert numbers == [0, 1, 2, 3]
+    assert list(ours) == list(theirs) == []
+    assert [number for number, _ in begin().jobs(4)] == [0, 2]
+
+
+def test_a_trial_that_never_became_a_job_does_not_count(begin):
+    study = begin()
+    study.study.ask()  # and killed
+    assert len(list(study.jobs(2))) == 2
+
+
+def test_other_values_are_refused(begin):
+    begin()
+    with pytest.raises(CompsegError, match=r"begun with other values \(seed=1 seed=2\).*hydra\.sweep\.dir"):
+        begin([*ARGUMENTS[:-1], "seed=2"])
+
+
+def test_the_direction_is_that_of_the_figure(begin):
+    assert begin().study.direction.name == "MINIMIZE"
+    assert begin(rank_by="val/area_auc", study_name="another").study.direction.name == "MAXIMIZE"
+    for figure in ("val/area_auc", "test/loss"):
+        with pytest.raises(CompsegError, match=f"rank_by={figure}: the study compseg goes by another figure"):
+            begin(rank_by=figure)
+
+
+def test_a_database_that_cannot_be_opened(settings):
+    settings.storage = "sqlite:////proc/none/study.db"
+    with pytest.raises(CompsegError, match=r"storage=sqlite:////proc/none/study\.db: cannot be opened"):
+        open_study(settings, "val/loss")
+    settings.storage = "nosuch://server/base"
+    with pytest.raises(CompsegError, match=r"cannot be opened"):
+        open_study(settings, "val/loss")
+
+
+def test_a_job_finds_its_trial_as_long_as_it_is_awaited(begin, settings, tmp_path):
+    study = begin()
+    jobs = study.jobs(2)
+    next(jobs), next(jobs)
+    loaded = load_study(settings)
+    assert trial_of_job(loaded, tmp_path / "sweep", 1).number == 1
+    assert trial_of_job(loaded, tmp_path / "elsewhere", 1) is None
+    study.tell(1, "finished", 0.5)
+    assert trial_of_job(loaded, tmp_path / "sweep", 1) is None
