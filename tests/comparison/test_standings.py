@@ -1,0 +1,124 @@
+"""Means, intervals and ranks of a comparison, against numbers worked out another way."""
+
+import math
+
+import numpy as np
+import pytest
+
+from compseg.comparison.standings import by_group, ordered, places, share_of, standing, standings
+
+FIGURE = "test/pixel_ap"
+
+
+def test_mean_and_spread_are_over_seeds(made):
+    one = standing([made(0.5, seed=0), made(0.7, seed=1), made(0.9, seed=2), made(None, seed=3)], FIGURE)
+    assert one.values == (0.5, 0.7, 0.9)
+    assert one.planned == 4
+    assert one.mean == pytest.approx(0.7)
+    assert one.sd == pytest.approx(0.2)
+    assert math.isnan(one.low)
+
+
+def test_with_one_seed_the_interval_is_that_of_the_samples(made):
+    draws = np.linspace(0, 1, 1000)
+    one = standing([made(0.5, replicates=draws)], FIGURE)
+    assert (one.low, one.high) == pytest.approx((0.025, 0.975), abs=1e-3)
+    assert math.isnan(one.sd)
+
+
+def test_the_interval_contains_what_seeds_and_what_samples_change(made):
+    """Variance of a two-level bootstrap mean: samples' (shared by the seeds) plus seeds' (n - 1) / n over n."""
+    generator = np.random.default_rng(1)
+    samples = generator.normal(0, 0.02, 1000)
+    values = generator.normal(0.5, 0.05, 8)
+    runs = [made(value, seed=i, replicates=value + samples) for i, value in enumerate(values)]
+    one = standing(runs, FIGURE)
+    expected = 0.02**2 + values.var() / 8
+    assert one.draws.var() == pytest.approx(expected, rel=0.1)
+    assert one.low < one.mean < one.high
+    only_samples = standing([made(values.mean(), method="b", replicates=values.mean() + samples)], FIGURE)
+    assert one.high - one.low > only_samples.high - only_samples.low
+
+
+def test_ranks_are_means_over_cohorts(made):
+    table = {"x": (0.9, 0.5, 0.5, 0.99, 0.1), "y": (0.6, 0.7, 0.2, 0.99, 0.1)}
+    outcomes = [
+        made(value, cohort=cohort, method=method)
+        for cohort, row in table.items()
+        for method, value in zip(["a", "b", "c", "supervised", "all_ones"], row, strict=True)
+    ]
+    found = places(standings(outcomes, FIGURE), FIGURE, apart=("supervised", "all_ones"))
+    assert [(place.entrant[1], dict(place.ranks), place.mean) for place in found] == [
+        ("a", {"x": 1, "y": 2}, 1.5),
+        ("b", {"x": 2.5, "y": 1}, 1.75),
+        ("c", {"x": 2.5, "y": 3}, 2.75),
+    ]
+
+
+def test_ranks_have_intervals_in_pairs(made):
+    """Where one method is better in every draw the rank is sure, however wide the intervals of both."""
+    wide = np.random.default_rng(0).normal(0.5, 0.2, 1000)
+    better, worse = made(0.51, method="a", replicates=wide + 0.01), made(0.5, method="b", replicates=wide)
+    first, second = places(standings([worse, better], FIGURE), FIGURE)
+    assert (first.entrant[1], first.low, first.high) == ("a", 1, 1)
+    assert (second.low, second.high) == (2, 2)
+    one, other = standings([worse, better], FIGURE)
+    assert one.high > other.low + 0.5
+
+
+def test_small_healthy_fractions_rank_high(made):
+    key = "test/healthy_area_fraction"
+    outcomes = [made(0.5, method="a", **{key: 0.3}), made(0.5, method="b", **{key: 0.1})]
+    found = standings(outcomes, key)
+    assert [one.entrant[1] for one in ordered(found, key)] == ["b", "a"]
+    assert [place.entrant[1] for place in places(found, key)] == ["b", "a"]
+
+
+def test_who_has_no_figure_stands_last_and_has_no_place(made):
+    outcomes = [made(None, method="a"), made(0.1, method="b")]
+    found = standings(outcomes, FIGURE)
+    assert [one.entrant[1] for one in ordered(found, FIGURE)] == ["b", "a"]
+    assert [place.entrant[1] for place in places(found, FIGURE)] == ["b"]
+
+
+def test_left_out_groups_are_averaged_by_seed(made):
+    values = {("A", 0): 0.2, ("B", 0): 0.6, ("A", 1): 0.4, ("B", 1): 0.8, ("A", 2): 0.9}
+    outcomes = [made(value, held_out=group, seed=seed) for (group, seed), value in values.items()]
+    outcomes.append(made(None, held_out="B", seed=2))
+    (mean,) = standings(outcomes, FIGURE)
+    assert mean.values == pytest.approx((0.4, 0.6))  # seed 2 lacks a group
+    assert mean.planned == 3
+    groups = {one.held_out: one for one in by_group(outcomes, FIGURE)}
+    assert groups["A"].mean == pytest.approx(0.5)
+    assert groups["B"].values == pytest.approx((0.6, 0.8))
+    assert by_group([made(0.5, method="z")], FIGURE) == []
+
+
+def test_the_share_is_of_the_ceiling_of_the_same_model(made):
+    outcomes = [
+        made(0.4),
+        made(0.8, method="supervised"),
+        made(0.3, model="n"),
+        made(0.4, model="n", method="supervised"),
+        made(0.2, cohort="d"),
+    ]
+    found = standings(outcomes, FIGURE)
+    shares = {(one.cohort, *one.entrant): share_of(one, found, "supervised") for one in found}
+    assert shares["c", "m", "a"] == pytest.approx(0.5)
+    assert shares["c", "n", "a"] == pytest.approx(0.75)
+    assert math.isnan(shares["d", "m", "a"])
+
+
+def test_finished_is_with_the_figures_of_the_split(made):
+    assert made(0.5).finished("test")
+    trained = made(0.5, seed=1)
+    figures = trained.folder / "metrics.json"
+    figures.write_text('{"val/loss": 0.1}')
+    from compseg.comparison.standings import read_outcome
+
+    again = read_outcome(trained.folder.parents[3], trained.planned)
+    assert again.trained
+    assert not again.finished("test")
+    assert not again.finished("val")
+    assert not made(0.5, seed=2, status="failed").finished("test")
+    assert not made(None, seed=3).finished("test")
