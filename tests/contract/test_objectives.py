@@ -213,9 +213,10 @@ def test_values_of_a_method_are_flat_keys_and_the_command_line_wins():
     assert composed("method=openvibspec2022", "head.beta=0.5").head.beta == 0.5
 
 
-def test_every_method_has_its_row_in_the_reference():
+@pytest.mark.parametrize("group", ["method", "regulariser"])
+def test_each_has_its_row_in_the_reference(group):
     reference = (ROOT / "docs" / "reference" / "methods.md").read_text(encoding="utf-8")
-    assert [name for name in names("method") if f"| `{name}` |" not in reference] == []
+    assert [name for name in names(group) if f"| `{name}` |" not in reference] == []
 
 
 def test_every_regulariser_adds_itself_by_name():
