@@ -1,41 +1,106 @@
-"""The loader: an epoch through it against reading and decoding the same bytes in a bare loop."""
+"""The loader: an epoch through it against the same bytes read, decoded or copied in a bare loop, and how it grows."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from common import Row, cohort_of_spots, side_by_side
+from hydra.utils import instantiate
 
+from compseg.cohort import Cohort, prepare
+from compseg.config import compose
 from compseg.learning.data import CohortData
+from compseg.samples import SampleInfo
+
+BATCH, GROWTH = 8, 16
 
 
 def measure(folder: Path) -> list[Row]:
     cohort = cohort_of_spots(folder)
+    return [_streamed(cohort), _kept(cohort), *_growth(folder)]
+
+
+def _loader(cohort: Cohort, cache: str, batch: int = BATCH):
+    data = CohortData(str(cohort.path), batch_size=min(batch, BATCH), cache=cache, workers=0)
+    data.setup()
+    loader = data.train_dataloader()
+    # Whatever an epoch draws, both sides handle the same samples.
+    order = [data.train.infos[index].name for draw in loader.sampler for index in draw.indices]
+    return loader, order
+
+
+def _streamed(cohort: Cohort) -> Row:
+    loader, order = _loader(cohort, "none")
+
+    def bare():
+        for name in order:
+            cohort.image(name), cohort.tissue(name)
+
+    ours, theirs = side_by_side(_epoch(loader), bare)
+    return Row(f"epoch of {len(order)} spots, cache=none", ours, "read and decode alone", theirs)
+
+
+def _kept(cohort: Cohort) -> Row:
+    loader, order = _loader(cohort, "ram")
+    kept = {name: (cohort.image(name), cohort.tissue(name)) for name in order}
+
+    def bare():
+        for start in range(0, len(order), BATCH):
+            for part in (0, 1):
+                np.stack([kept[name][part] for name in order[start : start + BATCH]])
+
+    ours, theirs = side_by_side(_epoch(loader), bare)
+    return Row(f"later epoch of {len(order)} spots, cache=ram", ours, "copy of the batches alone", theirs)
+
+
+def _growth(folder: Path) -> list[Row]:
+    """GROWTH times the samples, and GROWTH times the pixels of each, against as many small epochs."""
     rows = []
-    for cache in ("none", "ram"):
-        data = CohortData(str(cohort.path), batch_size=8, cache=cache, workers=0)
-        data.setup()
-        loader, copied = data.train_dataloader(), [data.train[index]["image"] for index in range(len(data.train))]
-        # Whatever an epoch draws, both sides handle the same samples.
-        order = [index for batch in loader.batch_sampler for index in batch]
-        epoch = lambda loader=loader: [batch["image"].shape for batch in loader]  # noqa: E731
-
-        def bare(order=order, data=data):
-            for index in order:
-                name = data.train.infos[index].name
-                cohort.image(name), cohort.tissue(name)
-
-        def copy(order=order, copied=copied):
-            for start in range(0, len(order), 8):
-                np.stack([copied[index] for index in order[start : start + 8]])
-
-        reference = ("read and decode alone", bare) if cache == "none" else ("copy of the batches alone", copy)
-        rows.append(Row(f"epoch of {len(order)} spots, cache={cache}", *_timed(epoch, reference)))
+    for what, small, grown in (
+        ("samples", (BATCH, 64), (GROWTH * BATCH, 64)),
+        ("pixels a sample", (2, 256), (2, 1024)),  # large enough for the time that every sample costs not to show
+    ):
+        one, all_ = (_epoch(_loader(_spots(folder, *plan), "none", batch=plan[0])[0]) for plan in (small, grown))
+        whole, parts = side_by_side(all_, lambda one=one: [one() for _ in range(GROWTH)])
+        exponent = 1 + math.log(whole / parts) / math.log(GROWTH)
+        what = f"epoch of {GROWTH} times the {what}: exponent {exponent:.3f}"
+        rows.append(Row(what, whole, f"{GROWTH} small epochs", parts))
     return rows
 
 
-def _timed(epoch, reference) -> tuple[float, str, float]:
-    name, other = reference
-    ours, theirs = side_by_side(epoch, other)
-    return ours, name, theirs
+def _spots(folder: Path, count: int, size: int) -> Cohort:
+    return prepare(Spots(count, size), folder / f"{count}_{size}.zarr", progress=False)
+
+
+class Spots:
+    """Spots of the phantom, as many as are asked for, all of them drawn in an epoch."""
+
+    def __init__(self, count: int, size: int) -> None:
+        self.phantom = instantiate(compose("train").data.source, size=size, channels=32)
+        self.drawn = self.phantom.infos()[0]
+        val = [SampleInfo(f"val{label}", label, split="val") for label in (0, 1)]
+        self.samples = [SampleInfo(f"s{i}", i % 2, split="train") for i in range(count)] + val
+
+    def infos(self):
+        """All of them."""
+        return self.samples
+
+    def read(self, info):
+        """The same pixels for each."""
+        del info
+        return self.phantom.read(self.drawn)
+
+    def channels(self):
+        """The phantom's."""
+        return self.phantom.channels()
+
+    def provenance(self):
+        """The phantom's, and how many."""
+        return {**self.phantom.provenance(), "count": len(self.samples)}
+
+
+def _epoch(loader) -> Callable[[], object]:
+    return lambda: [batch["image"].shape for batch in loader]

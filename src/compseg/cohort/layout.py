@@ -64,13 +64,18 @@ def checksum(array: Array) -> str:
     return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
 
 
+def block_edge(size: int, wanted: int) -> int:
+    """Edge of equal blocks near `wanted` pixels that cover `size` pixels: a remainder would cost a whole block."""
+    return -(-size // max(1, round(size / wanted)))
+
+
 def write_array(root: zarr.Group, path: str, array: Array, chunk: int) -> None:
-    """Store an array in blocks of `chunk` x `chunk` pixels with all their channels, all blocks in one file (a shard).
+    """Store an array in blocks of about `chunk` x `chunk` pixels with all their channels, in one file (a shard).
 
     Bit planes are shuffled together before compression, which suits smooth spectra; each block ends in its CRC32C, so
     that damage is noticed when it is read.
     """
-    block = (min(chunk, array.shape[0]), min(chunk, array.shape[1]), *array.shape[2:])
+    block = (block_edge(array.shape[0], chunk), block_edge(array.shape[1], chunk), *array.shape[2:])
     shard = tuple(-(-size // edge) * edge for size, edge in zip(array.shape, block, strict=True))
     stored = root.create_array(
         path,
