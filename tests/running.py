@@ -32,7 +32,12 @@ def command(verb: str, *arguments: str) -> list[str]:
 
 def environment(**more: str) -> dict[str, str]:
     plain = {key: value for key, value in os.environ.items() if key != "WANDB_MODE"}
-    return {**plain, "OMP_NUM_THREADS": "1", **more}
+    tests = str(Path(__file__).parent)  # where a run finds what a test has it call
+    return {**plain, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([tests, *_path(plain)]), **more}
+
+
+def _path(env: dict[str, str]) -> list[str]:
+    return [env["PYTHONPATH"]] if env.get("PYTHONPATH") else []
 
 
 def run_verb(verb: str, *arguments: str, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:

@@ -42,6 +42,29 @@ def as_read(batch: Any) -> Any:
     return batch
 
 
+class FromHere:
+    """A loader that goes on at the step at which the trainer is, in the middle of an epoch too.
+
+    It begins when the first batch is asked for, for Lightning asks for the iterator, and workers ask for their first
+    batches, before the trainer knows where it is.
+
+    Args:
+        loader: Of training batches.
+        batches: What it takes its batches from.
+        trainer: Whose place counts.
+    """
+
+    def __init__(self, loader: DataLoader[Batch] | Ahead, batches: BalancedBatches, trainer: pl.Trainer) -> None:
+        self.loader, self.batches, self.trainer = loader, batches, trainer
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        self.batches.go_on(self.trainer.current_epoch, self.trainer.fit_loop.epoch_loop.batch_progress.current.ready)
+        yield from self.loader
+
+
 class CohortData(pl.LightningDataModule):
     """Training and validation batches of a cohort.
 
@@ -129,16 +152,13 @@ class CohortData(pl.LightningDataModule):
                     f"{self.path}: no sample in split {which}; give splits in the manifest or in splits.{which}"
                 )
 
-    def train_dataloader(self) -> DataLoader[Batch] | Ahead:
+    def train_dataloader(self) -> DataLoader[Batch] | Ahead | FromHere:
         """Balanced, shuffled batches; see `BalancedBatches`."""
         rank, world = self._place()
         labels = [info.label for info in self.train.infos]
         batches = BalancedBatches(labels, self.batch_size, self.seed, rank, world)
-        if self.trainer:
-            # Lightning tells the epoch to the sampler only when workers have asked it for their first batches.
-            progress = self.trainer.fit_loop.epoch_loop.batch_progress
-            batches.go_on(self.trainer.current_epoch, 0 if progress.is_last_batch else progress.current.ready)
-        return self._loader(self.train, batches)
+        loader = self._loader(self.train, batches)
+        return FromHere(loader, batches, self.trainer) if self.trainer else loader
 
     def val_dataloader(self) -> DataLoader[Batch] | Ahead:
         """Each validation sample exactly once over all ranks: nothing is repeated to fill up."""

@@ -36,8 +36,7 @@ class BalancedBatches(Sampler[list[int]]):
             raise CompsegError(f"data.batch_size={batch_size}: a batch needs a sample of each class; give at least 2")
         by_class = [np.flatnonzero(np.asarray(labels) == label) for label in (0, 1)]
         self.by_class, self.batch_size, self.seed, self.rank, self.world = by_class, batch_size, seed, rank, world
-        self.epoch = 0
-        self.begun = (0, 0)  # an epoch, and how many of its steps an earlier run has taken
+        self.epoch = self.first = 0
         if not len(self):
             raise CompsegError(
                 f"training split: {len(by_class[0])} healthy and {len(by_class[1])} disease samples cannot fill "
@@ -47,11 +46,16 @@ class BalancedBatches(Sampler[list[int]]):
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning before each epoch."""
-        self.epoch = epoch
+        self.go_on(epoch, 0)
 
     def go_on(self, epoch: int, step: int) -> None:
-        """Let `epoch` begin after its first `step` steps, which an earlier run has taken; later epochs are whole."""
-        self.epoch, self.begun = epoch, (epoch, step)
+        """Leave out the first steps of an epoch, which an earlier run has taken.
+
+        Args:
+            epoch: The next one.
+            step: The one that it begins with; the length stays that of a whole epoch.
+        """
+        self.epoch, self.first = epoch, step
 
     def __len__(self) -> int:
         # Two consecutive batches of any size take batch_size of each class; a last single batch needs the larger half
@@ -62,7 +66,6 @@ class BalancedBatches(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         shuffled = self._shuffled()
-        first = self.begun[1] if self.begun[0] == self.epoch else 0
         taken = [0, 0]
         for step in range(len(self)):
             batch: list[int] = []
@@ -71,7 +74,7 @@ class BalancedBatches(Sampler[list[int]]):
                 start = taken[label] + self.rank * share
                 batch += shuffled[label][start : start + share].tolist()
                 taken[label] += share * self.world
-            if step >= first:
+            if step >= self.first:
                 yield batch
 
     def _largest_share(self) -> int:

@@ -95,6 +95,7 @@ def deaf_forkserver() -> BaseContext:
     heard = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)  # children start with what is blocked here
     try:
         resource_tracker.ensure_running()
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)  # it lets SIGTERM in again
         forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, heard)
