@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 import signal
 import subprocess
 import time
@@ -59,43 +58,76 @@ def test_a_crashed_job_holds_nothing_up_and_is_tried_again(trained, tmp_path):
     assert jobs_of(sweep) == rows
 
 
-@pytest.mark.slow
-def test_two_devices_do_every_job_once(trained, tmp_path):
-    sweep = tmp_path / "sweep"
-    arguments = sweep_arguments(sweep, f"data.path={trained.cohort}", "head.alpha=0.05,0.1", "trainer.devices=2")
-    # What Lightning may have left in the process that starts a sweep must not reach the jobs.
-    printed = succeed("train", *arguments, cwd=tmp_path, MASTER_PORT="1", WORLD_SIZE="4", NODE_RANK="3")
-    assert printed.count("report: ") == 2
-    assert folders(sweep) == ["0", "1"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["sweep"]
-    for row in jobs_of(sweep):
-        assert (row["status"], row["epochs"]) == ("finished", "2")
-        assert len(history_of(sweep / row["job"])) == 2
-        assert (sweep / row["job"] / "train_ddp_process_1.log").is_file()
-    assert [row["head.alpha"] for row in jobs_of(sweep)] == ["0.05", "0.1"]
-
-
-@pytest.mark.slow
-def test_a_killed_sweep_is_reported_and_taken_up_again(trained, tmp_path):
-    sweep = tmp_path / "sweep"
-    arguments = sweep_arguments(sweep, f"data.path={trained.cohort}", "trainer.devices=1", "seed=1,2")
-    arguments = [item.replace("max_epochs=2", "max_epochs=40") for item in arguments]
-    process = subprocess.Popen(
-        command("train", *arguments), env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+def begin(arguments: list[str], cwd: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        command("train", *arguments),
+        env=environment(),
+        cwd=cwd,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
-    deadline = time.monotonic() + 240
-    while not (sweep / "0" / "checkpoints" / "last.ckpt").exists():
+
+
+def wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 280
+    while not path.exists():
         assert process.poll() is None, "the sweep ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    succeed("sweep_report", f"dir={sweep}")
-    assert jobs_of(sweep)[0]["status"] in ("running", "finished")
-    os.kill(process.pid, signal.SIGTERM)
-    assert process.wait(60) == 128 + signal.SIGTERM
 
-    succeed("sweep_report", f"dir={sweep}")
-    killed = jobs_of(sweep)
-    assert killed[-1]["status"] == "unfinished"
-    assert int(killed[-1]["epochs"]) < 40
-    succeed("train", *arguments)
-    assert [(row["status"], row["epochs"]) for row in jobs_of(sweep)] == [("finished", "40")] * 2
+
+@pytest.mark.slow
+def test_a_grid_on_two_devices_killed_in_the_middle_does_every_job_once(trained, tmp_path):
+    sweep = tmp_path / "sweep"
+    arguments = sweep_arguments(
+        sweep, f"data.path={trained.cohort}", "model=unet,segnet", "head.alpha=0.05,0.1", "trainer.devices=2"
+    )
+    process = begin(arguments, tmp_path)
+    wait_for(sweep / "1" / "checkpoints" / "last.ckpt", process)
+    succeed("sweep_report", str(sweep))
+    assert [row["status"] for row in jobs_of(sweep)] == ["finished", "running"]
+    process.terminate()
+    assert process.wait(60) == 128 + signal.SIGTERM
+    first = (sweep / "0" / "checkpoints" / "best.ckpt").stat().st_mtime_ns
+    succeed("sweep_report", str(sweep))
+    assert [row["status"] for row in jobs_of(sweep)] == ["finished", "unfinished"]
+
+    # What Lightning may have left in the process that starts a sweep must not reach the jobs.
+    printed = succeed("train", *arguments, cwd=tmp_path, MASTER_PORT="1", WORLD_SIZE="4", NODE_RANK="3")
+    assert printed.count("report: ") == 3
+    assert folders(sweep) == ["0", "1", "2", "3"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["sweep"]
+    assert (sweep / "0" / "checkpoints" / "best.ckpt").stat().st_mtime_ns == first
+    rows = jobs_of(sweep)
+    for row in rows:
+        assert (row["status"], row["epochs"]) == ("finished", "2")
+        assert [line["epoch"] for line in history_of(sweep / row["job"])] == [0, 1]
+        assert (sweep / row["job"] / "train_ddp_process_1.log").is_file()
+    cells = [(row["model"], row["head.alpha"]) for row in rows]
+    assert cells == [("unet", "0.05"), ("unet", "0.1"), ("segnet", "0.05"), ("segnet", "0.1")]
+    for name in ("sweep.csv", "sweep.md", "sweep.png", "sweep.html"):
+        assert (sweep / name).is_file()
+
+
+@pytest.mark.slow
+def test_a_search_side_by_side_that_dies_has_as_many_trials_in_the_end(trained, tmp_path):
+    import optuna
+
+    sweep = tmp_path / "sweep"
+    search = ("hydra/sweeper=search", "hydra.sweeper.n_trials=3", "optimizer.lr=tag(log,interval(1e-4,1e-1))")
+    more = ("hydra/launcher=local", "hydra.launcher.jobs=2", "trainer.devices=1", "evaluate=true")
+    arguments = sweep_arguments(sweep, f"data.path={trained.cohort}", *search, *more)
+    process = begin(arguments, tmp_path)
+    wait_for(sweep / "1" / "checkpoints", process)
+    process.kill()  # its jobs outlive it, and are waited for
+    process.wait()
+    succeed("train", *arguments, cwd=tmp_path)
+    assert folders(sweep) == ["0", "1", "2"]
+    study = optuna.load_study(study_name="compseg", storage=f"sqlite:///{sweep}/study.db")
+    rows = jobs_of(sweep)
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 3
+    assert [trial.value for trial in study.trials] == [float(row["val/loss"]) for row in rows]
+    assert len({row["optimizer.lr"] for row in rows}) == 3
+    assert "epoch 1" in (sweep / "2" / "output.txt").read_text()
+    succeed("train", *arguments, cwd=tmp_path)
+    assert folders(sweep) == ["0", "1", "2"]

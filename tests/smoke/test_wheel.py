@@ -54,3 +54,12 @@ def test_a_verb_finds_the_configuration_in_the_wheel(installed):
     assert shown.returncode == 0, shown.stderr
     assert "_target_: compseg.models.UNet" in shown.stdout
     assert "name: compseg" in shown.stdout
+
+
+def test_hydra_finds_the_launchers_in_the_wheel(installed):
+    program = "from hydra.core.plugins import Plugins; import hydra_plugins.compseg_plugins as p; print(p.__file__); "
+    program += "print([kind.__name__ for kind in Plugins.instance().discover()])"
+    found = python(installed, "-c", program)
+    assert str(installed / "hydra_plugins" / "compseg_plugins.py") in found.stdout, found.stderr
+    for kind in ("LocalLauncher", "SlurmLauncher", "OptunaSweeper"):
+        assert f"'{kind}'" in found.stdout

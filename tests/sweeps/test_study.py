@@ -1,6 +1,7 @@
 """A search that is killed and taken up again has as many trials in the end as it should, and no more."""
 
 import math
+import sys
 from collections import Counter
 
 import optuna
@@ -153,3 +154,9 @@ def test_a_job_finds_its_trial_as_long_as_it_is_awaited(begin, settings, tmp_pat
     assert trial_of_job(loaded, tmp_path / "elsewhere", 1) is None
     study.tell(1, "finished", 0.5)
     assert trial_of_job(loaded, tmp_path / "sweep", 1) is None
+
+
+def test_without_optuna(settings, monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(CompsegError, match=r"optuna is not installed; pip install 'compseg\[sweep\]'"):
+        open_study(settings, "val/loss")
