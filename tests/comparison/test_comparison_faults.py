@@ -3,10 +3,14 @@
 import pytest
 from omegaconf import OmegaConf
 
+from compseg.comparison import compare
 from compseg.comparison.run import groups_of, layout_of, refuse_what_needs_truth
 from compseg.comparison.table import Layout
+from compseg.config import check_targets, compose
+from compseg.config.hints import explain
 from compseg.errors import CompsegError
 from compseg.samples import SampleInfo
+from compseg.sweeps.jobs import refuse_another, write_record
 
 PLAIN = {"split": "test", "cv": "none", "figures": ["pixel_ap"], "ceiling": "supervised", "floors": ["all_ones"]}
 BCE = {"_target_": "compseg.comparative.PooledLoss", "loss": "bce", "target": "ceiling"}
@@ -87,3 +91,39 @@ def test_a_cohort_without_the_truth_that_is_needed_is_refused(truth, figure, spl
 )
 def test_what_needs_no_more_than_there_is_may_run(truth, figure, objective):
     refuse_what_needs_truth(Layout("test", (figure,), "", ()), configs(objective), {"c": Samples(truth)})
+
+
+def composed_training(overrides):
+    cfg = compose("train", overrides)
+    check_targets(cfg)
+    return cfg
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        (["methods=[compsg]"], "method=compsg: no such option; did you mean 'compseg'?"),
+        (["models=[unett]"], "model=unett: no such option; did you mean 'unet'?"),
+        (["cohorts=phantm"], "source=phantm: no such option; did you mean 'phantom'?"),
+        (["cohorts=nowhere/c.zarr"], "nowhere/c.zarr: no such cohort"),
+        (["overrides={trainer.max_epocs: 3}"], "trainer.max_epocs: no such key; did you mean 'max_epochs'?"),
+        (
+            ["methods=[{method: mean, overrides: {model.depht: 2}}]"],
+            "model.depht: compseg.models.UNet takes no 'depht'",
+        ),
+    ],
+)
+def test_a_fault_is_one_line_before_anything_runs(tmp_path, given, line):
+    cfg = compose("compare", ["methods=[mean]", f"out={tmp_path / 'out'}", *given])
+    with pytest.raises(Exception) as error:  # noqa: PT011 (whatever a verb puts into one line)
+        compare(cfg, composed_training)
+    assert explain(error.value).startswith(line)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_with_another_run_is_left_alone(tmp_path):
+    folder = tmp_path / "c" / "unet" / "mean" / "seed_0"
+    write_record(folder, ["method=mean", "seed=0"], "finished")
+    refuse_another(folder, ["seed=0", "method=mean"], "out")
+    with pytest.raises(CompsegError, match=r"holds another job \(method=mean\).*another out"):
+        refuse_another(folder, ["seed=0", "method=max"], "out")

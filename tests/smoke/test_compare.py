@@ -27,7 +27,7 @@ def rows_of(out: Path) -> list[dict[str, str]]:
 @pytest.mark.slow
 def test_a_killed_comparison_goes_on_and_is_judged_on_test_samples_later(trained, tmp_path):
     out = tmp_path / "my comparison"
-    given = arguments(trained.cohort, out, "methods=[mean,paper2020]", "seeds=2", "jobs=2", epochs=12)
+    given = arguments(trained.cohort, out, "methods=[mean,paper2020]", "seeds=2", "jobs=2", epochs=6)
     with (tmp_path / "said.txt").open("w") as said:
         process = subprocess.Popen(
             command("compare", *given, "split=val"), env=environment(), stdout=said, stderr=subprocess.STDOUT
@@ -54,7 +54,7 @@ def test_a_killed_comparison_goes_on_and_is_judged_on_test_samples_later(trained
         ("mean", "1"),
         ("paper2020", "1"),
     ]
-    assert [(row["status"], row["epochs"]) for row in rows] == [("finished", "12")] * 4
+    assert [(row["status"], row["epochs"]) for row in rows] == [("finished", "6")] * 4
     assert not [key for key in rows[0] if key.startswith("test/")]
     assert not (first / "samples.csv").exists()
     assert (out / "comparison.png").stat().st_size > 5000
@@ -69,14 +69,9 @@ def test_a_killed_comparison_goes_on_and_is_judged_on_test_samples_later(trained
     for row in rows:
         run = out / "tiny" / "unet_shallow" / row["method"] / f"seed_{row['seed']}"
         assert float(row["test/pixel_ap"]) == json.loads((run / "metrics.json").read_text())["test/pixel_ap"]
-    assert "4 jobs, 4 finished already" in succeed("compare", *given, "split=test")
-
-    other = arguments(trained.cohort, out, "methods=[mean,paper2020]", "seeds=2", epochs=13)
-    refused = run_verb("compare", *other)
-    assert refused.returncode == 1
-    assert "holds another job" in refused.stderr
 
 
+@pytest.mark.slow
 def test_each_array_is_left_out_and_a_failing_method_stops_nothing(trained, tmp_path):
     broken = "{method: mean, name: broken, overrides: {model.norm: none_such}}"
     methods = f"methods=[all_ones,{broken}]"
@@ -92,23 +87,3 @@ def test_each_array_is_left_out_and_a_failing_method_stops_nothing(trained, tmp_
     assert {row["status"] for (method, _), row in rows.items() if method == "broken"} == {"failed"}
     assert "2 of 4 jobs not finished, tiny/unet_shallow/broken/without_A1/seed_0 first" in done.stderr
     assert "Traceback" not in done.stderr
-
-
-@pytest.mark.parametrize(
-    ("given", "line"),
-    [
-        (["methods=[compsg]"], "compseg compare: method=compsg: no such option; did you mean 'compseg'?"),
-        (["models=[unett]"], "compseg compare: model=unett: no such option; did you mean 'unet'?"),
-        (["cohorts=nowhere/c.zarr"], "compseg compare: nowhere/c.zarr: no such cohort"),
-        (
-            ["overrides={trainer.max_epocs: 3}"],
-            "compseg compare: trainer.max_epocs: no such key; did you mean 'max_epochs'?",
-        ),
-    ],
-)
-def test_a_fault_is_one_line_before_anything_runs(trained, tmp_path, given, line):
-    done = run_verb("compare", f"cohorts={trained.cohort}", f"out={tmp_path / 'out'}", *given, cwd=tmp_path)
-    assert done.returncode == 1
-    assert done.stderr.startswith(line)
-    assert len(done.stderr.splitlines()) == 1
-    assert not (tmp_path / "out").exists()

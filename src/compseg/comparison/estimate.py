@@ -1,4 +1,4 @@
-"""How long a comparison will take: from the jobs that are finished, or from a trial epoch."""
+"""How long a comparison will take: from the jobs that are finished, or from two epochs on trial."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Estimates:
     """Seconds a job takes, by cohort, model and method; better known with every job that ends.
 
     Args:
-        trials: Seconds of a job of each cohort and model, as trial epochs let expect.
+        trials: Seconds of a job of each cohort and model, as two epochs on trial let expect.
     """
 
     def __init__(self, trials: Mapping[Kind, float] | None = None) -> None:
@@ -51,7 +51,9 @@ class Estimates:
 
 
 def try_out(jobs: Sequence[Planned], epochs: Mapping[Kind, int], folder: Path, room: Room) -> dict[Kind, float]:
-    """Train one epoch of the first job of each cohort and model, and reckon how long all epochs take.
+    """Train two epochs of the first job of each cohort and model, and reckon how long all take.
+
+    The first epoch reads the samples and warms up, the second is like all that follow.
 
     Args:
         jobs: At least one of each cohort and model.
@@ -71,14 +73,14 @@ def try_out(jobs: Sequence[Planned], epochs: Mapping[Kind, int], folder: Path, r
         seconds = epoch_seconds(ended.task.log.with_name("history.csv"))
         if ended.status == "finished" and seconds:
             kind = tasks[ended.task]
-            found[kind] = ended.seconds + (epochs[kind] - 1) * seconds[0]
+            found[kind] = ended.seconds + (epochs[kind] - len(seconds)) * seconds[-1]
     shutil.rmtree(folder, ignore_errors=True)
     return found
 
 
 def _trial(job: Planned, folder: Path) -> Task:
     run = folder / job.name
-    more = ("trainer.max_epochs=1", "test=false", "report=false", f'hydra.run.dir="{run}"')
+    more = ("trainer.max_epochs=2", "test=false", "report=false", f'hydra.run.dir="{run}"')
     return Task(job.name, "train", (*job.overrides, *more), run / OUTPUT, job.devices)
 
 

@@ -112,6 +112,12 @@ class Room:
         self.threads = int(os.environ.setdefault("OMP_NUM_THREADS", str(max(1, self.machine.cores // self.count))))
         multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOAD)
 
+    def warm_up(self) -> None:
+        """Wait until everything is imported, so that the first tasks take no longer than the others."""
+        first = multiprocessing.get_context("forkserver").Process(target=int)
+        first.start()
+        first.join()
+
     def do(self, tasks: Iterable[Task]) -> Iterator[Forked]:
         """Do tasks in their order, as many at once as there is room for; yields each when it has ended."""
         return side_by_side(tasks, self.machine.has_room, self._start)

@@ -178,9 +178,11 @@ class Comparison:
                 self.estimates.add(one.planned, one.job.seconds)
         done = len(outcomes) - len(todo)
         self._say(count_of(len(outcomes)) + (f", {done} finished already" if done else "") + f"; {self.room}")
+        if todo:
+            self.room.warm_up()
         unknown = [one.planned for one in todo if self.estimates.of(one.planned) is None and not self._marks(one)]
         if unknown:
-            self._say("how long will it take? an epoch of each cohort and model on trial")
+            self._say("how long will it take? two epochs of each cohort and model on trial")
             self.estimates.trials = try_out(unknown, epochs, self.folder / ".trials", self.room)
         if todo:
             self._say(self._forecast([one.planned for one in todo], measured=bool(unknown)))
