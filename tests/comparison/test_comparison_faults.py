@@ -107,10 +107,7 @@ def composed_training(overrides):
         (["cohorts=phantm"], "source=phantm: no such option; did you mean 'phantom'?"),
         (["cohorts=nowhere/c.zarr"], "nowhere/c.zarr: no such cohort"),
         (["overrides={trainer.max_epocs: 3}"], "trainer.max_epocs: no such key; did you mean 'max_epochs'?"),
-        (
-            ["methods=[{method: mean, overrides: {model.depht: 2}}]"],
-            "model.depht: compseg.models.UNet takes no 'depht'",
-        ),
+        (["methods=[{method: mean, overrides: {model.depht: 2}}]"], "model.depht: no such key; did you mean 'depth'?"),
     ],
 )
 def test_a_fault_is_one_line_before_anything_runs(tmp_path, given, line):

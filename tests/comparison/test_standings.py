@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from compseg.comparison.standings import by_group, ordered, places, share_of, standing, standings
+from compseg.comparison.standings import by_group, lead, ordered, places, share_of, standing, standings
 
 FIGURE = "test/pixel_ap"
 
@@ -122,3 +122,15 @@ def test_finished_is_with_the_figures_of_the_split(made):
     assert not again.finished("val")
     assert not made(0.5, seed=2, status="failed").finished("test")
     assert not made(None, seed=3).finished("test")
+
+
+def test_a_lead_is_judged_in_pairs(made):
+    """The variance of a difference of paired means is that of what the two do not share."""
+    generator = np.random.default_rng(2)
+    shared, own = generator.normal(0, 0.2, 1000), generator.normal(0, 0.01, 1000)
+    one = standing([made(0.6, method="a", replicates=0.6 + shared + own)], FIGURE)
+    other = standing([made(0.5, method="b", replicates=0.5 + shared)], FIGURE)
+    difference, low, high = lead(one, other)
+    assert difference == pytest.approx(0.1)
+    assert (low, high) == pytest.approx((0.1 - 1.96 * 0.01, 0.1 + 1.96 * 0.01), abs=3e-3)
+    assert lead(other, one) == pytest.approx((-difference, -high, -low))

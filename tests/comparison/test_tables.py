@@ -62,7 +62,7 @@ def test_the_page_ranks_beside_ceiling_and_floor(made):
     assert "![](comparison.png)" in text
     assert "## Overall" not in text  # one cohort
     table = cells(text[text.index("## c\n") :], "| ")
-    assert table[0] == ["rank", "method", "seeds", "pixel_ap", "of the ceiling", "dice_mean"]
+    assert table[0] == ["rank", "method", "seeds", "pixel_ap", "to the best", "of the ceiling", "dice_mean"]
     assert [row[:3] for row in table[2:]] == [
         ["ceiling", "supervised", "2/2"],
         ["1", "b", "2/2"],
@@ -70,7 +70,9 @@ def test_the_page_ranks_beside_ceiling_and_floor(made):
         ["floor", "all_ones", "2/2"],
     ]
     assert table[3][3] == "0.850 ± 0.071 [0.800, 0.900]"
-    assert table[3][4:] == ["85 %", "0.425 ± 0.035"]
+    assert table[3][4:] == ["", "85 %", "0.425 ± 0.035"]
+    assert table[4][4] == "-0.300 [-0.300, -0.300]"  # each draw of a seed is the same for both
+    assert table[2][4].startswith("+0.150 [")
 
 
 def test_several_cohorts_and_models_get_an_overall_ranking(made):
@@ -96,6 +98,6 @@ def test_left_out_groups_and_failures_have_tables(made):
         made(0.1, held_out="B", method="b", status="failed", why="out | of memory"),
     ]
     text = page("name", outcomes, LAYOUT, with_picture=False)
-    assert ["1", "a", "1/1", "0.500"] in cells(text, "| 1 ")
+    assert ["1", "a", "1/1", "0.500", ""] in cells(text, "| 1 ")
     assert ["c", "A", "a", "1/1", "0.250"] in cells(text, "| c ")
     assert "| c/m/b/without_B/seed_0 | out \\| of memory |" in text

@@ -92,6 +92,7 @@ class Room:
 
     Args:
         jobs: How many tasks at once; `auto`: one a GPU, or where there is none one a core.
+        accelerator: `trainer.accelerator` of the tasks; with `cpu` GPUs are left alone.
 
     Attributes:
         count: How many tasks run at once.
@@ -100,10 +101,10 @@ class Room:
         CompsegError: If `jobs` is neither.
     """
 
-    def __init__(self, jobs: int | str = "auto") -> None:
+    def __init__(self, jobs: int | str = "auto", accelerator: str = "auto") -> None:
         if jobs != "auto" and (not isinstance(jobs, int) or jobs < 1):
             raise CompsegError(f"jobs={jobs}: expected auto or how many at once, at least 1")
-        gpus = visible_gpus()
+        gpus = [] if accelerator == "cpu" else visible_gpus()
         if gpus and isinstance(jobs, int):
             gpus = (gpus * jobs)[: max(jobs, len(gpus))]  # more jobs than GPUs: several share one
         self.machine = Machine(None if jobs == "auto" else int(jobs), gpus=gpus)

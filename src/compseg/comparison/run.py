@@ -53,7 +53,8 @@ def compare(cfg: DictConfig, compose: Compose) -> Path:
     jobs = chosen.jobs(groups)
     for job in jobs:
         refuse_another(folder / job.name, job.overrides, "out")
-    comparison = Comparison(folder, jobs, layout, cfg.report, Room(cfg.jobs))
+    room = Room(cfg.jobs, next(iter(configs.values())).trainer.accelerator)
+    comparison = Comparison(folder, jobs, layout, cfg.report, room)
     outcomes = comparison.run(epochs_of(chosen, configs))
     return concluded(folder, outcomes, layout)
 

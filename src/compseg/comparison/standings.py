@@ -228,6 +228,14 @@ def _interval(draws: Sequence[Floats]) -> tuple[float, float]:
     return percentile_interval(np.mean(draws, axis=0))
 
 
+def lead(one: Standing, other: Standing) -> tuple[float, float, float]:
+    """By how much the mean of one exceeds that of another, and the 95 % bootstrap interval of that difference.
+
+    Both are judged on the same draws of samples, so what makes a draw easy for both cancels.
+    """
+    return one.mean - other.mean, *percentile_interval(one.draws - other.draws)
+
+
 def share_of(one: Standing, standings: Sequence[Standing], ceiling: str) -> float:
     """The mean as a share of the ceiling's on the same cohort with the same model; NaN without such a ceiling."""
     of_ceiling = [

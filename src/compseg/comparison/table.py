@@ -13,6 +13,7 @@ from compseg.comparison.standings import (
     Place,
     Standing,
     by_group,
+    lead,
     ordered,
     places,
     share_of,
@@ -97,7 +98,9 @@ def _how_to_read(layout: Layout) -> str:
     better = "lower" if lower_is_better(layout.ranked_by) else "higher"
     lines = [
         f"Ranked by {layout.ranked_by}, {better} is better: mean over seeds ± standard deviation over seeds, and in "
-        "brackets the 95 % bootstrap interval of the mean, seeds and patients (else samples) drawn with replacement."
+        "brackets the 95 % bootstrap interval of the mean, seeds and patients (else samples) drawn with replacement. "
+        "`to the best` is the difference to the best that is ranked, drawn in pairs: surely another where its interval "
+        "leaves out 0."
     ]
     if layout.split == "val":
         lines.append("Figures of validation samples: the checkpoint and the threshold were chosen on them too.")
@@ -126,16 +129,31 @@ def _cohort(outcomes: Sequence[Outcome], all_standings: Sequence[Standing], coho
     }
     others = {figure: cells for figure, cells in others.items() if any(one.values for one in cells.values())}
     ranks = {place.entrant: place.mean for place in places(here, layout.ranked_by, layout.apart)}
+    best = next((one for one in here if one.entrant in ranks), None)
     rows = []
     for one in here:
         share = share_of(one, here, layout.ceiling)
         rows.append(
-            [_rank(one, ranks, layout), label[one.entrant], f"{len(one.values)}/{one.planned}", cell(one)]
+            [
+                _rank(one, ranks, layout),
+                label[one.entrant],
+                f"{len(one.values)}/{one.planned}",
+                cell(one),
+                _gap(one, best),
+            ]
             + [f"{100 * share:.0f} %" if math.isfinite(share) else ""] * with_ceiling
             + [_spread(cells[one.entrant]) for cells in others.values()]
         )
-    head = ["rank", "method", "seeds", layout.figures[0], *["of the ceiling"] * with_ceiling, *others]
+    head = ["rank", "method", "seeds", layout.figures[0], "to the best", *["of the ceiling"] * with_ceiling, *others]
     return markdown(head, rows)
+
+
+def _gap(one: Standing, best: Standing | None) -> str:
+    """`-0.021 [-0.034, -0.008]`: how far a method is from the best that is ranked."""
+    if best is None or one is best or not math.isfinite(one.mean):
+        return ""
+    difference, low, high = lead(one, best)
+    return f"{difference:+.3f}" + (f" [{low:+.3f}, {high:+.3f}]" if math.isfinite(low) else "")
 
 
 def _groups(groups: Sequence[Standing], layout: Layout) -> str:
