@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import json
+import os
+import queue
 import struct
+import subprocess
+import sys
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
+import matplotlib
+import numpy as np
 import pytest
+import yaml
+from PIL import Image as Pillow
 
-from running import history_of, succeed, tiny
+from compseg.learning.loggers import wandb_logger
+from running import environment, history_of, run_verb, succeed, tiny
 
 BLOCK, IDENT, HEADER = 32768, 7, 7
 FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
+SWEEP = Path(__file__).parents[2] / "docs/how-to/wandb-sweep.yaml"
+# matplotlib keeps its list of fonts in the home directory, and takes long to make it.
+NO_KEY = {"WANDB_API_KEY": "", "MPLCONFIGDIR": matplotlib.get_cachedir()}
 
 
 def wandb_records(path: Path) -> Iterator[bytes]:
@@ -30,31 +44,238 @@ def wandb_records(path: Path) -> Iterator[bytes]:
             parts = b""
 
 
-@pytest.mark.slow
-def test_wandb_offline_without_a_key_holds_the_history(trained, tmp_path):
+class Offline(NamedTuple):
+    """What an offline run of W&B holds: values by name in the order they were logged, and the rest as records."""
+
+    folder: Path
+    history: dict[str, list]
+    rows: list[dict]
+    config: dict
+    records: dict[str, list]
+
+    @property
+    def exit_code(self) -> int:
+        return self.records["exit"][-1].exit_code
+
+
+def read_wandb(run: Path) -> Offline:
     from wandb.proto import wandb_internal_pb2
 
-    run = tmp_path / "run"
-    printed = succeed(
-        "train", *tiny(trained.cohort, run), "logger=wandb", "evaluate=false", WANDB_API_KEY="", HOME=str(tmp_path)
-    )
-    assert "wandb sync" in printed
     (file,) = run.glob("wandb/offline-run-*/run-*.wandb")
-    seen: dict[str, float] = {}
+    history, rows, config, records = defaultdict(list), [], {}, defaultdict(list)
     for content in wandb_records(file):
-        history = wandb_internal_pb2.Record.FromString(content).history
-        items = {".".join(item.nested_key) or item.key: json.loads(item.value_json) for item in history.item}
-        seen |= {key: value for key, value in items.items() if "/" in key}
-    last = {key: value for key, value in history_of(run)[-1].items() if "/" in key}
-    assert {key: seen[key] for key in last} == pytest.approx(last, rel=1e-5)
+        record = wandb_internal_pb2.Record.FromString(content)
+        kind = record.WhichOneof("record_type")
+        records[kind].append(getattr(record, kind))
+        if kind == "history":
+            rows.append(row := {})
+            for item in record.history.item:
+                *outer, last = item.nested_key or [item.key]
+                within = row
+                for key in outer:
+                    within = within.setdefault(key, {})
+                within[last] = json.loads(item.value_json)
+            for key, value in row.items():
+                history[key].append(value)
+        if kind == "config":
+            config |= {item.key: json.loads(item.value_json) for item in record.config.update}
+    return Offline(file.parent, history, rows, config, records)
+
+
+@pytest.fixture(scope="module")
+def dashboards(trained, tmp_path_factory):
+    """A run with both dashboards and pictures of each epoch."""
+    home = tmp_path_factory.mktemp("dashboards")
+    run = home / "run"
+    both = ("logger=[wandb,tensorboard]", "callbacks.pictures.every=1")
+    printed = succeed("train", *tiny(trained.cohort, run, *both), HOME=str(home), **NO_KEY)
+    return run, printed
 
 
 @pytest.mark.slow
-def test_tensorboard_holds_the_history(trained, tmp_path):
+def test_a_run_without_a_key_is_offline_and_can_be_sent_later(dashboards):
+    run, printed = dashboards
+    assert "offline, for there is no key" in printed
+    kept = read_wandb(run)
+    assert kept.exit_code == 0
+    assert kept.records["run"][0].project == "compseg"
+    assert kept.records["run"][0].display_name == "run"
+    # W&B's own tool takes the folder for a run that is ready to be sent.
+    told = subprocess.run(
+        [sys.executable, "-m", "wandb", "sync", "--dry-run", str(kept.folder)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+        env=environment(HOME=str(run), **NO_KEY),
+    )
+    assert kept.folder.name in told.stdout + told.stderr
+
+
+@pytest.mark.slow
+def test_wandb_holds_config_and_history(dashboards):
+    run, _ = dashboards
+    kept = read_wandb(run)
+    assert kept.config["optimizer"]["_target_"] == "torch.optim.AdamW"
+    assert (kept.config["model"]["width"], kept.config["seed"], kept.config["channels"]) == (8, 0, 8)
+    for epoch, row in enumerate(history_of(run)):
+        logged = {key: value for key, value in row.items() if "/" in key}
+        assert {key: kept.history[key][epoch] for key in logged} == pytest.approx(logged, rel=1e-5)
+    axes = {metric.glob_name: metric.step_metric for metric in kept.records["metric"]}
+    assert all(axes[f"{section}/*"] == "epoch" for section in ("train", "val", "collapse", "figures", "activation"))
+
+
+@pytest.mark.slow
+def test_pictures_are_the_same_in_the_folder_and_on_both_dashboards(dashboards):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    run, _ = dashboards
+    kept = read_wandb(run)
+    events = accumulator.EventAccumulator(str(run / "tensorboard"), size_guidance={"images": 0}).Reload()
+    for name in ("gallery", "activations", "roc", "spectra"):
+        assert [row["epoch"] for row in kept.rows if f"figures/{name}" in row] == [0, 1]
+        for epoch, sent in enumerate(kept.history[f"figures/{name}"]):
+            here = pixels(run / "figures" / "epochs" / f"{name}_{epoch:04d}.png")
+            assert here.std() > 0
+            np.testing.assert_array_equal(here, pixels(kept.folder / "files" / sent["path"]))
+            shown = run / "shown.png"
+            shown.write_bytes(events.Images(f"figures/{name}")[epoch].encoded_image_string)
+            np.testing.assert_array_equal(here, pixels(shown))
+
+
+@pytest.mark.slow
+def test_tensorboard_and_wandb_hold_the_same_scalars_and_histograms(dashboards):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    run, _ = dashboards
+    kept = read_wandb(run)
+    events = accumulator.EventAccumulator(str(run / "tensorboard"), size_guidance={"histograms": 0}).Reload()
+    scalars = {key for key, values in kept.history.items() if "/" in key and isinstance(values[-1], int | float)}
+    scalars -= {"trainer/global_step"}
+    assert {"train/loss", "val/x_disease", "val/x_auc", "collapse/separation", "test/area_auc"} <= scalars
+    for key in scalars:
+        assert [event.value for event in events.Scalars(key)] == pytest.approx(kept.history[key], rel=1e-5), key
+    for name in ("healthy", "disease"):
+        assert len(kept.history[f"activation/{name}"]) == 2
+        for epoch, sent in enumerate(kept.history[f"activation/{name}"]):
+            counts = np.array(sent["values"])
+            drawn = events.Histograms(f"activation/{name}")[epoch].histogram_value
+            assert drawn.num == pytest.approx(counts.sum())
+            assert counts.sum() > 1000  # tissue pixels of 14 spots
+
+
+@pytest.mark.slow
+def test_results_and_the_segmenter_are_there(dashboards):
+    run, _ = dashboards
+    kept = read_wandb(run)
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert {key: kept.history[key][-1] for key in metrics} == pytest.approx(metrics, rel=1e-6)
+    for name in ("roc", "gallery", "spectra"):
+        (sent,) = kept.history[f"test/{name}"]
+        np.testing.assert_array_equal(
+            pixels(run / "figures" / f"{name}.png"), pixels(kept.folder / "files" / sent["path"])
+        )
+    (artifact,) = kept.records["artifact"]
+    described = json.loads((run / "segmenter/segmenter.json").read_text())
+    assert (artifact.name, artifact.type) == ("segmenter", "model")
+    assert json.loads(artifact.metadata) == described
+    assert described["threshold"]["value"] == metrics["threshold"]  # the one that evaluation has fitted
+    copied = {item.path: Path(item.local_path) for item in artifact.manifest.contents}
+    assert set(copied) == {"segmenter.json", "weights.pt"}
+    for name, file in copied.items():
+        assert file.read_bytes() == (run / "segmenter" / name).read_bytes()
+        assert run in file.parents  # the run's folder can be moved and sent from elsewhere
+
+
+def pixels(file: Path) -> np.ndarray:
+    with Pillow.open(file) as picture:
+        return np.asarray(picture.convert("RGB"))
+
+
+BOMB = """
+from pytorch_lightning.callbacks import Callback
+
+class Bomb(Callback):
+    def on_train_epoch_start(self, trainer, pl_module):
+        if trainer.current_epoch == 1:
+            raise RuntimeError("boom")
+"""
+
+
+@pytest.mark.slow
+def test_a_crash_on_two_ranks_is_one_crashed_run(trained, tmp_path):
+    """Nothing of W&B's is left by the other rank, and what rank 0 had logged before is there."""
+    (tmp_path / "bomb.py").write_text(BOMB)
     run = tmp_path / "run"
-    succeed("train", *tiny(trained.cohort, run), "logger=tensorboard", "evaluate=false")
-    events = accumulator.EventAccumulator(str(run / "tensorboard")).Reload()
-    last = history_of(run)[-1]
-    for key in ("train/loss", "val/loss", "val/x_disease"):
-        assert events.Scalars(key)[-1].value == pytest.approx(last[key], rel=1e-5)
+    two = ("trainer.devices=2", "data.batch_size=4", "logger=wandb", "+callbacks.bomb._target_=bomb.Bomb")
+    done = run_verb("train", *tiny(trained.cohort, run, *two), HOME=str(tmp_path), PYTHONPATH=str(tmp_path), **NO_KEY)
+    assert done.returncode != 0
+    assert "boom" in done.stderr
+    kept = read_wandb(run)  # which finds one run, no more
+    assert kept.exit_code == 1
+    assert len(kept.history["train/loss"]) == 1
+    assert not list(tmp_path.glob("wandb*"))
+
+
+@pytest.fixture
+def no_key(monkeypatch, tmp_path):
+    for name in ("WANDB_API_KEY", "WANDB_RUN_ID", "WANDB_RUN_GROUP", "WANDB_DATA_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("WANDB_DATA_DIR", "")  # so that what is set below is undone
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
+def asked_of(logger) -> dict:
+    """What the logger will ask W&B for."""
+    return logger._wandb_init
+
+
+def test_a_job_of_a_sweep_is_grouped_and_named_by_the_sweeps_folder(no_key, tmp_path):
+    job, alone = tmp_path / "constants" / "3", tmp_path / "alone"
+    for folder in (job, alone):
+        folder.mkdir(parents=True)
+    (job / "job.json").write_text("{}")
+    asked = [asked_of(wandb_logger(str(folder))) for folder in (job, alone)]
+    assert [(options["group"], options["name"]) for options in asked] == [("constants", "constants/3"), (None, "alone")]
+
+
+def test_a_resumed_run_is_the_same_run_there_too(no_key, tmp_path, monkeypatch):
+    first = asked_of(wandb_logger(str(tmp_path)))["id"]
+    assert first
+    assert asked_of(wandb_logger(str(tmp_path)))["id"] == first
+    monkeypatch.setenv("WANDB_RUN_ID", "agents")
+    assert asked_of(wandb_logger(str(tmp_path)))["id"] is None  # W&B takes the agent's
+
+
+@pytest.mark.slow
+def test_wandbs_own_agent_runs_the_documented_sweep(trained, tmp_path, monkeypatch):
+    """The agent is W&B's; only the server that it would ask for values is made up."""
+    from wandb import wandb_agent
+    from wandb.apis.public import sweeps
+
+    sweep = yaml.safe_load(SWEEP.read_text())
+    arguments = tiny(trained.cohort, tmp_path, "trainer.max_epochs=1", "evaluate=false")
+    small = dict(item.split("=", 1) for item in arguments if not item.startswith("hydra.run.dir"))
+    width = sweep["parameters"]["model.width"]["values"][1]
+    values = {**small, "optimizer.lr": 0.003, "model.width": width}
+    order = {"type": "run", "run_id": "theirs", "program": sweep["program"]}
+    orders = [{**order, "args": {key: {"value": value} for key, value in values.items()}}]
+    monkeypatch.setattr(sweeps, "_sweep_with_runs", lambda *_: {"config": yaml.safe_dump(sweep)})
+    monkeypatch.setattr(sweeps, "_register_agent", lambda *_, **__: {"id": "agent"})
+    monkeypatch.setattr(sweeps, "_agent_heartbeat", lambda *args: [orders.pop(0)] if orders and not args[3] else [])
+    monkeypatch.setattr(wandb_agent.wandb, "Api", lambda *_, **__: None)
+    monkeypatch.setattr(wandb_agent.Agent, "POLL_INTERVAL", 0.2)
+    monkeypatch.chdir(tmp_path)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    settings = {"WANDB_MODE": "offline", "WANDB_DIR": str(tmp_path), "WANDB_SWEEP_ID": "s1", "PATH": path, **NO_KEY}
+    for name, value in {**settings, "WANDB_RUN_ID": "", "WANDB_SWEEP_PARAM_PATH": "", "WANDB_DATA_DIR": ""}.items():
+        monkeypatch.setenv(name, value)
+    for name in ("WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH", "WANDB_DATA_DIR"):
+        monkeypatch.delenv(name)
+    wandb_agent.Agent(None, queue.Queue(), sweep_id="s1", count=1).run()
+
+    (run,) = (tmp_path / "outputs/wandb_sweep").iterdir()
+    kept = read_wandb(run)
+    # A folder for each run, under the name that W&B knows it by.
+    assert run.name == kept.records["run"][0].run_id == "theirs"
+    assert kept.exit_code == 0
+    assert (kept.config["model"]["width"], kept.config["optimizer"]["lr"]) == (width, 0.003)
+    assert len(kept.history["val/loss"]) == 1  # what the sweep goes by
