@@ -29,7 +29,11 @@ from compseg.learning.say import quiet_libraries, say
 from compseg.learning.stopping import StopSignals
 from compseg.learning.trainer import CHECKPOINTS, Trainer
 from compseg.maps import Segmenter
+from compseg.samples import Channels
 from compseg.spectra import fit_standardisation, resolve_rule
+
+# A polynomial of degree 4 would take most of a shorter spectrum away.
+FOR_A_BASELINE = 16
 
 
 def train(cfg: DictConfig, run: Path, signals: StopSignals | None = None, dashboards: Dashboards | None = None) -> bool:
@@ -114,12 +118,19 @@ def settle(cfg: DictConfig, cohort: Cohort) -> None:
     if cfg.floor is not None:
         cfg.model, cfg.floor = cfg.floor, None
     if cfg.preprocess.corrections == "auto":
-        spectral = cohort.channels.spectral
-        cfg.preprocess.corrections = [{"_target_": "compseg.spectra.StandardNormalVariate"}] if spectral else []
-        chosen = (
-            "standard normal variate, for a spectral axis" if spectral else "none, for channels without a spectral axis"
-        )
+        cfg.preprocess.corrections, chosen = corrections_for(cohort.channels)
         say(f"preprocess.corrections=auto: {chosen}")
+
+
+def corrections_for(channels: Channels) -> tuple[list[dict[str, Any]], str]:
+    """The corrections that channels call for, as configuration, and the reason in words."""
+    snv = {"_target_": "compseg.spectra.StandardNormalVariate"}
+    if not channels.spectral:
+        return [], "none, for channels without a spectral axis"
+    if channels.count < FOR_A_BASELINE:
+        return [snv], "standard normal variate, for a spectral axis"
+    detrend = {"_target_": "compseg.spectra.Detrend", "channels": channels.count}
+    return [detrend, snv], "detrend, then standard normal variate, for a spectral axis"
 
 
 def build_module(cfg: DictConfig) -> CompSegNet:

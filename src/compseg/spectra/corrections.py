@@ -39,7 +39,7 @@ class Detrend(nn.Module):
 
     basis: Tensor
 
-    def __init__(self, channels: int, degree: int = 2) -> None:
+    def __init__(self, channels: int, degree: int = 4) -> None:
         super().__init__()
         if not 0 <= degree < channels:
             raise ValueError(f"degree {degree}: expected at least 0 and less than the {channels} channels")
