@@ -7,8 +7,9 @@ import pytest
 import torch
 from scipy.ndimage import uniform_filter
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.metrics import roc_auc_score
 
-from compseg.comparative.teacher import FisherTeacher, excess_share, fisher, local_mean, own_reference
+from compseg.comparative.teacher import FisherTeacher, auc, excess_share, fisher, local_mean, own_reference
 
 CHANNELS = 6
 SIGNATURE = np.array([0, 1.5, -1, 0, 0.5, 0])
@@ -33,7 +34,7 @@ def made_cohort(count: int = 60, seed: int = 0, cue: float = 0.7):
 
 
 def fitted(samples, **options) -> FisherTeacher:
-    teacher = FisherTeacher(CHANNELS, **options)
+    teacher = FisherTeacher(CHANNELS, pixels=12_000, **options)
     teacher.fit(((image, tissue, label) for image, tissue, _, label in samples), len(samples))
     return teacher
 
@@ -124,6 +125,39 @@ def test_a_reference_scores_no_higher_than_every_healthy_sample():
     assert own_reference(pixels, marked, high, direction).tolist() == [2, 0]
     assert own_reference(pixels, marked, low, direction).tolist() == [1.5, 7]
     assert own_reference(pixels, none, high, direction).tolist() == [2.5, 7]
+
+
+def test_samples_whose_rest_is_no_reference_are_judged_as_they_are():
+    """Tiles of a scene: what is not disease is one field or another, and their means say nothing about disease."""
+    generator = np.random.default_rng(0)
+    fields = -SIGNATURE * generator.uniform(0, 4, (8, 1))
+
+    def tile(disease: bool):
+        image = generator.normal(size=(CHANNELS, 24, 24)) * 0.6
+        image[:, :, :12] += fields[generator.integers(8)][:, None, None]
+        image[:, :, 12:] += fields[generator.integers(8)][:, None, None]
+        truth = np.zeros((24, 24), bool)
+        if disease:
+            truth[generator.integers(12) :, generator.integers(12) :] = True
+            image[:, truth] = generator.normal(size=(CHANNELS, truth.sum())) * 0.6 + SIGNATURE[:, None]
+        return torch.from_numpy(image).float(), torch.ones(1, 24, 24, dtype=torch.bool), truth, int(disease)
+
+    samples = [tile(bool(index % 2)) for index in range(60)]
+    teacher = fitted(samples, reach=3)
+    image, tissue, truth, labels = stacked(
+        [(*sample[:2], torch.from_numpy(sample[2]), sample[3]) for sample in samples]
+    )
+    marked = teacher(image, tissue, labels)
+    assert not teacher.own
+    assert 2 * (marked & truth).sum() / (marked.sum() + truth.sum()) > 0.85
+    assert fitted(made_cohort()).own
+
+
+def test_auc_against_sklearn():
+    generator = torch.Generator().manual_seed(0)
+    healthy, disease = (torch.randint(0, 9, (count,), generator=generator) for count in (30, 40))
+    expected = roc_auc_score([0] * 30 + [1] * 40, torch.cat([healthy, disease]))
+    assert auc(healthy, disease) == pytest.approx(expected)
 
 
 def test_fisher_against_sklearn():

@@ -10,13 +10,29 @@ hold with what healthy ones do not, stays the only supervision.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
 SETTLED = 0.001  # share of pixels whose mark may still change when marking ends
+ROUNDS = 30  # of marking and refitting, at most
 Pixels = list[Tensor]  # one (n, C) tensor a sample
+
+
+class Found(NamedTuple):
+    """What fitting finds, tensors.
+
+    Filter `(C,)`; the level above which a pixel is marked; the mean score of the highest-scoring healthy sample; the
+    marked share; whether pixels are judged against their own sample.
+    """
+
+    filter: Tensor
+    level: Tensor
+    highest: Tensor
+    share: Tensor
+    own: Tensor
 
 
 class FisherTeacher(nn.Module):
@@ -32,32 +48,36 @@ class FisherTeacher(nn.Module):
        samples above any level (Youden's index of the two distributions, an estimate of the diseased share);
     3. refit the discriminant between marked and all other pixels.
 
+    Where a sample's rest is no reference, as in tiles of a scene where it is this field or that, step 1 does harm. So
+    the teacher is fitted to halves of the samples with it and without; the way whose marked share tells the labels of
+    the other halves better (area under the ROC) is the one that is used.
+
     Args:
         channels: Number of channels C of the preprocessed image.
         reach: Side in pixels, odd, of the neighbourhood whose tissue mean is scored: it trades noise against edges.
         pixels: Tissue pixels of all samples together that are looked at for fitting.
         shrinkage: Of covariances towards a multiple of the identity.
-        rounds: At most, of marking and refitting.
 
     Attributes:
         highest: Mean score of the highest-scoring healthy sample.
         share: pi of the last round, in [0, 1].
+        own: Whether a pixel is judged against its own sample.
     """
 
     filter: Tensor
     level: Tensor
     highest: Tensor
     share: Tensor
+    own: Tensor
 
-    def __init__(
-        self, channels: int, reach: int = 5, pixels: int = 200_000, shrinkage: float = 1e-3, rounds: int = 30
-    ) -> None:
+    def __init__(self, channels: int, reach: int = 5, pixels: int = 200_000, shrinkage: float = 1e-3) -> None:
         super().__init__()
-        self.reach, self.pixels, self.shrinkage, self.rounds = reach, pixels, shrinkage, rounds
+        self.reach, self.pixels, self.shrinkage = reach, pixels, shrinkage
         self.register_buffer("filter", torch.zeros(channels))
         self.register_buffer("level", torch.tensor(0.0))
         self.register_buffer("highest", torch.tensor(0.0))
         self.register_buffer("share", torch.tensor(0.0))
+        self.register_buffer("own", torch.tensor(True))
 
     def score(self, image: Tensor, tissue: Tensor) -> Tensor:
         """How much a pixel's neighbourhood looks like disease.
@@ -70,15 +90,8 @@ class FisherTeacher(nn.Module):
 
     def forward(self, image: Tensor, tissue: Tensor, labels: Tensor) -> Tensor:
         """The marked region, `(B, 1, H, W)` bool: nothing in healthy samples."""
-        score, marked = self.score(image, tissue), torch.zeros_like(tissue)
-        # Unmarked pixels are the reference for marking: from nothing marked, this grows to where it no longer changes.
-        for _ in range(self.rounds):
-            rest = (tissue & ~marked).to(score.dtype)
-            count = rest.sum((2, 3), keepdim=True)
-            own = (score * rest).sum((2, 3), keepdim=True) / count.clamp_min(1)
-            reference = torch.where(count > 0, own.minimum(self.highest), self.highest)
-            marked = tissue & (score - reference > self.level)
-        return marked & (labels > 0)[:, None, None, None]
+        found = Found(self.filter, self.level, self.highest, self.share, self.own)
+        return mark(self.score(image, tissue), tissue, found) & (labels > 0)[:, None, None, None]
 
     @torch.no_grad()
     def fit(self, samples: Iterable[tuple[Tensor, Tensor, int]], count: int, seed: int = 0) -> None:
@@ -96,28 +109,74 @@ class FisherTeacher(nn.Module):
             spectra = local_mean(image[None], tissue[None], self.reach)[0][:, tissue[0]].T.double()
             chosen = torch.randperm(len(spectra), generator=generator)[: max(1, self.pixels // count)]
             kinds[label].append(spectra[chosen])
-        self._settle(*kinds)
+        own = held_out(*kinds, self.shrinkage, True, seed) >= held_out(*kinds, self.shrinkage, False, seed)
+        for name, value in settle(*kinds, self.shrinkage, own)._asdict().items():
+            getattr(self, name).copy_(value)
 
-    def _settle(self, healthy: Pixels, disease: Pixels) -> None:
-        direction = fisher(torch.cat(disease), torch.cat(healthy), self.shrinkage)
-        means = torch.stack([pixels.mean(0) for pixels in healthy])
+
+def mark(score: Tensor, tissue: Tensor, found: Found) -> Tensor:
+    """Where the scores `(B, 1, H, W)` say disease, whatever the label: bool of that shape."""
+    if not found.own:
+        return tissue & (score > found.level)
+    marked = torch.zeros_like(tissue)
+    # Unmarked pixels are the reference for marking: from nothing marked, this grows to where it no longer changes.
+    for _ in range(ROUNDS):
+        rest = (tissue & ~marked).to(score.dtype)
+        count = rest.sum((2, 3), keepdim=True)
+        mean = (score * rest).sum((2, 3), keepdim=True) / count.clamp_min(1)
+        reference = torch.where(count > 0, mean.minimum(found.highest), found.highest)
+        marked = tissue & (score - reference > found.level)
+    return marked
+
+
+def settle(healthy: Pixels, disease: Pixels, shrinkage: float, own: bool) -> Found:
+    """Mark and refit until the marks settle; `own`: against each sample's own unmarked pixels, else as they are."""
+    means = torch.stack([pixels.mean(0) for pixels in healthy])
+    clean, mixed = torch.cat(healthy), torch.cat(disease)
+    direction = fisher(mixed, clean, shrinkage)
+    if own:
         clean = torch.cat([pixels - mean for pixels, mean in zip(healthy, means, strict=True)])
-        sizes = [len(pixels) for pixels in disease]
-        marked = torch.zeros(sum(sizes), dtype=torch.bool)
-        for _ in range(self.rounds):
-            before, highest = marked, means[(means @ direction).argmax()]
-            parts = zip(disease, torch.split(before, sizes), strict=True)
+    marked = torch.zeros(len(mixed), dtype=torch.bool)
+    for _ in range(ROUNDS):
+        before, highest = marked, means[(means @ direction).argmax()]
+        if own:
+            parts = zip(disease, torch.split(before, [len(pixels) for pixels in disease]), strict=True)
             mixed = torch.cat([pixels - own_reference(pixels, part, highest, direction) for pixels, part in parts])
-            share, level = excess_share(mixed @ direction, clean @ direction)
-            marked = mixed @ direction > level
-            self._keep(direction, level, highest @ direction, share)
-            if (marked != before).double().mean() < SETTLED:
-                break
-            direction = fisher(mixed[marked], torch.cat([mixed[~marked], clean]), self.shrinkage)
+        share, level = excess_share(mixed @ direction, clean @ direction)
+        marked = mixed @ direction > level
+        found = Found(direction, level, highest @ direction, share, torch.tensor(own))
+        if (marked != before).double().mean() < SETTLED:
+            break
+        direction = fisher(mixed[marked], torch.cat([mixed[~marked], clean]), shrinkage)
+    return found
 
-    def _keep(self, *found: Tensor) -> None:
-        for buffer, value in zip((self.filter, self.level, self.highest, self.share), found, strict=True):
-            buffer.copy_(value)
+
+def held_out(healthy: Pixels, disease: Pixels, shrinkage: float, own: bool, seed: int) -> float:
+    """How well the marked share of a half of the samples tells their labels, fitted to the other half.
+
+    Mean area under the ROC of both ways round; .5 with fewer than two samples of a class.
+    """
+    if min(len(healthy), len(disease)) < 2:
+        return 0.5
+    generator = torch.Generator().manual_seed(seed)
+    orders = [torch.randperm(len(kind), generator=generator).tolist() for kind in (healthy, disease)]
+    kinds = [[kind[place] for place in order] for kind, order in zip((healthy, disease), orders, strict=True)]
+    areas = []
+    for half in (0, 1):
+        found = settle(kinds[0][half::2], kinds[1][half::2], shrinkage, own)
+        areas.append(auc(*(torch.stack([share_of(pixels, found) for pixels in kind[1 - half :: 2]]) for kind in kinds)))
+    return sum(areas) / 2
+
+
+def share_of(pixels: Tensor, found: Found) -> Tensor:
+    """The share of a sample's spectra `(n, C)` that would be marked."""
+    score = (pixels @ found.filter)[None, None, None]
+    return mark(score, torch.ones_like(score, dtype=torch.bool), found).double().mean()
+
+
+def auc(healthy: Tensor, disease: Tensor) -> float:
+    """Area under the ROC: how often a disease value is the higher one of a pair, ties counting half."""
+    return float((0.5 + 0.5 * (disease[:, None] - healthy).sign()).mean())
 
 
 def own_reference(pixels: Tensor, marked: Tensor, highest: Tensor, direction: Tensor) -> Tensor:
