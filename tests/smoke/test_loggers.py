@@ -19,7 +19,8 @@ import pytest
 import yaml
 from PIL import Image as Pillow
 
-from compseg.learning.loggers import wandb_logger
+from compseg.config import compose
+from compseg.learning.loggers import Dashboards, wandb_logger
 from running import environment, history_of, run_verb, succeed, tiny
 
 BLOCK, IDENT, HEADER = 32768, 7, 7
@@ -235,6 +236,16 @@ def test_a_job_of_a_sweep_is_grouped_and_named_by_the_sweeps_folder(no_key, tmp_
     (job / "job.json").write_text("{}")
     asked = [asked_of(wandb_logger(str(folder))) for folder in (job, alone)]
     assert [(options["group"], options["name"]) for options in asked] == [("constants", "constants/3"), (None, "alone")]
+
+
+def test_loggers_take_what_the_command_line_gives_them(no_key, tmp_path):
+    options = [f"logger.{name}.save_dir={tmp_path}" for name in ("wandb", "tensorboard")]
+    cfg = compose("train", ["logger=[wandb,tensorboard]", "+logger.wandb.tags=[pilot]", *options])
+    wandb, tensorboard = Dashboards.of(cfg.logger).loggers
+    assert asked_of(wandb)["tags"] == ["pilot"]
+    assert type(asked_of(wandb)["tags"]) is list  # W&B takes no ListConfig
+    assert Path(tensorboard.log_dir) == tmp_path / "tensorboard"
+    assert Dashboards.of(compose("train").logger).loggers == []
 
 
 def test_a_resumed_run_is_the_same_run_there_too(no_key, tmp_path, monkeypatch):

@@ -101,7 +101,7 @@ class Dashboards:
     @classmethod
     def of(cls, nodes: DictConfig | None) -> Dashboards:
         """Those of a configuration, by name."""
-        return cls(list(instantiate(nodes).values()) if nodes else [])
+        return cls(list(instantiate(nodes, _convert_="all").values()) if nodes else [])
 
     def __enter__(self) -> Dashboards:
         return self
