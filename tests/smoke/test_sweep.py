@@ -84,8 +84,6 @@ def test_a_grid_on_two_devices_killed_in_the_middle_does_every_job_once(trained,
     )
     process = begin(arguments, tmp_path)
     wait_for(sweep / "1" / "checkpoints" / "last.ckpt", process)
-    succeed("sweep_report", str(sweep))
-    assert [row["status"] for row in jobs_of(sweep)] == ["finished", "running"]
     process.terminate()
     assert process.wait(60) == 128 + signal.SIGTERM
     first = (sweep / "0" / "checkpoints" / "best.ckpt").stat().st_mtime_ns

@@ -98,6 +98,16 @@ def test_a_failed_job_says_why_and_is_tried_again(run, capfd, program, why):
     assert read_job(run.folder).why == ""
 
 
+@pytest.mark.parametrize("end", ["os.kill(os.getpid(), 15)", "sys.exit(128 + 12)", "sys.exit(130)"])
+def test_a_job_that_was_told_to_end_is_unfinished_even_if_it_has_figures(run, end):
+    assert math.isnan(run(f"{GOOD}; import os; {end}"))
+    job = read_job(run.folder)
+    assert job.status == "unfinished"
+    assert job.why.startswith("stopped by SIG")
+    assert run(GOOD) == 0.25
+    assert read_job(run.folder).status == "finished"
+
+
 def test_what_the_job_says_is_passed_on(run, capfd):
     run("import sys; print('epoch 0'); print('mind this', file=sys.stderr)", evaluate=False)
     said = capfd.readouterr()

@@ -103,7 +103,7 @@ class Attempt:
     def _write_down(self, code: int) -> None:
         seconds = round(time.monotonic() - self.began, 1)
         if code in STOPPED:
-            write_record(self.folder, self.overrides, "started", f"stopped by {STOPPED[code]}", seconds)
+            write_record(self.folder, self.overrides, "stopped", f"stopped by {STOPPED[code]}", seconds)
         elif code:
             why = f"ended by signal {-code}" if code < 0 else self.complaint or f"exit code {code}"
             write_record(self.folder, self.overrides, "failed", why, seconds)

@@ -47,7 +47,7 @@ class Job:
 def write_record(
     folder: Path, overrides: Sequence[str], status: str, why: str = "", seconds: float | None = None
 ) -> None:
-    """Write down how far a job is: `started`, `finished`, `pruned` or `failed`.
+    """Write down how far a job is: `started`, `stopped`, `finished`, `pruned` or `failed`.
 
     Hydra keeps overrides in `.hydra` too, but writes those anew before a job could compare them.
     """
@@ -164,11 +164,12 @@ def _key_and_value(override: str) -> tuple[str, str]:
 
 
 def _status(folder: Path, recorded: str, judged: bool) -> str:
-    if recorded != "started":
+    if recorded not in ("started", "stopped"):
         return recorded
     if is_claimed(folder):
         return "running"
-    return "finished" if judged else "unfinished"  # a job may have outlived the sweep that waited for it
+    # A job may have outlived the sweep that waited for it; one that was told to end has not written all.
+    return "finished" if judged and recorded == "started" else "unfinished"
 
 
 def _json(path: Path) -> dict[str, Any] | None:
