@@ -1,20 +1,27 @@
-"""What the benchmarks share: a cohort made once, a clock, and rows of a table."""
+"""What the benchmarks share: cohorts made once, clocks, rows of a table, and the page that the tables go to."""
 
 from __future__ import annotations
 
+import json
+import math
+import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from hydra.utils import instantiate
 
 from compseg.cohort import Cohort, prepare
 from compseg.config import compose
+from compseg.learning.training import environment
 
 CHANNELS = 64
 ROUNDS = 5
+PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
+HEADER = "| measured | seconds | against | seconds | ratio |\n|---|---|---|---|---|"
 
 
 @dataclass(frozen=True)
@@ -32,18 +39,68 @@ class Row:
         return f"| {' | '.join(cells)} |"
 
 
-def cohort_of_spots(folder: Path) -> Cohort:
-    """The default phantom at 64 channels, made on first use."""
-    source = instantiate(compose("train").data.source, channels=CHANNELS)
-    return prepare(source, folder / f"phantom_{CHANNELS}.zarr")
+def cohort_of_spots(folder: Path, channels: int = CHANNELS) -> Cohort:
+    """The default phantom at 64 x 64 pixels, made on first use."""
+    source = instantiate(compose("train").data.source, channels=channels)
+    return prepare(source, folder / f"phantom_{channels}.zarr")
 
 
-def side_by_side(ours: Callable[[], object], theirs: Callable[[], object]) -> tuple[float, float]:
+def side_by_side(ours: Callable[[], object], theirs: Callable[[], object], rounds: int = ROUNDS) -> tuple[float, float]:
     """Median seconds of each, taken in turns so that a busy machine hurts both alike; the first turn warms up."""
     times: tuple[list[float], list[float]] = ([], [])
-    for _ in range(ROUNDS + 1):
+    for _ in range(rounds + 1):
         for call, taken in zip((ours, theirs), times, strict=True):
-            start = time.perf_counter()
-            call()
-            taken.append(time.perf_counter() - start)
+            taken.append(seconds(call))
     return statistics.median(times[0][1:]), statistics.median(times[1][1:])
+
+
+def seconds(call: Callable[[], object]) -> float:
+    """How long a call takes."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def growth(
+    what: str, times: int, large: Callable[[], object], small: Callable[[], object], rounds: int = ROUNDS
+) -> Row:
+    """What is `times` as large, against that many small ones; as an exponent too, 1 where cost is in proportion."""
+    whole, parts = side_by_side(large, lambda: [small() for _ in range(times)], rounds)
+    exponent = 1 + math.log(whole / parts) / math.log(times)
+    return Row(f"{what}, {times} times: exponent {exponent:.3f}", whole, f"{times} small ones", parts)
+
+
+def table(rows: Iterable[Row]) -> str:
+    """Rows as a table of the page."""
+    return "\n".join([HEADER, *(row.markdown() for row in rows)])
+
+
+def machine() -> str:
+    """What was measured on, in a line of the page."""
+    described = {**environment(), "processors": os.cpu_count(), "memory_gb": round(_memory() / 1e9)}
+    return f"Machine: `{json.dumps(described)}`."
+
+
+def _memory() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def put(part: str, text: str) -> None:
+    """Replace what the page says between the marks of a part.
+
+    Raises:
+        ValueError: If the page has no such marks.
+    """
+    begin, end = f"<!-- {part}: made by benchmarks/run.py -->", f"<!-- end of {part} -->"
+    page = PAGE.read_text(encoding="utf-8")
+    before, found, rest = page.partition(begin)
+    if not found or end not in rest:
+        raise ValueError(f"{PAGE}: no place for {part}; write {begin} and {end} where its table belongs")
+    after = rest.partition(end)[2]
+    PAGE.write_text(f"{before}{begin}\n\n{text}\n\n{machine()}\n\n{end}{after}", encoding="utf-8")
+
+
+def synchronised(device: torch.device) -> None:
+    """Wait for the device."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

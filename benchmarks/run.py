@@ -1,39 +1,46 @@
-"""`make bench`: every benchmark, as ratios measured side by side, written to docs/performance.md."""
+"""`make bench`: every benchmark, as ratios measured side by side, written to docs/performance.md.
+
+`python benchmarks/run.py step head` takes some of them; `--full` maps a mosaic of full size.
+"""
 
 from __future__ import annotations
 
-import json
+import importlib
 import sys
 import tempfile
+import time
+from functools import partial
 from pathlib import Path
 
-import data
-import step
+import prediction
+import torch
+from common import put, table
 
-from compseg.learning.training import environment
-
-PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
-TEXT = """# Performance
-
-Made by `make bench`. Each row holds two things measured in turns in one run: the ratio is what counts, the seconds
-depend on the machine.
-
-| measured | seconds | against | seconds | ratio |
-|---|---|---|---|---|
-{rows}
-
-Cohort: the default phantom, 64x64 pixels, 64 channels. Machine: `{machine}`.
-"""
+PARTS = ("data", "step", "head", "prediction", "size", "peers", "gpu_paper")
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
+    chosen = [part for part in arguments if not part.startswith("--")] or [*PARTS, "layout"]
     with tempfile.TemporaryDirectory() as folder:
-        rows = [row for part in (data, step) for row in part.measure(Path(folder))]
-    table = "\n".join(row.markdown() for row in rows)
-    print(table, file=sys.stdout)
-    PAGE.write_text(TEXT.format(rows=table, machine=json.dumps(environment())), encoding="utf-8")
-    print(f"wrote {PAGE}")
+        for part in chosen:
+            begun = time.perf_counter()
+            run(part, Path(folder), full="--full" in arguments)
+            print(f"{part}: {time.perf_counter() - begun:.0f} s\n", flush=True)
+
+
+def run(part: str, folder: Path, full: bool) -> None:
+    module = importlib.import_module(part)
+    if part == "layout":  # writes its own section
+        module.main()
+        return
+    if part == "gpu_paper" and not torch.cuda.is_available():
+        print("gpu_paper: no GPU here, so its table stays as it is")
+        return
+    measure = partial(module.measure, size=prediction.FULL) if full and part == "prediction" else module.measure
+    rows = table(measure(folder))
+    print(rows, flush=True)
+    put(part, rows)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

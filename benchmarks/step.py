@@ -2,67 +2,80 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
-import torch
-from common import Row, cohort_of_spots, side_by_side
+from common import Row, side_by_side
+from hydra.utils import instantiate
+from omegaconf import DictConfig
 from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.optim import AdamW
 from torch.utils.data import DataLoader
 
+from compseg.cohort import Cohort, prepare
 from compseg.config import compose
 from compseg.learning.data import CohortData
+from compseg.learning.loggers import Dashboards
+from compseg.learning.module import CompSegNet
 from compseg.learning.say import quiet_libraries
-from compseg.learning.trainer import Trainer
-from compseg.learning.training import build_module, settle
+from compseg.learning.training import build_module, build_trainer, settle
+
+CHANNELS, SIZE, BATCH, EPOCHS, STEPS = 450, 64, 7, 3, 12
+NETWORK = ("model=unet_small", "method=paper2020", "preprocess=none", "augmentation=none", "scheduler=constant")
+TRAINER = ("trainer.accelerator=cpu", f"trainer.max_epochs={EPOCHS}", "trainer.enable_progress_bar=false")
 
 
 def measure(folder: Path) -> list[Row]:
+    """Rows of the table."""
     quiet_libraries()
-    cohort = cohort_of_spots(folder)
-    network = ["model=unet_small", "method=paper2020", "augmentation=none", "scheduler=constant"]
-    cfg = compose("train", [*network, "data=cohort", f"data.path={cohort.path}", "hydra.run.dir=unused"])
+    cohort = spots(folder)
+    return [
+        _whole(cohort, folder, "Lightning, head, metrics, history", callbacks=False),
+        _whole(cohort, folder, "the same with validation, checkpoints and pictures of each epoch", callbacks=True),
+    ]
+
+
+def spots(folder: Path, size: int = SIZE, channels: int = CHANNELS) -> Cohort:
+    """The paper's spots, small, made on first use."""
+    source = instantiate(compose("train", ["experiment=paper_small"]).data.source, size=size, channels=channels)
+    return prepare(source, folder / f"paper_{size}_{channels}.zarr", progress=False)
+
+
+def module_of(cohort: Cohort, *overrides: str, callbacks: bool = False) -> tuple[CompSegNet, DictConfig]:
+    """A CompSegNet with a U-Net of width 16 and its configuration, with the callbacks that one may leave out or not."""
+    cfg = compose("train", [*NETWORK, *TRAINER, "data=cohort", f"data.path={cohort.path}", *overrides])
+    if not callbacks:
+        cfg.callbacks = {}
     settle(cfg, cohort)
-    module = build_module(cfg)
-    data = CohortData(str(cohort.path), batch_size=8, cache="ram", workers=0)
+    return build_module(cfg), cfg
+
+
+def loader_of(cohort: Cohort) -> tuple[CohortData, list[dict]]:
+    """The cohort's data, kept in memory, and the batches of an epoch."""
+    data = CohortData(str(cohort.path), batch_size=BATCH, cache="ram", workers=0)
     data.setup()
-    batches = list(data.train_dataloader())
-    return [_whole(module, batches, folder), _head(module, batches[0])]
+    return data, [batch for batch, _ in zip(data.train_dataloader(), range(STEPS), strict=False)]
 
 
-def _whole(module, batches, folder: Path) -> Row:
-    quiet = {
-        "enable_progress_bar": False,
-        "enable_checkpointing": False,
-        "enable_model_summary": False,
-        "logger": False,
-    }
+def _whole(cohort: Cohort, folder: Path, what: str, callbacks: bool) -> Row:
+    module, cfg = module_of(cohort, "hydra.run.dir=unused", callbacks=callbacks)
+    data, batches = loader_of(cohort)
+    data.train_dataloader = lambda: DataLoader(batches, batch_size=None)
+    if not callbacks:
+        data.val_dataloader = list
 
     def lightning():
-        trainer = Trainer(max_epochs=4, accelerator="cpu", devices=1, default_root_dir=str(folder), **quiet)
-        trainer.fit(module, DataLoader(batches, batch_size=None))
+        with tempfile.TemporaryDirectory(dir=folder) as run:
+            build_trainer(cfg, Path(run), Dashboards()).fit(module, data)
 
-    optimizer = torch.optim.AdamW(module.parameters(), lr=1e-3)
+    optimizer = AdamW(module.parameters(), lr=1e-3)
 
     def bare():
-        for batch in batches * 4:
+        for batch in batches * EPOCHS:
             optimizer.zero_grad()
             logits = module.segmenter(module.preprocess(batch["image"], batch["tissue"]))
             binary_cross_entropy_with_logits(logits.mean((1, 2, 3)), batch["label"]).backward()
             optimizer.step()
 
-    ours, theirs = side_by_side(lightning, bare)
-    return Row(f"{4 * len(batches)} steps of 8 spots, U-Net base 16", ours, "bare PyTorch loop", theirs)
-
-
-def _head(module, batch) -> Row:
-    image = module.preprocess(batch["image"], batch["tissue"])
-
-    def with_head():
-        output = module.head(module.segmenter(image), batch["tissue"])
-        module.objective(output, batch["label"]).backward()
-
-    def without():
-        module.segmenter(image).mean().backward()
-
-    ours, theirs = side_by_side(with_head, without)
-    return Row("forward and backward with head and objective", ours, "network alone", theirs)
+    ours, theirs = side_by_side(lightning, bare, rounds=3)
+    return Row(f"{EPOCHS * len(batches)} steps of {BATCH} spots, U-Net base 16: {what}", ours, "bare loop", theirs)

@@ -5,7 +5,7 @@ It is the same whatever the ranks, workers or restarts.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -17,7 +17,13 @@ PICTURES = ("image", "tissue", "truth")
 
 
 class Augmentation(Protocol):
-    """Changes one sample's pictures, each `(C, H, W)`, drawing from the generator."""
+    """Changes one sample's pictures, each `(C, H, W)`, drawing from the generator.
+
+    Attributes:
+        moves_only: Whether it moves pixels and leaves their values: then it may as well come after preprocessing.
+    """
+
+    moves_only: bool
 
     def __call__(self, pictures: dict[str, Tensor], generator: np.random.Generator) -> dict[str, Tensor]:
         """The changed pictures."""
@@ -44,6 +50,8 @@ class Turn(NamedTuple):
 class Turns:
     """Flips and right-angle turns: the eight ways to lay a square spot on a slide, four for other rectangles."""
 
+    moves_only = True
+
     def __call__(self, pictures: dict[str, Tensor], generator: np.random.Generator) -> dict[str, Tensor]:
         """Turn image, tissue and truth alike."""
         flip, quarter = bool(generator.integers(2)), int(generator.integers(4))
@@ -64,6 +72,8 @@ class SpectralJitter:
         degree: Degree of the Legendre polynomials that the baseline is drawn from; 3 bends once each way.
     """
 
+    moves_only = False
+
     def __init__(self, baseline: float = 0.1, gain: float = 0.1, degree: int = 3) -> None:
         self.baseline, self.gain, self.degree = baseline, gain, degree
 
@@ -71,7 +81,7 @@ class SpectralJitter:
         """Add the draw to the image; masks stay."""
         image = pictures["image"].float()
         curve = np.polynomial.legendre.legval(np.linspace(-1, 1, len(image)), generator.normal(size=self.degree + 1))
-        scale = image[:, pictures["tissue"][0]].std()
+        scale = _deviation(image, pictures["tissue"])
         baseline = torch.as_tensor(curve, dtype=image.dtype, device=image.device)[:, None, None] * (
             self.baseline * scale
         )
@@ -79,12 +89,32 @@ class SpectralJitter:
         return {**pictures, "image": image * factor + baseline}
 
 
+def _deviation(image: Tensor, tissue: Tensor) -> Tensor:
+    """Standard deviation over tissue and channels of `(C, H, W)`; picking the pixels out would wait for the device."""
+    inside = torch.where(tissue, image, 0.0)
+    count = tissue.sum() * len(image)
+    centred = torch.where(tissue, image - inside.sum() / count, 0.0)
+    return (centred.square().sum() / (count - 1)).sqrt()
+
+
 def augment(batch: Batch, augmentations: Mapping[str, Augmentation], seed: int, epoch: int) -> Batch:
     """The batch with every sample augmented by all of `augmentations`, in order."""
     if not augmentations:
         return batch
     samples = [_augmented(sample, augmentations.values(), (seed, epoch, index)) for index, sample in _samples(batch)]
-    return {**batch, **{name: torch.stack([sample[name] for sample in samples]) for name in samples[0]}}
+    return {**batch, **{name: _stacked([s[name] for s in samples], batch[name]) for name in samples[0]}}
+
+
+def _stacked(pictures: Sequence[Tensor], like: Tensor) -> Tensor:
+    """Pictures as a batch that lies in memory as another one does.
+
+    `torch.stack` would take the first picture's layout, which a turn changes: channels would no longer lie together,
+    and everything that follows reads them together.
+    """
+    batch = torch.empty_like(like, dtype=pictures[0].dtype)
+    for slot, picture in zip(batch, pictures, strict=True):
+        slot.copy_(picture)
+    return batch
 
 
 def _samples(batch: Batch) -> Iterator[tuple[int, dict[str, Tensor]]]:

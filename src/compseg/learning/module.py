@@ -32,7 +32,7 @@ class EpochSums:
         """Add one batch: statistics `(B, K)`, pooled activation `(B,)`, labels `(B,)`."""
         rows = torch.cat([torch.ones_like(statistics[:, :1]), statistics], dim=1).detach().double()
         classes = torch.stack([1 - labels, labels])
-        sums = torch.stack([classes.sum(1), classes @ x.detach()]).double()
+        sums = torch.stack([classes.sum(1), (classes * x.detach()).sum(1)]).double()
         self.statistics = rows.sum(0) + (0 if self.statistics is None else self.statistics.to(rows.device))
         self.by_class = sums + (0 if self.by_class is None else self.by_class.to(sums.device))
 
@@ -75,7 +75,12 @@ class CompSegNet(pl.LightningModule):
         augmentations: Applied to training batches in order.
         seed: Of the augmentation.
         config: The resolved configuration, plain values; travels in the checkpoint.
+
+    Attributes:
+        memory_format: Of the segmenter's input.
     """
+
+    memory_format = torch.channels_last
 
     def __init__(
         self,
@@ -104,14 +109,13 @@ class CompSegNet(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """The objective of one balanced batch, `loss`, and for callbacks the pooled activation `x (B,)`."""
         del batch_idx
-        batch = augment(self._taught(batch), self.augmentations, self.seed, self.current_epoch)
-        statistics, output = self._statistics(batch, "train")
+        statistics, output = self._statistics(self._prepared(batch, self.augmentations), "train")
         return {"loss": self.objective.finish(mean_over_ranks(statistics.mean(0))), "x": output.x.detach()}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, HeadOutput]:
         """Collects, for the loss is formed over all validation samples at the epoch's end; callbacks get the output."""
         del batch_idx
-        return {"head": self._statistics(self._taught(batch), "val")[1]}
+        return {"head": self._statistics(self._prepared(batch, {}), "val")[1]}
 
     def on_train_epoch_end(self) -> None:
         """Log `train/...`."""
@@ -145,19 +149,32 @@ class CompSegNet(pl.LightningModule):
             self.epoch_sums["train"].load(checkpoint.get("epoch_sums"))
 
     @torch.no_grad()
-    def _taught(self, batch: Batch) -> Batch:
+    def _prepared(self, batch: Batch, augmentations: Mapping[str, Augmentation]) -> Batch:
+        """The batch augmented, its image the network's input, and its truth the teacher's if there is one."""
+
+        def augmented(batch: Batch) -> Batch:
+            return augment(batch, augmentations, self.seed, self.current_epoch)
+
+        def preprocessed(batch: Batch) -> Batch:
+            return {**batch, "image": self.preprocess(batch["image"], batch["tissue"])}
+
         if self.teacher is None:
-            return batch
+            return preprocessed(augmented(batch))
         # Before augmentation: what the teacher marks must not depend on a jitter that it was not fitted to.
-        image = self.preprocess(batch["image"], batch["tissue"])
-        return {**batch, "truth": self.teacher(image, batch["tissue"], batch["label"])}
+        ready = preprocessed(batch)
+        with torch.autocast(self.device.type, enabled=False):
+            truth = self.teacher(ready["image"], batch["tissue"], batch["label"])
+        if all(augmentation.moves_only for augmentation in augmentations.values()):
+            return augmented({**ready, "truth": truth})
+        return preprocessed(augmented({**batch, "truth": truth}))
 
     def _statistics(self, batch: Batch, stage: str) -> tuple[Tensor, HeadOutput]:
-        image = self.preprocess(batch["image"], batch["tissue"])
+        image = batch["image"].contiguous(memory_format=self.memory_format)
         # In validation the looks of one epoch, so that its figures tell the weights apart and nothing else.
         looks = self.looks(self.segmenter, image, batch["index"], self.current_epoch if self.training else 0)
         output = self._of_input(image, batch["tissue"])._replace(**looks)
-        statistics = self.objective.statistics(output, batch["label"], truth=batch.get("truth"))
+        with torch.autocast(self.device.type, enabled=False):  # half precision is for the network alone
+            statistics = self.objective.statistics(output, batch["label"], truth=batch.get("truth"))
         self.epoch_sums[stage].add(statistics, output.x, batch["label"])
         return statistics, output
 

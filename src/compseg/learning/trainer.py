@@ -31,14 +31,24 @@ CHECKPOINTS = "checkpoints"
 
 
 class Trainer(pl.Trainer):
-    """Takes every argument of `pytorch_lightning.Trainer`, and `resume`.
+    """Takes every argument of `pytorch_lightning.Trainer`, `resume`, and how a step is computed (`learning.speed`).
 
     Args:
         resume: None: start anew. `auto`: go on from the run folder's `checkpoints/last.ckpt` if there is one. Otherwise
             a checkpoint, or a run folder that holds one.
+        compile: A mode of `torch.compile` for the network; None: it runs as it is.
+        memory_format: Of the network's input and weights: `channels_last` or `contiguous`.
     """
 
-    def __init__(self, *, resume: str | None = None, strategy: str | Strategy = "auto", **options: Any) -> None:
+    def __init__(
+        self,
+        *,
+        resume: str | None = None,
+        compile: str | None = None,
+        memory_format: str = "channels_last",
+        strategy: str | Strategy = "auto",
+        **options: Any,
+    ) -> None:
         if strategy == "fsdp":
             strategy = FSDP()
         elif strategy in ("auto", "ddp") and _several(options.get("devices", "auto"), options.get("num_nodes", 1)):
@@ -49,7 +59,7 @@ class Trainer(pl.Trainer):
         # Its handlers call collectives from wherever the signal finds a rank; `StopBetweenSteps` asks between steps.
         self._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
         self._refuse_another_number()
-        self.resume = resume
+        self.resume, self.compile, self.memory_format = resume, compile, memory_format
 
     @property
     def children(self) -> Sequence[subprocess.Popen[bytes]]:
@@ -88,8 +98,8 @@ class Trainer(pl.Trainer):
 
 def _trainer_signature() -> inspect.Signature:
     theirs = [p for p in inspect.signature(pl.Trainer).parameters.values() if p.name != "use_distributed_sampler"]
-    resume = inspect.Parameter("resume", inspect.Parameter.KEYWORD_ONLY, default=None)
-    return inspect.Signature([*theirs, resume])
+    ours = [p for p in inspect.signature(Trainer.__init__).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    return inspect.Signature([*theirs, *(p for p in ours if p.name != "strategy")])
 
 
 # So that a misspelt key of the trainer is found before anything starts: `**options` would take any name.

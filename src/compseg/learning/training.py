@@ -26,6 +26,7 @@ from compseg.learning.loggers import Dashboards
 from compseg.learning.module import CompSegNet, SchedulerFactory
 from compseg.learning.restarts import detector_of, give_up, seed_of
 from compseg.learning.say import quiet_libraries, say
+from compseg.learning.speed import settle_step, speed_up
 from compseg.learning.stopping import StopSignals
 from compseg.learning.trainer import CHECKPOINTS, Trainer
 from compseg.maps import Segmenter
@@ -105,6 +106,7 @@ def attempt(
     if trainer.is_global_zero:
         record(cfg, run)
     dashboards.describe(plain(cfg))
+    speed_up(module, trainer)
     fit(trainer, module, data, checkpoint, signals)
     return module, trainer
 
@@ -120,6 +122,7 @@ def settle(cfg: DictConfig, cohort: Cohort) -> None:
     if cfg.preprocess.corrections == "auto":
         cfg.preprocess.corrections, chosen = corrections_for(cohort.channels)
         say(f"preprocess.corrections=auto: {chosen}")
+    settle_step(cfg, cohort)
 
 
 def corrections_for(channels: Channels) -> tuple[list[dict[str, Any]], str]:
@@ -161,7 +164,7 @@ def fit_teacher(module: CompSegNet, data: CohortData) -> None:
 
 
 def fit_segmenter(module: CompSegNet, data: CohortData) -> None:
-    """Let a segmenter that is fitted and not trained, which is one with a method `fit`, do the same."""
+    """Let a segmenter that is fitted, or starts from what it finds, do the same; it is one with a method `fit`."""
     if callable(look := getattr(module.segmenter, "fit", None)):
         look(preprocessed(module, data), len(data.train), module.seed)
         say(f"model: fitted, {module.segmenter}")

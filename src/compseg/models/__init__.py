@@ -7,6 +7,7 @@ from compseg.models.floors import AllOnes, SingleBand
 from compseg.models.padding import MeanOfOutputs, Padded, pad_to_multiple
 from compseg.models.segnet import SegNet
 from compseg.models.spectral_spatial import SpectralSpatial
+from compseg.models.spectral_stem import SpectralStem
 from compseg.models.unet import UNet
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "SegNet",
     "SingleBand",
     "SpectralSpatial",
+    "SpectralStem",
     "UNet",
     "pad_to_multiple",
 ]

@@ -1,0 +1,103 @@
+"""How a step is computed: precision, memory format, compilation, a fused optimizer.
+
+Chosen by rule and not by a stopwatch, so that the same run chooses alike each time. Measured in docs/performance.md.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+from hydra.utils import get_object
+from omegaconf import DictConfig, open_dict
+
+from compseg.cohort import Cohort
+from compseg.errors import CompsegError
+from compseg.learning.module import CompSegNet
+from compseg.learning.say import say
+from compseg.learning.trainer import Trainer
+
+FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
+MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
+
+
+def settle_step(cfg: DictConfig, cohort: Cohort) -> None:
+    """Put a value for every `auto` of the trainer, and say in one line which and why.
+
+    Args:
+        cfg: `conf/train.yaml`, composed; `trainer.precision`, `compile` and `memory_format` may be `auto`. The
+            optimizer gets `fused: true` where it can and nothing else is given.
+        cohort: Whose images it is for.
+
+    Raises:
+        CompsegError: If there is no such mode of compilation or memory format.
+    """
+    gpu = trains_on_cuda(str(cfg.trainer.accelerator))
+    rules = {
+        "precision": _precision(gpu),
+        "compile": _compile(gpu, _alike(cfg, cohort)),
+        "memory_format": ("channels_last", "as samples are stored"),
+    }
+    chosen = {key: rule for key, rule in rules.items() if cfg.trainer[key] == "auto"}
+    for key, (value, _) in chosen.items():
+        cfg.trainer[key] = value
+    if chosen:
+        say("auto: " + ", ".join(f"trainer.{key}={value} ({why})" for key, (value, why) in chosen.items()))
+    if gpu and _takes_fused(cfg.optimizer):
+        with open_dict(cfg.optimizer):
+            cfg.optimizer.fused = True
+        say("auto: optimizer.fused=true (one kernel for all weights)")
+    _check("compile", cfg.trainer.compile, (None, *MODES))
+    _check("memory_format", cfg.trainer.memory_format, tuple(FORMATS))
+
+
+def speed_up(module: CompSegNet, trainer: Trainer) -> None:
+    """Give the module the trainer's memory format, and compile what each step runs.
+
+    Compiled in place, so that names in the checkpoint stay as they are. After all that is fitted before training: that
+    runs where the weights are before Lightning moves them.
+
+    Args:
+        module: About to be trained.
+        trainer: Its settings.
+    """
+    module.memory_format = FORMATS[trainer.memory_format]
+    module.segmenter.to(memory_format=module.memory_format)  # type: ignore[call-overload]
+    if trainer.compile is not None:
+        # The corrections are many small steps over all of the input; compiled, they are one.
+        module.preprocess.compile()
+        module.segmenter.compile(mode=trainer.compile)
+
+
+def trains_on_cuda(accelerator: str) -> bool:
+    """Whether Lightning would take a CUDA device for this setting of `trainer.accelerator`."""
+    return accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+
+
+def _precision(gpu: bool) -> tuple[str, str]:
+    if gpu and torch.cuda.is_bf16_supported(including_emulation=False):
+        return "bf16-mixed", "this GPU multiplies bf16 many times faster; head and objective stay in float32"
+    return "32-true", "a GPU without bf16" if gpu else "no GPU"
+
+
+def _compile(gpu: bool, alike: bool) -> tuple[str | None, str]:
+    if not gpu:
+        return None, "it pays on a GPU"
+    return ("default", "all training images of one size") if alike else (None, "images of several sizes")
+
+
+def _alike(cfg: DictConfig, cohort: Cohort) -> bool:
+    shapes = {cohort.shape(info.name)[:2] for info in cohort.split("train")}
+    crop = cfg.data.crop
+    return len(shapes) == 1 or (crop is not None and all(min(shape) >= crop for shape in shapes))
+
+
+def _takes_fused(optimizer: DictConfig) -> bool:
+    return "fused" not in optimizer and "fused" in inspect.signature(get_object(optimizer["_target_"])).parameters
+
+
+def _check(key: str, value: Any, known: tuple[Any, ...]) -> None:
+    if value not in known:
+        names = ", ".join("null" if name is None else str(name) for name in known)
+        raise CompsegError(f"trainer.{key}={value}: expected auto, {names}; choose one of these")
