@@ -62,7 +62,7 @@ def _whole(cohort: Cohort, folder: Path, what: str, callbacks: bool) -> Row:
     data, batches = loader_of(cohort)
     data.train_dataloader = lambda: DataLoader(batches, batch_size=None)
     if not callbacks:
-        data.val_dataloader = list
+        data.val_dataloader = lambda: []
 
     def lightning():
         with tempfile.TemporaryDirectory(dir=folder) as run:

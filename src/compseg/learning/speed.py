@@ -43,7 +43,7 @@ def settle_step(cfg: DictConfig, cohort: Cohort) -> None:
     for key, (value, _) in chosen.items():
         cfg.trainer[key] = value
     if chosen:
-        say("auto: " + ", ".join(f"trainer.{key}={value} ({why})" for key, (value, why) in chosen.items()))
+        say("auto: " + ", ".join(f"trainer.{key}={value or 'null'} ({why})" for key, (value, why) in chosen.items()))
     if gpu and _takes_fused(cfg.optimizer):
         with open_dict(cfg.optimizer):
             cfg.optimizer.fused = True
