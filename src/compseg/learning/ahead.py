@@ -26,7 +26,6 @@ class Ahead:
 
     def __init__(self, loader: DataLoader[Any], device: torch.device) -> None:
         self.loader, self.device = loader, device
-        self.sampler = loader.sampler  # Lightning tells it the epoch
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
 
     def __len__(self) -> int:

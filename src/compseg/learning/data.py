@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
+import multiprocessing
 import os
+import weakref
 from collections.abc import Iterator, Sequence
 from math import prod
 from typing import Any
@@ -35,6 +38,17 @@ def equal_shapes(split: CohortSplit, indices: Sequence[int], batch_size: int) ->
     for index in indices:
         by_shape.setdefault(split.sizes[index], []).append(index)
     return [same[start : start + batch_size] for same in by_shape.values() for start in range(0, len(same), batch_size)]
+
+
+_WITH_WORKERS: weakref.WeakSet[DataLoader[Any]] = weakref.WeakSet()
+
+
+@atexit.register
+def _end_workers() -> None:
+    """Tell workers to end; else Python would do so by SIGTERM, which they do not hear, and wait for ever."""
+    for loader in _WITH_WORKERS:
+        if loader._iterator is not None:
+            loader._iterator._shutdown_workers()  # type: ignore[attr-defined]
 
 
 def as_read(batch: Any) -> Any:
@@ -180,6 +194,9 @@ class CohortData(pl.LightningDataModule):
 
     def _loader(self, split: CohortSplit, batches: BalancedBatches | list[list[int]]) -> DataLoader[Batch] | Ahead:
         workers, device = self._workers(), self._device()
+        if workers:
+            # The server imports once what each worker else would for itself, some ten seconds a worker.
+            multiprocessing.get_context("forkserver").set_forkserver_preload([CohortSplit.__module__])
         loader = DataLoader(
             split,
             batch_size=None,  # the split joins a batch by itself, in its place
@@ -193,6 +210,7 @@ class CohortData(pl.LightningDataModule):
             # What this process reads is pinned already.
             pin_memory=bool(workers) and device.type == "cuda",
         )
+        _WITH_WORKERS.update({loader} if workers else ())
         return loader if device.type == "cpu" or split.device == device else Ahead(loader, device)
 
     def _place(self) -> tuple[int, int]:

@@ -40,7 +40,7 @@ class Draws(Sampler[Draw]):
         self.batches = batches
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before each epoch, because a loader has this as its `sampler`."""
+        """Let the next epoch be this one; with a trainer, `FromHere` does it."""
         if isinstance(self.batches, BalancedBatches):
             self.batches.set_epoch(epoch)
 
