@@ -109,9 +109,12 @@ class Dashboards:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        code = 0 if error is None else getattr(error, "exit_code", 1)  # the end by a signal has a code of its own
+        for logger in self.loggers:
+            logger.finalize("failed" if code else "success")
         # W&B is not imported for this: without it there is nothing to close.
         if (wandb := sys.modules.get("wandb")) and wandb.run is not None:
-            wandb.finish(exit_code=int(error is not None))
+            wandb.finish(exit_code=code)
 
     @rank_zero_only
     def describe(self, config: Mapping[str, Any]) -> None:
