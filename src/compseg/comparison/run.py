@@ -181,15 +181,13 @@ class Comparison:
         self._say(count_of(len(outcomes)) + (f", {done} finished already" if done else "") + f"; {self.room}")
         if todo:
             self.room.warm_up()
-        unknown = [one.planned for one in todo if self.estimates.of(one.planned) is None and not self._marks(one)]
+        unknown = [one.planned for one in todo if self.estimates.of(one.planned) is None]
+        unknown.sort(key=lambda job: job.method in self.layout.floors)  # what hardly trains tells little of what does
         if unknown:
             self._say("how long will it take? two epochs of each cohort and model on trial")
             self.estimates.trials = try_out(unknown, epochs, self.folder / ".trials", self.room)
         if todo:
             self._say(self._forecast([one.planned for one in todo], measured=bool(unknown)))
-
-    def _marks(self, one: Outcome) -> bool:
-        return one.planned.method in self.layout.floors
 
     def _forecast(self, jobs: Sequence[Planned], *, measured: bool) -> str:
         seconds = self.estimates.left(jobs, self.room.count)
