@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from common import Row, cohort_of_spots, side_by_side
+from common import Row, cohort_of_spots, growth, side_by_side
 from hydra.utils import instantiate
 
 from compseg.cohort import Cohort, prepare
@@ -39,7 +38,7 @@ def _streamed(cohort: Cohort) -> Row:
         for name in order:
             cohort.image(name), cohort.tissue(name)
 
-    ours, theirs = side_by_side(_epoch(loader), bare)
+    ours, theirs = side_by_side(_epoch(loader), bare, rounds=40)
     return Row(f"epoch of {len(order)} spots, cache=none", ours, "read and decode alone", theirs)
 
 
@@ -52,7 +51,7 @@ def _kept(cohort: Cohort) -> Row:
             for part in (0, 1):
                 np.stack([kept[name][part] for name in order[start : start + BATCH]])
 
-    ours, theirs = side_by_side(_epoch(loader), bare)
+    ours, theirs = side_by_side(_epoch(loader), bare, rounds=200)
     return Row(f"later epoch of {len(order)} spots, cache=ram", ours, "copy of the batches alone", theirs)
 
 
@@ -64,10 +63,7 @@ def _growth(folder: Path) -> list[Row]:
         ("pixels a sample", (2, 256), (2, 1024)),  # large enough for the time that every sample costs not to show
     ):
         one, all_ = (_epoch(_loader(_spots(folder, *plan), "none", batch=plan[0])[0]) for plan in (small, grown))
-        whole, parts = side_by_side(all_, lambda one=one: [one() for _ in range(GROWTH)])
-        exponent = 1 + math.log(whole / parts) / math.log(GROWTH)
-        what = f"epoch of {GROWTH} times the {what}: exponent {exponent:.3f}"
-        rows.append(Row(what, whole, f"{GROWTH} small epochs", parts))
+        rows.append(growth(f"epoch, {what}", GROWTH, all_, one, rounds=15))
     return rows
 
 

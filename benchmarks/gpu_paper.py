@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from common import Row, synchronised
+from common import Rolled, Row, synchronised
 from hydra.utils import instantiate
 from pytorch_lightning.callbacks import Callback
 from torch.utils.flop_counter import FlopCounterMode
@@ -140,8 +140,8 @@ def trained(folder: Path, size: Size, mode: str | None, device: torch.device) ->
             "hydra.run.dir=unused",
         ],
     )
-    prepare(instantiate(cfg.data.source), Path(cfg.data.path), progress=False)
-    cfg.callbacks = {}
+    prepare(Rolled(instantiate(cfg.data.source)), Path(cfg.data.path), progress=False)
+    cfg.callbacks, cfg.data.source = {}, None
     data: CohortData = instantiate(cfg.data)
     settle(cfg, data.cohort)
     torch.manual_seed(0)
@@ -150,7 +150,7 @@ def trained(folder: Path, size: Size, mode: str | None, device: torch.device) ->
     trainer.callbacks.append(clock)
     data.trainer = trainer
     data.setup()
-    fit_standardisation(module.preprocess, data.training_tissue())
+    fit_standardisation(module.preprocess, [next(iter(data.training_tissue()))])  # its values are as good as any
     flops = flops_of(module, next(iter(data.train_dataloader())))
     speed_up(module, trainer)
     if cuda:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from common import Row, side_by_side
+from common import Rolled, Row, side_by_side
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch.nn.functional import binary_cross_entropy_with_logits
@@ -36,9 +36,9 @@ def measure(folder: Path) -> list[Row]:
 
 
 def spots(folder: Path, size: int = SIZE, channels: int = CHANNELS) -> Cohort:
-    """The paper's spots, small, made on first use."""
+    """As many spots as the paper's, small, made on first use."""
     source = instantiate(compose("train", ["experiment=paper_small"]).data.source, size=size, channels=channels)
-    return prepare(source, folder / f"paper_{size}_{channels}.zarr", progress=False)
+    return prepare(Rolled(source), folder / f"paper_{size}_{channels}.zarr", progress=False)
 
 
 def module_of(cohort: Cohort, *overrides: str, callbacks: bool = False) -> tuple[CompSegNet, DictConfig]:
