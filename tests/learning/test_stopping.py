@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import signal
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
 from pytorch_lightning.callbacks import Callback
 
 from compseg.errors import Stopped
 from compseg.learning import stopping
 from compseg.learning.stopping import STOPS, StopSignals, deaf_forkserver
-from running import history_of, tiny
+from running import history_of, run_here, tiny
 from signalled import signal_at
 
 # Dropout, turns and shuffles draw random numbers; none may depend on where the run was broken.
@@ -25,21 +21,7 @@ OPTIONS = ("trainer.max_epochs=3", "model.dropout=0.3", "evaluate=false", "data.
 
 
 def train(*arguments: str) -> int:
-    """`compseg.train` in this process, without the seconds that a process takes to import torch; its exit code."""
-    sys.argv = ["compseg.train", *arguments]
-    try:
-        importlib.import_module("compseg.train").main()
-    except SystemExit as ended:
-        return int(ended.code or 0)
-    finally:
-        GlobalHydra.instance().clear()
-        HydraConfig.instance().cfg = None
-    return 0
-
-
-@pytest.fixture(autouse=True)
-def same_command_line(monkeypatch):
-    monkeypatch.setattr(sys, "argv", sys.argv)
+    return run_here("train", *arguments)
 
 
 def numbers(run: Path) -> list[dict[str, float]]:
@@ -131,17 +113,9 @@ def test_a_second_signal_ends_the_run_at_once(tmp_path, monkeypatch, echo, code)
     assert ended_by(told_twice) == code
 
 
-def blocked(connection) -> None:
-    connection.send(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
-
-
 def test_loader_workers_do_not_hear_the_signals():
-    context = deaf_forkserver()
-    here, there = context.Pipe()
-    process = context.Process(target=blocked, args=(there,))
-    process.start()
-    assert set(STOPS) <= here.recv()
-    process.join()
+    with deaf_forkserver().Pool(1) as workers:
+        assert set(STOPS) <= workers.apply(signal.pthread_sigmask, (signal.SIG_BLOCK, ()))
     assert not set(STOPS) & signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 

@@ -11,6 +11,7 @@ import torch
 from compseg.errors import CompsegError, Stopped
 from compseg.learning.data import CohortData
 from compseg.learning.module import CompSegNet
+from compseg.learning.statistics import SameStatistics
 from compseg.learning.stopping import StopBetweenSteps, StopSignals
 from compseg.learning.trainer import Trainer
 from compseg.learning.watch import GO_ON, PERIOD, Watch, is_lost_contact
@@ -32,7 +33,7 @@ def fit(trainer: Trainer, module: CompSegNet, data: CohortData, checkpoint: Path
     """
     watch = Watch(lambda: trainer.children, complain)
     # Last, so that what the others make of a step is in the checkpoint.
-    trainer.callbacks += [watch, StopBetweenSteps(signals, watch)]  # type: ignore[attr-defined]
+    trainer.callbacks += [SameStatistics(), watch, StopBetweenSteps(signals, watch)]  # type: ignore[attr-defined]
     with watch, signals.remembered():
         try:
             trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)

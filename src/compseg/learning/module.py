@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from compseg.comparative import ComparativeHead, FisherTeacher, HeadOutput, Objective, mean_over_ranks
 from compseg.learning.augmentation import Augmentation, Batch, augment
 from compseg.learning.looks import Looks
+from compseg.learning.sharding import shard
 from compseg.spectra import Preprocess
 
 OptimizerFactory = Callable[..., torch.optim.Optimizer]
@@ -129,6 +130,12 @@ class CompSegNet(pl.LightningModule):
         """Step, and let an average of the weights follow."""
         super().optimizer_step(*args, **kwargs)
         self.looks.follow(self.segmenter)
+
+    def configure_model(self) -> None:
+        """Leave every device a share of the network, where the trainer's strategy is made for that."""
+        if self.device_mesh is not None:
+            for part in (self.segmenter, self.head):
+                shard(part, self.device_mesh["data_parallel"])
 
     def configure_optimizers(self) -> Any:
         """The optimizer and, stepped each batch, its schedule."""

@@ -23,6 +23,7 @@ from pytorch_lightning.callbacks import Callback
 
 from compseg.errors import Stopped
 from compseg.learning.say import say
+from compseg.learning.statistics import average_statistics
 from compseg.learning.trainer import CHECKPOINTS
 from compseg.learning.watch import Watch
 
@@ -120,10 +121,11 @@ class StopBetweenSteps(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Stop here unless gradients are being accumulated or the epoch, which ends with a checkpoint, is over."""
-        del pl_module, outputs, batch
+        del outputs, batch
         step = batch_idx + 1
         if trainer.is_last_batch or step % trainer.accumulate_grad_batches or not self._asked(trainer):
             return
+        average_statistics(trainer, pl_module)
         trainer.save_checkpoint(Path(trainer.default_root_dir) / CHECKPOINTS / "last.ckpt")
         self._stop(trainer, f" in epoch {trainer.current_epoch} after step {step} of {trainer.num_training_batches}")
 

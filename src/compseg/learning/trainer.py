@@ -5,7 +5,6 @@ Resuming, best and last checkpoints, and DDP that leaves sampling to us.
 
 from __future__ import annotations
 
-import functools
 import inspect
 import os
 import subprocess
@@ -18,11 +17,13 @@ import torch
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning_fabric.utilities.distributed import _set_num_threads_if_needed
+from lightning_utilities.core.apply_func import apply_to_collection
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins import TorchCheckpointIO
-from pytorch_lightning.strategies import DDPStrategy, FSDPStrategy, ParallelStrategy, Strategy
+from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy, ParallelStrategy, Strategy
 from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
-from torch.distributed.fsdp.wrap import size_based_auto_wrap_policy
+from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict, set_optimizer_state_dict
+from torch.distributed.fsdp import FullyShardedDataParallel, OptimStateKeyType
 
 from compseg.errors import CompsegError
 from compseg.files import atomic_torch
@@ -183,18 +184,35 @@ class DDP(_Launching, DDPStrategy):
         super().__init__(**{"broadcast_buffers": False, **options})
 
 
-class FSDP(_Launching, FSDPStrategy):
-    """A share of the model on every device, for models that one device cannot hold; checkpoints are whole files.
+class FSDP(_Launching, ModelParallelStrategy):
+    """A share of the network on every device, for one that a device cannot hold (PyTorch's `fully_shard`).
 
-    Args:
-        wrap: Modules with at least so many parameters are gathered one after the other; smaller ones go with their
-            parents.
-        **options: Of `pytorch_lightning.strategies.FSDPStrategy`.
+    Checkpoints are whole files, as with any other strategy. See `CompSegNet.configure_model`.
     """
 
-    def __init__(self, wrap: int = 1_000_000, **options: Any) -> None:
-        policy = functools.partial(size_based_auto_wrap_policy, min_num_params=wrap)
-        super().__init__(**{"auto_wrap_policy": policy, **options})
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"save_distributed_checkpoint": False, "tensor_parallel_size": 1, **options})
+
+    def setup_environment(self) -> None:
+        """Share among all devices of all machines, which are known now."""
+        self._data_parallel_size = self.num_nodes * self.num_processes
+        super().setup_environment()
+
+    def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
+        """Hand out shares of a whole checkpoint, which another strategy may have written.
+
+        Lightning's own would take weights that lie channels_last in the file for contiguous ones.
+        """
+        del weights_only
+        assert self.model is not None
+        read: dict[str, Any] = torch.load(checkpoint_path, map_location="cpu", mmap=True, weights_only=True)
+        checkpoint: dict[str, Any] = apply_to_collection(read, torch.Tensor, torch.Tensor.contiguous)
+        options = StateDictOptions(full_state_dict=True)
+        set_model_state_dict(self.model, checkpoint.pop("state_dict"), options=options)
+        for optimizer, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
+            by_name = FullyShardedDataParallel.rekey_optim_state_dict(state, OptimStateKeyType.PARAM_NAME, self.model)
+            set_optimizer_state_dict(self.model, optimizer, by_name, options=options)
+        return checkpoint
 
 
 def _processes() -> tuple[str, int | None]:

@@ -60,7 +60,7 @@ def train(cfg: DictConfig, run: Path, signals: StopSignals | None = None, dashbo
     findings, seed = read_findings(run) if cfg.trainer.resume else [], cfg.seed
     while True:
         data.seed = cfg.seed = seed_of(seed, sum(finding.restarted for finding in findings))
-        module, trainer = attempt(cfg, run, data, signals, dashboards, findings)
+        trainer = attempt(cfg, run, data, signals, dashboards, findings)
         detector = detector_of(trainer)
         if detector is None or not detector.restarting:
             break
@@ -68,7 +68,7 @@ def train(cfg: DictConfig, run: Path, signals: StopSignals | None = None, dashbo
         if trainer.is_global_zero:
             give_up(run, findings)
     if trainer.is_global_zero:
-        extract(module, cfg, data.cohort, run)
+        extract(build_module(cfg), cfg, data.cohort, run)  # anew: of a trained one, this rank may have a share only
     return bool(trainer.is_global_zero)
 
 
@@ -79,7 +79,7 @@ def attempt(
     signals: StopSignals,
     dashboards: Dashboards,
     findings: Sequence[Finding],
-) -> tuple[CompSegNet, Trainer]:
+) -> Trainer:
     """Build all that the seed has a part in, and train it.
 
     Args:
@@ -108,7 +108,7 @@ def attempt(
     dashboards.describe(plain(cfg))
     speed_up(module, trainer)
     fit(trainer, module, data, checkpoint, signals)
-    return module, trainer
+    return trainer
 
 
 def settle(cfg: DictConfig, cohort: Cohort) -> None:
