@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from compseg.errors import CompsegError
+from compseg.learning.data import equal_shapes
 from compseg.learning.sampler import BalancedBatches
 
 
@@ -72,3 +74,51 @@ def test_a_class_too_small_is_named():
         BalancedBatches([0] + [1] * 9, 8)
     with pytest.raises(CompsegError, match="at least 2"):
         BalancedBatches([0, 1], 1)
+
+
+@given(
+    healthy=st.integers(4, 30),
+    disease=st.integers(4, 30),
+    batch_size=st.integers(2, 5),
+    world=st.integers(1, 2),
+    epoch=st.integers(0, 5),
+    share=st.floats(0, 1),
+)
+def test_an_epoch_that_goes_on_shows_what_is_left_of_it(
+    healthy: int, disease: int, batch_size: int, world: int, epoch: int, share: float
+):
+    labels = [0] * healthy + [1] * disease
+    try:
+        sampler = BalancedBatches(labels, batch_size, rank=world - 1, world=world)
+    except CompsegError:
+        return
+    sampler.set_epoch(epoch)
+    whole = list(sampler)
+    step = round(share * len(whole))
+    sampler.go_on(epoch, step)
+    assert list(sampler) == whole[step:]
+    assert len(sampler) == len(whole), "Lightning counts the steps that were taken before"
+    sampler.set_epoch(epoch)
+    assert list(sampler) == whole
+
+
+class Sizes(NamedTuple):
+    """What `equal_shapes` asks of a split."""
+
+    sizes: list[tuple[int, int]]
+
+
+@given(
+    sizes=st.lists(st.sampled_from([(8, 8), (8, 6), (5, 9)]), min_size=1, max_size=30),
+    batch_size=st.integers(1, 5),
+    world=st.integers(1, 4),
+)
+def test_in_validation_every_sample_counts_once_and_none_is_padded(
+    sizes: list[tuple[int, int]], batch_size: int, world: int
+):
+    split = Sizes(sizes)
+    ranks = [equal_shapes(split, range(rank, len(sizes), world), batch_size) for rank in range(world)]
+    assert sorted(index for batches in ranks for batch in batches for index in batch) == list(range(len(sizes)))
+    for batch in (batch for batches in ranks for batch in batches):
+        assert len({sizes[index] for index in batch}) == 1
+        assert 1 <= len(batch) <= batch_size

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from compseg.comparative import ComparativeHead, FisherTeacher, HeadOutput, Objective, mean_over_ranks
+from compseg.errors import CompsegError
 from compseg.learning.augmentation import Augmentation, Batch, augment
 from compseg.learning.looks import Looks
 from compseg.learning.sharding import shard
@@ -132,8 +133,14 @@ class CompSegNet(pl.LightningModule):
         self.looks.follow(self.segmenter)
 
     def configure_model(self) -> None:
-        """Leave every device a share of the network, where the trainer's strategy is made for that."""
+        """Leave every device a share of the network, where the trainer's strategy is made for that.
+
+        Raises:
+            CompsegError: If an average of the network is kept too, which would have to be shared alike.
+        """
         if self.device_mesh is not None:
+            if self.looks.average is not None:
+                raise CompsegError("trainer.strategy=fsdp: does not go with regulariser=mean_teacher; leave one away")
             for part in (self.segmenter, self.head):
                 shard(part, self.device_mesh["data_parallel"])
 
