@@ -3,8 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from hydra.utils import instantiate
 from scipy.signal import savgol_filter
 
+from compseg.learning.training import corrections_for
+from compseg.samples import Channels
 from compseg.spectra import Derivative, Detrend, Preprocess, StandardNormalVariate, VectorNorm, fit_standardisation
 
 
@@ -105,3 +108,21 @@ def test_state_travels_in_the_state_dict():
     other.load_state_dict(fitted.state_dict())
     image, tissue = cube(1, 5, 4, 4, seed=3), torch.ones(1, 1, 4, 4, dtype=torch.bool)
     assert torch.equal(other(image, tissue), fitted(image, tissue))
+
+
+@pytest.mark.parametrize(
+    ("channels", "names"),
+    [
+        (Channels(32, values=tuple(np.linspace(1800, 948, 32)), unit="cm-1"), ["Detrend", "StandardNormalVariate"]),
+        (Channels(8, values=tuple(np.linspace(1800, 948, 8)), unit="cm-1"), ["StandardNormalVariate"]),
+        (Channels(3, names=("red", "green", "blue")), []),
+    ],
+)
+def test_auto_corrects_spectra_alone_and_takes_no_baseline_off_short_ones(channels: Channels, names: list[str]):
+    corrections, _ = corrections_for(channels)
+    assert [node["_target_"].split(".")[-1] for node in corrections] == names
+    preprocess = instantiate(
+        {"_target_": "compseg.spectra.Preprocess", "channels": channels.count, "corrections": corrections}
+    )
+    image = cube(1, channels.count, 4, 4)
+    assert preprocess(image, torch.ones(1, 1, 4, 4, dtype=torch.bool)).isfinite().all()
