@@ -76,6 +76,7 @@ def predict(
             if piece.last:
                 writing.result()  # one image at a time waits to be written, and its fault is raised here
                 writing = writer.submit(results.write, result)
+            del piece  # before the next one is asked for, with which a third would be read
         writing.result()
     return results.rows
 

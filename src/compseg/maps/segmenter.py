@@ -27,7 +27,7 @@ from compseg.spectra import Preprocess, tissue_mask
 
 FORMAT = 1
 DESCRIPTION, WEIGHTS = "segmenter.json", "weights.pt"
-TILE_MEMORY = 1.4e9  # bytes that a tile may take, about
+TILE_MEMORY = 1.4e9  # bytes that a tile may take; what reads it and writes its map takes some more
 CPU_STRIP, GPU_STRIP = 512, 1_000_000  # pixels that are corrected at a time
 TRUSTED = ("compseg.", "torch.nn.", "monai.networks.", "segmentation_models_pytorch.")
 
