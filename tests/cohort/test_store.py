@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from memory_source import MemorySource
 
-from compseg.cohort import Cohort, prepare
+from compseg.cohort import Cohort, prepare, store
 from compseg.errors import CompsegError
 
 
@@ -24,6 +24,21 @@ def test_windows(cohort):
         np.testing.assert_array_equal(cohort.image("s01", window), whole[window])
         np.testing.assert_array_equal(cohort.tissue("s01", window), tissue[window])
         np.testing.assert_array_equal(cohort.truth("s01", window), truth[window])
+
+
+@pytest.mark.parametrize("large", [0, 2**30], ids=["by rows of blocks", "at once"])
+def test_reads_into_memory_that_is_there(cohort, monkeypatch, large):
+    monkeypatch.setattr(store, "LARGE", large)
+    for part, expected in (("image", cohort.image("s01")), ("tissue", cohort.tissue("s01"))):
+        out = np.ones_like(expected)
+        cohort.read_into(out, "s01", part)
+        np.testing.assert_array_equal(out, expected)
+    window = slice(31, 65), slice(2, 40)
+    out = np.empty((34, 38, 3), np.float16)
+    cohort.read_into(out, "s01", "image", window)
+    np.testing.assert_array_equal(out, cohort.image("s01")[window])
+    with pytest.raises(CompsegError, match="s01/truths: damaged or missing"):
+        cohort.read_into(np.empty((100, 80), bool), "s01", "truths")
 
 
 def test_splits_hold_every_sample_once(cohort):

@@ -97,6 +97,22 @@ def test_batches_do_not_share_memory_with_the_cache(alike):
     np.testing.assert_array_equal(split[Draw([1])]["image"][0].permute(1, 2, 0).numpy(), alike.image("s01"))
 
 
+@pytest.mark.parametrize("cache", [None, HOST])
+def test_memory_is_taken_again_only_when_nobody_holds_it(alike, cache):
+    split = CohortSplit(alike, alike.infos, cache=cache)
+    held = split[Draw([0, 1])]
+    part, kept = held["image"][1:, :1], held["image"].clone()
+    others = [split[Draw([2, 3])]["image"] for _ in range(9)]
+    assert len({batch.data_ptr() for batch in (held["image"], *others)}) == 10
+    where = held["image"].data_ptr()
+    del held, others
+    assert split[Draw([2, 3])]["image"].data_ptr() != where  # a view is enough to hold it
+    assert torch.equal(part, kept[1:, :1])
+    first = split[Draw([2, 3])]["image"].data_ptr()
+    assert split[Draw([4, 5])]["image"].data_ptr() == first
+    np.testing.assert_array_equal(split[Draw([5])]["image"][0].permute(1, 2, 0).numpy(), alike.image("s05"))
+
+
 def test_truth_must_be_there_where_it_is_asked_for(tmp_path):
     cohort = made(tmp_path / "c", [(8, 8)] * 2, truth=False)
     split = CohortSplit(cohort, cohort.infos, with_truth=True)

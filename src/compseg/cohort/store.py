@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from compseg.errors import CompsegError
 from compseg.samples import SPLITS, Channels, Image, Mask, SampleInfo
 
 Window = tuple[slice, slice]
+LARGE = 16 * 2**20  # bytes
 
 
 class Cohort:
@@ -138,13 +140,29 @@ class Cohort:
         return np.asarray(self._read(name, part, window))
 
     def read_into(self, out: Array, name: str, part: str, window: Window | None = None) -> None:
-        """Decode an array into memory that is there already, of the stored dtype and the window's shape."""
-        self._read(name, part, window, cpu.NDBuffer.from_numpy_array(out))
+        """Decode an array into memory that is there already, of the stored dtype and the window's shape.
+
+        A large array on disk is read by rows of blocks: Zarr would else decode all of it elsewhere first.
+        """
+        if window is not None or is_url(self.path) or out.nbytes < LARGE:
+            self._read(name, part, window, cpu.NDBuffer.from_numpy_array(out))
+            return
+        with self._naming(name, part):
+            height, edge = out.shape[0], self._array(node(name, part)).chunks[0]
+        for top in range(0, height, edge):
+            rows, columns = slice(top, min(top + edge, height)), slice(0, out.shape[1])
+            self._read(name, part, (rows, columns), cpu.NDBuffer.from_numpy_array(out[rows]))
 
     def _read(self, name: str, part: str, window: Window | None, out: Any = None) -> Any:
         self.record(name)
-        try:
+        with self._naming(name, part):
             return self._array(node(name, part)).get_basic_selection(... if window is None else window, out=out)
+
+    @contextmanager
+    def _naming(self, name: str, part: str) -> Iterator[None]:
+        """Say of what cannot be read which array it is."""
+        try:
+            yield
         except faults(self.path) as error:
             raise CompsegError(
                 f"{self.path}/{node(name, part)}: damaged or missing ({reason(error)}); "

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from compseg.cohort.layout import Array
-from compseg.learning.memory import empty
+from compseg.learning.memory import BatchMemory, empty
 
 Read = Callable[[Array, str, int], None]
 """Fills an array with one part of a sample."""
@@ -26,7 +26,7 @@ class SampleCache:
         parts: For each part of a sample, its dtype and what follows `(H, W)` in its shape.
         read: Reads a part of a sample.
         device: Where samples are kept, and gathered.
-        pinned: Whether batches go on to a CUDA device.
+        memory: For batches.
     """
 
     def __init__(
@@ -35,9 +35,9 @@ class SampleCache:
         parts: Mapping[str, tuple[torch.dtype, tuple[int, ...]]],
         read: Read,
         device: torch.device,
-        pinned: bool = False,
+        memory: BatchMemory,
     ) -> None:
-        self.parts, self.read, self.device, self.pinned = tuple(parts), read, device, pinned
+        self.parts, self.read, self.device, self.memory = tuple(parts), read, device, memory
         counts: Counter[tuple[int, int]] = Counter()
         self.rows: list[tuple[tuple[int, int], int]] = []
         for shape in shapes:
@@ -63,7 +63,7 @@ class SampleCache:
         kept, rows = self.arrays[shape, part], [self.rows[index][1] for index in indices]
         if self.device.type != "cpu":
             return kept.index_select(0, torch.tensor(rows, device=self.device))
-        batch = empty((len(rows), *kept.shape[1:]), kept.dtype, self.device, self.pinned)
+        batch = self.memory.empty((len(rows), *kept.shape[1:]), kept.dtype, self.device)
         # numpy copies whole rows, where torch would go through them value by value; `clip` is its way without a buffer.
         np.take(kept.numpy(), rows, axis=0, out=batch.numpy(), mode="clip")
         return batch

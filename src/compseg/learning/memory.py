@@ -3,37 +3,78 @@
 from __future__ import annotations
 
 import os
+import weakref
+from collections import deque
 from collections.abc import Iterator, Sequence
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-NUMPY = {torch.float16: np.float16, torch.float32: np.float32, torch.bool: np.bool_}
+KEPT = 6  # arrays of batches that are kept to be filled again: image, tissue and truth of two
+NUMPY: dict[torch.dtype, type[np.generic]] = {
+    torch.float16: np.float16,
+    torch.float32: np.float32,
+    torch.bool: np.bool_,
+}
 
 
-def empty(shape: Sequence[int], dtype: torch.dtype, device: torch.device, pinned: bool = False) -> Tensor:
-    """A tensor to be filled.
+class BatchMemory:
+    """Memory for batches, where whoever needs them next can take them from.
 
-    In a worker of a loader it lies in shared memory, and otherwise, if so wished, in pinned memory: handing it to the
-    training process, or to a device, then needs no further copy on the host.
+    In a worker of a loader that is shared memory, on the way to a CUDA device pinned memory: neither needs a further
+    copy on the host. Elsewhere batches take the memory of earlier ones, once nobody holds these any more: fresh memory
+    costs about as much to be filled for the first time as the copying into it.
 
     Args:
-        shape: Of the tensor.
-        dtype: Of the tensor.
-        device: Where it is filled.
-        pinned: Whether a CUDA device will fetch it.
+        pinned: Whether a CUDA device will fetch what is filled on the host.
     """
-    if get_worker_info() is None:
-        if device.type == "cpu" and not pinned:
-            # numpy asks the system for large pages: filling them for the first time takes half as long.
-            return torch.from_numpy(np.empty(tuple(shape), NUMPY[dtype]))
-        return torch.empty(tuple(shape), dtype=dtype, device=device, pin_memory=pinned)
-    storage: torch.UntypedStorage = torch.UntypedStorage._new_shared(prod(shape) * dtype.itemsize)  # type: ignore[no-untyped-call]
-    return torch.empty(0, dtype=dtype).set_(storage).view(tuple(shape))
+
+    def __init__(self, pinned: bool = False) -> None:
+        self.pinned = pinned
+        self._kept: deque[tuple[NDArray[Any], weakref.ref[Any]]] = deque(maxlen=KEPT)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return BatchMemory, (self.pinned,)
+
+    def empty(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
+        """A tensor to be filled."""
+        shape = tuple(shape)
+        if get_worker_info() is not None:
+            size = prod(shape) * dtype.itemsize
+            storage: torch.UntypedStorage = torch.UntypedStorage._new_shared(size)  # type: ignore[no-untyped-call]
+            return torch.empty(0, dtype=dtype).set_(storage).view(shape)
+        if self.pinned or device.type != "cpu":
+            return torch.empty(shape, dtype=dtype, device=device, pin_memory=self.pinned and device.type == "cpu")
+        return torch.from_numpy(self._lent(shape, NUMPY[dtype]))
+
+    def _lent(self, shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
+        """A view, which is gone when the last tensor that was made of it is."""
+        free = (place for place, (array, lent) in enumerate(self._kept) if lent() is None and _is(array, shape, dtype))
+        place = next(free, None)
+        array = np.empty(shape, dtype) if place is None else self._kept[place][0]
+        view = array.view()
+        if place is None:
+            self._kept.append((array, weakref.ref(view)))
+        else:
+            self._kept[place] = array, weakref.ref(view)
+        return view
+
+
+def _is(array: NDArray[Any], shape: tuple[int, ...], dtype: type[np.generic]) -> bool:
+    return array.shape == shape and array.dtype == dtype
+
+
+def empty(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A tensor to be filled and kept; numpy asks the system for large pages, which are faster to fill and to gather."""
+    if device.type == "cpu":
+        return torch.from_numpy(np.empty(tuple(shape), NUMPY[dtype]))
+    return torch.empty(tuple(shape), dtype=dtype, device=device)
 
 
 def free_memory(device: torch.device) -> int:

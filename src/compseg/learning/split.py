@@ -15,7 +15,7 @@ from compseg.cohort.store import Window
 from compseg.errors import CompsegError
 from compseg.learning.cache import SampleCache
 from compseg.learning.crops import Crops
-from compseg.learning.memory import empty
+from compseg.learning.memory import BatchMemory
 from compseg.learning.sampler import BalancedBatches
 from compseg.samples import SampleInfo
 
@@ -76,13 +76,13 @@ class CohortSplit(Dataset[Batch]):
         cache: torch.device | None = None,
         pinned: bool = False,
     ) -> None:
-        self.cohort, self.infos, self.crops, self.pinned = cohort, list(infos), crops, pinned
+        self.cohort, self.infos, self.crops, self.memory = cohort, list(infos), crops, BatchMemory(pinned)
         self.parts = parts_of(cohort, with_truth)
         self.device = cache or torch.device("cpu")
         self.labels = torch.tensor([info.label for info in infos], dtype=torch.float32, device=self.device)
         shapes = [cohort.shape(info.name)[:2] for info in infos]
         self.sizes = [crops.size(shape) if crops else shape for shape in shapes]
-        self.cache = SampleCache(shapes, self.parts, self._read, cache, pinned) if cache else None
+        self.cache = SampleCache(shapes, self.parts, self._read, cache, self.memory) if cache else None
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -111,7 +111,7 @@ class CohortSplit(Dataset[Batch]):
             return self.cache.gather(part, indices)
         dtype, rest = self.parts[part]
         height, width = (max(lengths) for lengths in zip(*sizes, strict=True))
-        stack = empty((len(indices), height, width, *rest), dtype, self.device, self.pinned)
+        stack = self.memory.empty((len(indices), height, width, *rest), dtype, self.device)
         if not alike:
             stack.zero_()
         for slot, index, window, (h, w) in zip(stack, indices, windows, sizes, strict=True):
