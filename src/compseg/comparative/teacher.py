@@ -116,8 +116,6 @@ class FisherTeacher(nn.Module):
 
 def mark(score: Tensor, tissue: Tensor, found: Found) -> Tensor:
     """Where the scores `(B, 1, H, W)` say disease, whatever the label: bool of that shape."""
-    if not found.own:
-        return tissue & (score > found.level)
     marked = torch.zeros_like(tissue)
     # Unmarked pixels are the reference for marking: from nothing marked, this grows to where it no longer changes.
     for _ in range(ROUNDS):
@@ -125,7 +123,8 @@ def mark(score: Tensor, tissue: Tensor, found: Found) -> Tensor:
         count = rest.sum((2, 3), keepdim=True)
         mean = (score * rest).sum((2, 3), keepdim=True) / count.clamp_min(1)
         reference = torch.where(count > 0, mean.minimum(found.highest), found.highest)
-        marked = tissue & (score - reference > found.level)
+        # Multiplied and not asked, for asking would wait for the device.
+        marked = tissue & (score - reference * found.own > found.level)
     return marked
 
 
