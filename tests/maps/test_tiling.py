@@ -112,6 +112,15 @@ def test_what_a_network_sees():
     assert "does not say how far" in sight(Padded(torch.nn.Conv2d(3, 1, 3, padding=1), 8)).fault
 
 
+def test_tiles_are_no_larger_than_is_fast_unless_a_cut_would_show():
+    sides = {}
+    for norm in ("none", "group"):
+        tiles = segmenter_of(SpectralSpatial(6, width=8, norm=norm)).tiles((1200, 1200))
+        sides[norm] = max(part.stop - part.start for tile in tiles for part in tile.seen)
+    assert sides["none"] <= 512 + 4
+    assert sides["group"] == 1200
+
+
 def test_the_side_follows_memory():
     net = SpectralSpatial(450, width=16)
     assert largest_side(net, 450, 2, 4e9) == pytest.approx(2 * largest_side(net, 450, 2, 1e9), abs=2)
@@ -119,7 +128,7 @@ def test_the_side_follows_memory():
 
 
 def test_network_input_is_what_training_sees():
-    """Strip by strip into channels_last memory: the numbers of the module, zero off tissue whatever lies there."""
+    """In channels_last memory, the numbers of the module, zero off tissue whatever lies there."""
     segmenter = segmenter_of(SpectralSpatial(6))
     segmenter.preprocess.mean.normal_()
     segmenter.preprocess.std.uniform_(0.5, 2)

@@ -126,3 +126,20 @@ def test_auto_corrects_spectra_alone_and_takes_no_baseline_off_short_ones(channe
     )
     image = cube(1, channels.count, 4, 4)
     assert preprocess(image, torch.ones(1, 1, 4, 4, dtype=torch.bool)).isfinite().all()
+
+
+@pytest.mark.parametrize("corrections", [[], [StandardNormalVariate()], [Detrend(9), Derivative(window=5)]])
+def test_strips_of_pixels_give_what_the_whole_image_gives(corrections, monkeypatch):
+    """Pixels that lie one after the other go through the cache a few at a time; other layouts at once."""
+    monkeypatch.setattr("compseg.spectra.preprocess.STRIP", 7)
+    preprocess = Preprocess(9, corrections)
+    preprocess.mean.normal_()
+    preprocess.std.uniform_(0.5, 2)
+    image = cube(2, 5, 6, 9).permute(0, 3, 1, 2)
+    tissue = cube(2, 1, 5, 6, seed=1) > 3
+    image[:, :, 0] = torch.where(tissue[:, :, 0], image[:, :, 0], torch.nan)
+    strips, whole = preprocess(image, tissue), preprocess(image.contiguous(), tissue)
+    torch.testing.assert_close(strips, whole, rtol=1e-5, atol=1e-5)
+    assert strips.is_contiguous(memory_format=torch.channels_last)
+    assert not strips[(~tissue).expand_as(strips)].any()
+    assert preprocess(image.requires_grad_(), tissue).requires_grad

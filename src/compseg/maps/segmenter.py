@@ -27,8 +27,8 @@ from compseg.spectra import Preprocess, tissue_mask
 
 FORMAT = 1
 DESCRIPTION, WEIGHTS = "segmenter.json", "weights.pt"
-TILE_MEMORY = 1.4e9  # bytes that a tile may take; what reads it and writes its map takes some more
-CPU_STRIP, GPU_STRIP = 512, 1_000_000  # pixels that are corrected at a time
+TILE_MEMORY = 1.25e9  # bytes that a tile may take; what reads it and writes its map takes some more
+FASTEST_SIDE = 512  # pixels, beside the margins: more than that only leaves the processor's cache
 TRUSTED = ("compseg.", "torch.nn.", "monai.networks.", "segmentation_models_pytorch.")
 
 
@@ -103,16 +103,19 @@ class Segmenter:
 
         Args:
             shape: `(H, W)` of the image.
-            side: Largest side of what a tile sees, pixels; None: what `TILE_MEMORY` allows.
+            side: Largest side of what a tile sees, pixels; None: what is fastest, and fits into `TILE_MEMORY`.
             overlap: Margin around a tile's core, pixels; None: as far as the network sees, so that there are no seams.
 
         Returns:
             Tiles whose cores part the image; a small image is one.
         """
-        itemsize = np.dtype(self.dtype).itemsize
-        side = largest_side(self.model, self.channels.count, itemsize, TILE_MEMORY) if side is None else side
         seen = sight(self.model)
-        return cut((shape[0], shape[1]), side, seen.reach if overlap is None else overlap, seen.grid)
+        overlap = seen.reach if overlap is None else overlap
+        if side is None:
+            side = largest_side(self.model, self.channels.count, np.dtype(self.dtype).itemsize, TILE_MEMORY)
+            # Where a cut would show, an image stays whole as long as memory allows.
+            side = side if seen.fault else min(side, FASTEST_SIDE + 2 * overlap)
+        return cut((shape[0], shape[1]), side, overlap, seen.grid)
 
     def activation(self, image: Image, tissue: Mask) -> NDArray[np.float32]:
         """The activation map `(H, W)` of one image or tile `(H, W, C)` in one piece.
@@ -137,30 +140,19 @@ class Segmenter:
     def network_input(self, image: Image, tissue: Mask) -> Tensor:
         """What the model is given of an image `(H, W, C)`: `(1, C, H, W)` float32 in channels_last memory.
 
-        Corrections act on each pixel alone, so a few pixels are corrected at a time: intermediate results then stay in
-        the processor's cache, where a whole tile's would be several copies of it and as many trips to memory.
-
         Raises:
             CompsegError: If tissue pixels are not finite.
         """
-        height, width, channels = image.shape
-        given = _empty((height * width, channels), self.device)
-        pixels, mask = image.reshape(-1, channels), tissue.reshape(-1)
-        strip = CPU_STRIP if self.device.type == "cpu" else GPU_STRIP
-        finite = torch.tensor(True, device=self.device)
-        for start in range(0, len(given), strip):
-            some = slice(start, start + strip)
-            raw = torch.from_numpy(np.ascontiguousarray(pixels[some], dtype=self.dtype)).to(self.device)
-            self.preprocess.standardise(_as_image(raw), out=_as_image(given[some]))
-            if not mask[some].all():
-                given[some][torch.from_numpy(~mask[some]).to(self.device)] = 0
-            finite &= given[some].sum().isfinite()
-        if not finite:
+        cube = torch.from_numpy(np.ascontiguousarray(image, dtype=self.dtype)).to(self.device)
+        mask = torch.from_numpy(np.ascontiguousarray(tissue)).to(self.device)
+        # Channel-last in memory already: permuting gives torch's channels_last format without a copy.
+        given: Tensor = self.preprocess(cube.permute(2, 0, 1)[None], mask[None, None])
+        if not given.sum().isfinite():
             raise CompsegError(
                 f"holds NaN or infinite values, or some beyond {self.dtype}; "
                 "replace them, for example by zero outside the tissue"
             )
-        return given.reshape(1, height, width, channels).permute(0, 3, 1, 2)
+        return given
 
     def _checked(self, image: Image) -> Image:
         image = image[..., None] if image.ndim == 2 else image
@@ -200,16 +192,6 @@ class Segmenter:
             "provenance": self.provenance,
         }
         atomic_json(folder / DESCRIPTION, description)
-
-
-def _empty(shape: tuple[int, int], device: torch.device) -> Tensor:
-    # NumPy's memory comes in huge pages where the system has them, torch's does not: a third less time to fill it.
-    return torch.from_numpy(np.empty(shape, np.float32)) if device.type == "cpu" else torch.empty(shape, device=device)
-
-
-def _as_image(pixels: Tensor) -> Tensor:
-    """Pixels `(n, C)` as an image `(1, C, 1, n)`, a view."""
-    return pixels.T[None, :, None]
 
 
 def activation_of(logits: Tensor, tissue: Mask) -> NDArray[np.float32]:
