@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import atexit
 import multiprocessing
 import os
-import weakref
 from collections.abc import Iterator, Sequence
 from math import prod
 from typing import Any
@@ -19,6 +17,7 @@ from compseg.cohort import Cohort, exists, place, prepare
 from compseg.errors import CompsegError
 from compseg.learning.ahead import Ahead
 from compseg.learning.crops import Crops
+from compseg.learning.loader import Loader
 from compseg.learning.memory import free_memory
 from compseg.learning.sampler import BalancedBatches
 from compseg.learning.split import Batch, CohortSplit, Draw, Draws, parts_of
@@ -38,17 +37,6 @@ def equal_shapes(split: CohortSplit, indices: Sequence[int], batch_size: int) ->
     for index in indices:
         by_shape.setdefault(split.sizes[index], []).append(index)
     return [same[start : start + batch_size] for same in by_shape.values() for start in range(0, len(same), batch_size)]
-
-
-_WITH_WORKERS: weakref.WeakSet[DataLoader[Any]] = weakref.WeakSet()
-
-
-@atexit.register
-def _end_workers() -> None:
-    """Tell workers to end; else Python would do so by SIGTERM, which they do not hear, and wait for ever."""
-    for loader in _WITH_WORKERS:
-        if loader._iterator is not None:
-            loader._iterator._shutdown_workers()  # type: ignore[attr-defined]
 
 
 def as_read(batch: Any) -> Any:
@@ -197,7 +185,7 @@ class CohortData(pl.LightningDataModule):
         if workers:
             # The server imports once what each worker else would for itself, some ten seconds a worker.
             multiprocessing.get_context("forkserver").set_forkserver_preload([CohortSplit.__module__])
-        loader = DataLoader(
+        loader = Loader(
             split,
             batch_size=None,  # the split joins a batch by itself, in its place
             sampler=Draws(batches),
@@ -210,7 +198,6 @@ class CohortData(pl.LightningDataModule):
             # What this process reads is pinned already.
             pin_memory=bool(workers) and device.type == "cuda",
         )
-        _WITH_WORKERS.update({loader} if workers else ())
         return loader if device.type == "cpu" or split.device == device else Ahead(loader, device)
 
     def _place(self) -> tuple[int, int]:

@@ -10,6 +10,7 @@ import torch
 
 from compseg.errors import CompsegError, Stopped
 from compseg.learning.data import CohortData
+from compseg.learning.loader import end_workers
 from compseg.learning.module import CompSegNet
 from compseg.learning.statistics import SameStatistics
 from compseg.learning.stopping import StopBetweenSteps, StopSignals
@@ -47,6 +48,8 @@ def fit(trainer: Trainer, module: CompSegNet, data: CohortData, checkpoint: Path
                 raise
             time.sleep(3 * PERIOD)  # the watch has the first word, for it may know which rank and why
             raise CompsegError(f"lost contact with another rank; its own output says why; {GO_ON}") from error
+        finally:
+            end_workers()
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
     if signals.received is not None:

@@ -1,0 +1,33 @@
+"""A loader whose worker processes end when they are told, whatever else happens."""
+
+from __future__ import annotations
+
+import atexit
+from typing import Any, ClassVar
+
+from torch.utils.data import DataLoader
+
+from compseg.learning.split import Batch
+
+
+class Loader(DataLoader[Batch]):
+    """A loader whose workers do not hear SIGTERM, by which torch and Python would end them, and wait for ever.
+
+    Left to the garbage collector, torch's own, polite way fails where it finds the queues to the workers collected
+    already. So the iterators are kept until `end_workers`, which runs when Python ends too.
+    """
+
+    reading: ClassVar[set[Any]] = set()
+
+    def __iter__(self) -> Any:
+        iterator = super().__iter__()
+        if self.num_workers:
+            self.reading.add(iterator)
+        return iterator
+
+
+@atexit.register
+def end_workers() -> None:
+    """End the workers of all loaders; one that is asked for batches afterwards has to be made anew."""
+    while Loader.reading:
+        Loader.reading.pop()._shutdown_workers()
