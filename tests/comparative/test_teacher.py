@@ -189,3 +189,56 @@ def test_local_mean_against_scipy():
     found = local_mean(torch.from_numpy(image)[None, None], torch.from_numpy(tissue)[None, None], 3)[0, 0].numpy()
     np.testing.assert_allclose(found[tissue], (total / np.maximum(share, 1e-9))[tissue], atol=1e-9)
     assert not found[~tissue].any()
+
+
+def shifted(image: torch.Tensor, seed: int = 0) -> torch.Tensor:
+    """Something else added to all spectra of each sample, far beyond what tells samples apart."""
+    shift = 9 * torch.randn(len(image), CHANNELS, generator=torch.Generator().manual_seed(seed))
+    return image + shift[:, :, None, None]
+
+
+def test_what_moves_a_whole_sample_leaves_its_contrast():
+    teacher = fitted(made_cohort())
+    teacher.highest += (
+        1e3 * teacher.filter / teacher.filter.norm()
+    )  # no sample reaches that, so each is its own reference
+    image, tissue, _, _ = stacked(made_cohort(seed=1))
+    same = (teacher.contrast(shifted(image), tissue) - teacher.contrast(image, tissue)).abs() < 1e-4
+    assert same.flatten(1).all(1).double().mean() > 0.95
+    assert not teacher.contrast(image, tissue)[(~tissue).expand_as(image)].any()
+
+
+def test_contrast_is_the_pixel_less_the_mean_of_its_samples_unmarked_pixels():
+    teacher = fitted(made_cohort())
+    image, tissue, _, _ = stacked(made_cohort(seed=1))
+    marked = teacher.marked(teacher.score(image, tissue), tissue)
+    assert teacher.own
+    highest = (teacher.highest.double() @ teacher.filter.double()).item()
+    for sample, inside, mark, contrast in zip(image, tissue, marked, teacher.contrast(image, tissue), strict=True):
+        reference = sample[:, (inside & ~mark)[0]].double().mean(1)
+        if reference @ teacher.filter.double() > highest:
+            reference = teacher.highest.double()
+        expected = (sample.double() - reference[:, None, None]) * inside
+        torch.testing.assert_close(contrast.double(), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_sample_that_is_marked_throughout_is_compared_with_the_healthy_sample_that_comes_nearest():
+    teacher = fitted(made_cohort(cue=0.2), reach=3)
+    image, tissue, _, _ = stacked(made_cohort(seed=1, cue=0.2))
+    everywhere = image[:1] + 3 * torch.from_numpy(SIGNATURE).float()[:, None, None]
+    expected = (everywhere - teacher.highest[:, None, None]) * tissue[:1]
+    torch.testing.assert_close(teacher.contrast(everywhere, tissue[:1]), expected, atol=1e-5, rtol=0)
+
+
+def test_where_own_samples_are_no_reference_images_are_left_as_they_are():
+    teacher = fitted(made_cohort())
+    teacher.own.fill_(False)
+    image, tissue, _, _ = stacked(made_cohort(seed=1))
+    assert torch.equal(teacher.contrast(image, tissue), image * tissue)
+
+
+def test_contrast_keeps_the_layout_with_channels_last():
+    teacher = fitted(made_cohort())
+    image, tissue, _, _ = stacked(made_cohort(seed=1))
+    image = image.contiguous(memory_format=torch.channels_last)
+    assert teacher.contrast(image, tissue).is_contiguous(memory_format=torch.channels_last)

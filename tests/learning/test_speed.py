@@ -163,7 +163,7 @@ def test_preprocessing_once_gives_what_preprocessing_twice_would(augmentation, m
     prepared = module._prepared(batch, module.augmentations)
     assert len(times) == (2 if augmentation == "turns_and_jitter" else 1)
     turned = augment(batch, module.augmentations, module.seed, 0)
-    expected = in_strips(turned["image"], turned["tissue"])
+    expected = module._contrast(in_strips(turned["image"], turned["tissue"]), turned["tissue"])
     torch.testing.assert_close(prepared["image"], expected)
     torch.testing.assert_close(prepared["tissue"], turned["tissue"])
 
@@ -173,7 +173,7 @@ def test_half_precision_stays_in_the_network(method):
     """Head and objective under bf16 autocast give what they give in float32 for the same logits."""
     module = module_of(f"method={method}", "augmentation=none", "model.norm=batch")
     batch = batch_of(torch.float32)
-    logits = module.segmenter(module.preprocess(batch["image"], batch["tissue"])).detach()
+    logits = module.segmenter(module.network_input(batch["image"], batch["tissue"])).detach()
     scale = torch.nn.Parameter(torch.ones(()))
 
     class Fixed(torch.nn.Module):

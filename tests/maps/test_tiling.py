@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from compseg.comparative import FisherTeacher
 from compseg.errors import CompsegError
 from compseg.maps import Segmenter
 from compseg.maps.segmenter import activation_of
@@ -63,6 +66,36 @@ def test_tiles_give_the_whole_images_map(name):
     assert whole[tissue].std() > 1e-3
     assert np.abs(np.diff(whole, axis=0)).max() > 1e-2
     np.testing.assert_allclose(tiled, whole, atol=1e-5, rtol=0)
+
+
+def taught(own: bool = True) -> FisherTeacher:
+    """A teacher that marks about a tenth of a cube."""
+    teacher = FisherTeacher(6, reach=3)
+    teacher.filter.copy_(torch.tensor([1.0, -1, 0.5, 0, 0, 0.2]))
+    teacher.level.fill_(0.8)
+    teacher.highest.fill_(0.5)
+    teacher.own.fill_(own)
+    return teacher
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_tiles_are_compared_with_the_whole_image(own):
+    segmenter = segmenter_of(lively(NETWORKS["unet"]()))
+    image = cube(151, 133)
+    image[60:, 50:, 1] += 0.5  # a part that differs, so that a tile has another reference than the image
+    tissue = segmenter.tissue(image)
+    plain = segmenter.activation(image, tissue)
+    segmenter = replace(segmenter, teacher=taught(own), teacher_node={})
+    whole = segmenter.activation(image, tissue)
+    assert (np.abs(whole - plain).max() > 0.05) == own
+    tiles = segmenter.tiles(image.shape, 90)
+    assert len(tiles) > 1
+    reference = segmenter.reference(tiles, lambda: ((tile, image[tile.seen], tissue[tile.seen]) for tile in tiles))
+    assert (reference is not None) == own
+    tiled = np.zeros_like(whole)
+    for tile in tiles:
+        tiled[tile.core] = segmenter.activation(image[tile.seen], tissue[tile.seen], reference)[tile.inner]
+    np.testing.assert_allclose(tiled, whole, atol=1e-4)
 
 
 def test_less_overlap_than_the_network_sees_leaves_seams():

@@ -24,8 +24,8 @@ Pixels = list[Tensor]  # one (n, C) tensor a sample
 class Found(NamedTuple):
     """What fitting finds, tensors.
 
-    Filter `(C,)`; the level above which a pixel is marked; the mean score of the highest-scoring healthy sample; the
-    marked share; whether pixels are judged against their own sample.
+    Filter `(C,)`; the level above which a pixel is marked; the mean spectrum `(C,)` of the highest-scoring healthy
+    sample; the marked share; whether pixels are judged against their own sample.
     """
 
     filter: Tensor
@@ -52,14 +52,19 @@ class FisherTeacher(nn.Module):
     the teacher is fitted to halves of the samples with it and without; the way whose marked share tells the labels of
     the other halves better (area under the ROC) is the one that is used.
 
+    A network that is given the *contrast*, each pixel less that same reference, bears new patients, arrays and
+    instruments, for whatever they add to all spectra of a sample cancels.
+
     Args:
         channels: Number of channels C of the preprocessed image.
         reach: Side in pixels, odd, of the neighbourhood whose tissue mean is scored: it trades noise against edges.
+        teaches: Whether the objective takes the marked region for truth; if not, the network is given the contrast and
+            nothing else.
         pixels: Tissue pixels of all samples together that are looked at for fitting.
         shrinkage: Of covariances towards a multiple of the identity.
 
     Attributes:
-        highest: Mean score of the highest-scoring healthy sample.
+        highest: Mean spectrum of the highest-scoring healthy sample.
         share: pi of the last round, in [0, 1].
         own: Whether a pixel is judged against its own sample.
     """
@@ -70,12 +75,14 @@ class FisherTeacher(nn.Module):
     share: Tensor
     own: Tensor
 
-    def __init__(self, channels: int, reach: int = 5, pixels: int = 200_000, shrinkage: float = 1e-3) -> None:
+    def __init__(
+        self, channels: int, reach: int = 5, teaches: bool = True, pixels: int = 200_000, shrinkage: float = 1e-3
+    ) -> None:
         super().__init__()
-        self.reach, self.pixels, self.shrinkage = reach, pixels, shrinkage
+        self.reach, self.teaches, self.pixels, self.shrinkage = reach, teaches, pixels, shrinkage
         self.register_buffer("filter", torch.zeros(channels))
         self.register_buffer("level", torch.tensor(0.0))
-        self.register_buffer("highest", torch.tensor(0.0))
+        self.register_buffer("highest", torch.zeros(channels))
         self.register_buffer("share", torch.tensor(0.0))
         self.register_buffer("own", torch.tensor(True))
 
@@ -90,8 +97,35 @@ class FisherTeacher(nn.Module):
 
     def forward(self, image: Tensor, tissue: Tensor, labels: Tensor) -> Tensor:
         """The marked region, `(B, 1, H, W)` bool: nothing in healthy samples."""
-        found = Found(self.filter, self.level, self.highest, self.share, self.own)
-        return mark(self.score(image, tissue), tissue, found) & (labels > 0)[:, None, None, None]
+        return self.marked(self.score(image, tissue), tissue) & (labels > 0)[:, None, None, None]
+
+    def marked(self, score: Tensor, tissue: Tensor) -> Tensor:
+        """Where scores `(B, 1, H, W)` of whole samples say disease, whatever the label: bool of that shape."""
+        return mark(score, tissue, Found(self.filter, self.level, self.highest, self.share, self.own))
+
+    def contrast(self, image: Tensor, tissue: Tensor) -> Tensor:
+        """The input of the network: each pixel less the reference of its own sample, zero off tissue.
+
+        Preprocessed images `(B, C, H, W)` of whole samples, and tissue `(B, 1, H, W)`, to `(B, C, H, W)`. Where own
+        samples are no reference (`own`), images are left as they are.
+        """
+        ordinary = tissue & ~self.marked(self.score(image, tissue), tissue)
+        return self.against(image, tissue, self.reference(spectra_sum(image, ordinary), ordinary.sum((2, 3))))
+
+    def reference(self, total: Tensor, count: Tensor) -> Tensor:
+        """What a sample's pixels are judged against: the mean spectrum of its unmarked pixels.
+
+        The highest-scoring healthy sample's stands in where that mean scores higher, or nothing is unmarked. From the
+        sum of the unmarked spectra `(B, C)` and their number `(B, 1)` to `(B, C)`.
+        """
+        mean = total / count.clamp_min(1)
+        own = (count > 0) & ((mean @ self.filter) <= self.highest @ self.filter)[:, None]
+        return torch.where(own, mean, self.highest) * self.own
+
+    def against(self, image: Tensor, tissue: Tensor, reference: Tensor) -> Tensor:
+        """The image `(B, C, H, W)` less a reference `(B, C)` on tissue."""
+        # Multiplied rather than chosen, which would lose the layout with channels last; preprocessing leaves no NaN.
+        return (image - reference[:, :, None, None]) * tissue
 
     @torch.no_grad()
     def fit(self, samples: Iterable[tuple[Tensor, Tensor, int]], count: int, seed: int = 0) -> None:
@@ -116,16 +150,21 @@ class FisherTeacher(nn.Module):
 
 def mark(score: Tensor, tissue: Tensor, found: Found) -> Tensor:
     """Where the scores `(B, 1, H, W)` say disease, whatever the label: bool of that shape."""
-    marked = torch.zeros_like(tissue)
+    marked, highest = torch.zeros_like(tissue), found.highest @ found.filter
     # Unmarked pixels are the reference for marking: from nothing marked, this grows to where it no longer changes.
     for _ in range(ROUNDS):
         rest = (tissue & ~marked).to(score.dtype)
         count = rest.sum((2, 3), keepdim=True)
         mean = (score * rest).sum((2, 3), keepdim=True) / count.clamp_min(1)
-        reference = torch.where(count > 0, mean.minimum(found.highest), found.highest)
+        reference = torch.where(count > 0, mean.minimum(highest), highest)
         # Multiplied and not asked, for asking would wait for the device.
         marked = tissue & (score - reference * found.own > found.level)
     return marked
+
+
+def spectra_sum(image: Tensor, chosen: Tensor) -> Tensor:
+    """Sum `(B, C)` of the spectra of chosen pixels, from `(B, C, H, W)` and bool `(B, 1, H, W)`."""
+    return torch.einsum("bchw,bhw->bc", image, chosen[:, 0].to(image.dtype))
 
 
 def settle(healthy: Pixels, disease: Pixels, shrinkage: float, own: bool) -> Found:
@@ -143,7 +182,7 @@ def settle(healthy: Pixels, disease: Pixels, shrinkage: float, own: bool) -> Fou
             mixed = torch.cat([pixels - own_reference(pixels, part, highest, direction) for pixels, part in parts])
         share, level = excess_share(mixed @ direction, clean @ direction)
         marked = mixed @ direction > level
-        found = Found(direction, level, highest @ direction, share, torch.tensor(own))
+        found = Found(direction, level, highest, share, torch.tensor(own))
         if (marked != before).double().mean() < SETTLED:
             break
         direction = fisher(mixed[marked], torch.cat([mixed[~marked], clean]), shrinkage)

@@ -119,7 +119,8 @@ def refuse_what_needs_truth(layout: Layout, configs: Configs, cohorts: Mapping[s
 
 
 def _needs_truth(config: DictConfig) -> bool:
-    return bool(instantiate(config.objective).needs_truth) and config.teacher is None
+    taught = bool(config.teacher and config.teacher.teaches)
+    return bool(instantiate(config.objective).needs_truth) and not taught
 
 
 def _has_truth(cohort: Cohort, which: str) -> bool:

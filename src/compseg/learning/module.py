@@ -69,8 +69,9 @@ class CompSegNet(pl.LightningModule):
         head: Pools the activation map over the tissue and transfers it: x and o.
         objective: The loss on them.
         preprocess: From raw values to network input; its standardisation is fitted before training.
-        teacher: Marks the region that the objective takes for truth; fitted before training. None: truth, if any, comes
-            with the batch.
+        teacher: Gives the network the contrast of each sample and, if it teaches, marks the region that the objective
+            takes for truth; fitted before training. None, or one that does not teach: truth, if any, comes with the
+            batch.
         optimizer: Makes an optimizer of parameters.
         scheduler: Makes a schedule of an optimizer, stepped each batch; `total_steps` is filled in where it is asked
             for.
@@ -106,7 +107,22 @@ class CompSegNet(pl.LightningModule):
 
     def forward(self, image: Tensor, tissue: Tensor) -> HeadOutput:
         """Raw image `(B, C, H, W)` and tissue `(B, 1, H, W)` to map, pooled activation and output."""
-        return self._of_input(self.preprocess(image, tissue), tissue)
+        return self._of_input(self.network_input(image, tissue), tissue)
+
+    @property
+    def taught(self) -> bool:
+        """Whether the objective takes a teacher's marks for truth."""
+        return self.teacher is not None and self.teacher.teaches
+
+    def network_input(self, image: Tensor, tissue: Tensor) -> Tensor:
+        """Raw `(B, C, H, W)` of whole samples and tissue `(B, 1, H, W)` to what the segmenter reads, of that shape."""
+        return self._contrast(self.preprocess(image, tissue), tissue)
+
+    def _contrast(self, image: Tensor, tissue: Tensor) -> Tensor:
+        if self.teacher is None:
+            return image
+        with torch.autocast(self.device.type, enabled=False):
+            return self.teacher.contrast(image, tissue)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """The objective of one balanced batch, `loss`, and for callbacks the pooled activation `x (B,)`."""
@@ -164,7 +180,10 @@ class CompSegNet(pl.LightningModule):
 
     @torch.no_grad()
     def _prepared(self, batch: Batch, augmentations: Mapping[str, Augmentation]) -> Batch:
-        """The batch augmented, its image the network's input, and its truth the teacher's if there is one."""
+        """The batch augmented, its image the network's input, and its truth the teacher's if there is one that teaches.
+
+        What augmentation merely moves about is made ready first, once for both.
+        """
 
         def augmented(batch: Batch) -> Batch:
             return augment(batch, augmentations, self.seed, self.current_epoch)
@@ -172,15 +191,22 @@ class CompSegNet(pl.LightningModule):
         def preprocessed(batch: Batch) -> Batch:
             return {**batch, "image": self.preprocess(batch["image"], batch["tissue"])}
 
-        if self.teacher is None:
-            return preprocessed(augmented(batch))
-        # Before augmentation: what the teacher marks must not depend on a jitter that it was not fitted to.
-        ready = preprocessed(batch)
-        with torch.autocast(self.device.type, enabled=False):
-            truth = self.teacher(ready["image"], batch["tissue"], batch["label"])
+        def contrasted(batch: Batch) -> Batch:
+            return {**batch, "image": self._contrast(batch["image"], batch["tissue"])}
+
         if all(augmentation.moves_only for augmentation in augmentations.values()):
-            return augmented({**ready, "truth": truth})
-        return preprocessed(augmented({**batch, "truth": truth}))
+            return augmented(contrasted(self._taught(preprocessed(batch))))
+        if self.taught:
+            # Before augmentation: what the teacher marks must not depend on a jitter that it was not fitted to.
+            batch = {**self._taught(preprocessed(batch)), "image": batch["image"]}
+        return contrasted(preprocessed(augmented(batch)))
+
+    def _taught(self, batch: Batch) -> Batch:
+        """A preprocessed batch with the teacher's marks for truth, if there is one that teaches."""
+        if self.teacher is None or not self.taught:
+            return batch
+        with torch.autocast(self.device.type, enabled=False):
+            return {**batch, "truth": self.teacher(batch["image"], batch["tissue"], batch["label"])}
 
     def _statistics(self, batch: Batch, stage: str) -> tuple[Tensor, HeadOutput]:
         image = batch["image"].contiguous(memory_format=self.memory_format)

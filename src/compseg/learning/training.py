@@ -97,7 +97,7 @@ def attempt(
     if detector := detector_of(trainer):
         detector.findings = list(findings)
     checkpoint = trainer.checkpoint_to_resume()
-    data.with_truth = module.objective.needs_truth and module.teacher is None
+    data.with_truth = module.objective.needs_truth and not module.taught
     data.trainer = trainer  # so that samples are kept where it trains; its fit would tell too late
     data.setup()
     fit_standardisation(module.preprocess, data.training_tissue())
@@ -156,24 +156,27 @@ def build_module(cfg: DictConfig) -> CompSegNet:
 
 
 def fit_teacher(module: CompSegNet, data: CohortData) -> None:
-    """Let the teacher, if there is one, look at the training samples as the network will see them."""
-    if module.teacher is None:
+    """Let the teacher, if there is one, look at the preprocessed training samples."""
+    if (teacher := module.teacher) is None:
         return
-    module.teacher.fit(preprocessed(module, data), len(data.train), module.seed)
-    say(f"teacher: marks {module.teacher.share:.1%} of the disease samples' tissue")
+    teacher.fit(training_samples(module.preprocess, data), len(data.train), module.seed)
+    marks = f"marks {teacher.share:.1%} of the disease samples' tissue" if teacher.teaches else "marks nothing"
+    say(f"teacher: {marks}; the network sees " + ("contrasts within samples" if teacher.own else "samples as they are"))
 
 
 def fit_segmenter(module: CompSegNet, data: CohortData) -> None:
-    """Let a segmenter that is fitted, or starts from what it finds, do the same; it is one with a method `fit`."""
-    if callable(look := getattr(module.segmenter, "fit", None)):
-        look(preprocessed(module, data), len(data.train), module.seed)
+    """Let a segmenter that is fitted, or starts from what it finds, look too; it is one with a method `fit`."""
+    if callable(fit := getattr(module.segmenter, "fit", None)):
+        fit(training_samples(module.network_input, data), len(data.train), module.seed)
         say(f"model: fitted, {module.segmenter}")
 
 
-def preprocessed(module: CompSegNet, data: CohortData) -> Iterator[tuple[Tensor, Tensor, int]]:
-    """Network input `(C, H, W)`, tissue `(1, H, W)` and label of each training sample, one at a time."""
+def training_samples(
+    seen: Callable[[Tensor, Tensor], Tensor], data: CohortData
+) -> Iterator[tuple[Tensor, Tensor, int]]:
+    """What is seen `(C, H, W)` of each training sample, its tissue `(1, H, W)` and its label, one at a time."""
     for (image, tissue), info in zip(data.training_tissue(), data.train.infos, strict=True):
-        yield module.preprocess(image[None], tissue[None])[0], tissue, info.label
+        yield seen(image[None], tissue[None])[0], tissue, info.label
 
 
 def _scheduler_factory(node: DictConfig | None) -> SchedulerFactory | None:
@@ -257,6 +260,8 @@ def extract(module: CompSegNet, cfg: DictConfig, cohort: Cohort, run: Path) -> S
         channels=cohort.channels,
         tissue_rule=resolve_rule(cohort.tissue_rule, cohort.channels),
         dtype=cohort.dtype,
+        teacher=module.teacher,
+        teacher_node=config["teacher"],
         provenance={
             "run": run.name,
             "epoch": int(best["epoch"]),

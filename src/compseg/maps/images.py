@@ -65,10 +65,16 @@ class NewImage:
         return OpenImage(
             self,
             image.shape,
-            lambda window: image[window],
+            self._reader(image, channels_first),
             None if tissue is None else lambda window: tissue[window],
             read_picture(self.reference) if self.reference else None,
         )
+
+    def _reader(self, image: Image, channels_first: bool) -> Callable[[Window], Image]:
+        if not isinstance(image, np.memmap):
+            return lambda window: image[window]
+        # Mapped anew for each window: what was read of a file counts as this process's memory while it stays mapped.
+        return lambda window: open_image(Path(self.path), channels_first)[window]
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,11 +15,12 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 from rich.progress import Progress
+from torch import Tensor
 
 from compseg.errors import CompsegError
 from compseg.files import atomic_text, csv_text
 from compseg.maps.images import NewImage, OpenImage
-from compseg.maps.segmenter import Segmenter
+from compseg.maps.segmenter import Segmenter, activation_of
 from compseg.maps.threshold import Threshold
 from compseg.maps.tiling import Tile, sight
 from compseg.maps.writing import write_map
@@ -41,8 +43,8 @@ def predict(
     """Map every image and write `maps/NAME.npy`, overlay and mask PNGs, and `areas.csv`.
 
     Large images are mapped in tiles. While one tile is computed the next is read, and while one image is computed the
-    files of the one before it are written. In memory are two tiles and some ten bytes a pixel of two maps. The table
-    grows by a line an image.
+    files of the one before it are written. In memory are the network's input of one tile, the next tile, and the maps
+    of two images. The table grows by a line an image.
 
     Args:
         segmenter: With a threshold.
@@ -81,16 +83,17 @@ def predict(
     return results.rows
 
 
-@dataclass(frozen=True)
+@dataclass
 class Piece:
     """A tile that has been read.
 
     Attributes:
         opened: The image that it is of.
         tile: Where it lies.
-        image: `(h, w, C)`, what the tile sees, in the segmenter's dtype.
+        image: `(h, w, C)`, what the tile sees, in the segmenter's dtype; deleted once the network has its input.
         tissue: `(h, w)` bool, likewise.
-        picture: `(h, w)` or `(h, w, 3)`, likewise, what people are shown of it.
+        picture: `(h, w)` or `(h, w, 3)`, what people are shown of its core.
+        reference: What the network is to compare its pixels with; None: with its own.
         last: Whether it is the last one of its image.
     """
 
@@ -99,6 +102,7 @@ class Piece:
     image: Image
     tissue: Mask
     picture: Image
+    reference: Tensor | None
     last: bool
 
 
@@ -116,8 +120,9 @@ def _pieces(
         for opened in ahead((partial(_opened, new, segmenter, channels_first) for new in images), reader):
             tiles = segmenter.tiles(opened.shape, side, overlap)
             _warn_of_seams(opened, tiles, segmenter)
+            reference = _reference(opened, tiles, segmenter, reader)
             for tile in tiles:
-                yield partial(_read, opened, tile, segmenter.dtype, tile is tiles[-1])
+                yield partial(_read, opened, tile, segmenter.dtype, reference, tile is tiles[-1])
 
     return ahead(readings(), reader)
 
@@ -127,27 +132,44 @@ def ahead(calls: Iterable[Callable[[], T]], executor: Executor) -> Iterator[T]:
 
     A fault is raised in its place, after the results of the calls before it.
     """
-    waiting: Future[T] | None = None
+    waiting: deque[Future[T]] = deque()  # what has been handed out is not in it, and may be freed
     remaining, fault = iter(calls), None
     while True:
         try:
-            following = executor.submit(next(remaining))
+            waiting.append(executor.submit(next(remaining)))
         except StopIteration:
             break
         except CompsegError as error:
             fault = error
             break
-        if waiting is not None:
-            yield waiting.result()
-        waiting = following
-    if waiting is not None:
-        yield waiting.result()
+        if len(waiting) > 1:
+            yield waiting.popleft().result()
+    if waiting:
+        yield waiting.popleft().result()
     if fault is not None:
         raise fault
 
 
 def _opened(new: NewImage, segmenter: Segmenter, channels_first: bool) -> OpenImage:
-    return new.open(channels_first).with_tissue(segmenter.tissue_rule)
+    opened = new.open(channels_first).with_tissue(segmenter.tissue_rule)
+    try:
+        segmenter.check(opened.shape)
+    except CompsegError as error:
+        raise CompsegError(f"{new.path}: {error}") from error
+    return opened
+
+
+def _reference(opened: OpenImage, tiles: Sequence[Tile], segmenter: Segmenter, reader: Executor) -> Tensor | None:
+    """What the whole image's pixels are compared with, where its tiles cannot tell; it takes two readings."""
+
+    def read(tile: Tile) -> tuple[Tile, Image, Mask]:
+        assert opened.tissue is not None
+        return tile, opened.image(tile.seen), opened.tissue(tile.seen)
+
+    try:
+        return segmenter.reference(tiles, lambda: ahead((partial(read, tile) for tile in tiles), reader))
+    except CompsegError as error:
+        raise CompsegError(f"{opened.new.path}: {error}") from error
 
 
 def _warn_of_seams(opened: OpenImage, tiles: Sequence[Tile], segmenter: Segmenter) -> None:
@@ -155,12 +177,12 @@ def _warn_of_seams(opened: OpenImage, tiles: Sequence[Tile], segmenter: Segmente
         LOG.warning(f"{opened.new.path}: {len(tiles)} tiles, whose maps may not fit at the seams: {fault}")
 
 
-def _read(opened: OpenImage, tile: Tile, dtype: str, last: bool) -> Piece:
+def _read(opened: OpenImage, tile: Tile, dtype: str, reference: Tensor | None, last: bool) -> Piece:
     assert opened.tissue is not None
     raw = opened.image(tile.seen)
     # A copy of what lies in a mapped file: the disk is waited for here and not where the tile is used.
     image = np.array(raw, dtype, order="C") if isinstance(raw, np.memmap) else raw
-    return Piece(opened, tile, image, opened.tissue(tile.seen), _picture(raw), last)
+    return Piece(opened, tile, image, opened.tissue(tile.seen), _picture(raw[tile.inner]), reference, last)
 
 
 def _picture(image: Image) -> Image:
@@ -194,10 +216,13 @@ class Result:
 def _into(result: Result, segmenter: Segmenter, piece: Piece) -> Result:
     core, inner = piece.tile.core, piece.tile.inner
     try:
-        result.activation[core] = segmenter.activation(piece.image, piece.tissue)[inner]
+        given = segmenter.network_input(piece.image, piece.tissue, piece.reference) if piece.tissue.any() else None
     except CompsegError as error:
         raise CompsegError(f"{piece.opened.new.path}: {error}") from error
-    result.tissue[core], result.picture[core] = piece.tissue[inner], piece.picture[inner]
+    del piece.image  # as large as half of what the network is given, and the network needs the room
+    if given is not None:
+        result.activation[core] = activation_of(segmenter.logits_of(given), piece.tissue)[inner]
+    result.tissue[core], result.picture[core] = piece.tissue[inner], piece.picture
     return result
 
 

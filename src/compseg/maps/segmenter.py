@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,17 +18,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from compseg.comparative import FisherTeacher
 from compseg.errors import CompsegError
 from compseg.files import atomic_json, atomic_torch
+from compseg.maps.reference import reference_of_tiles
 from compseg.maps.threshold import Threshold
 from compseg.maps.tiling import Tile, cut, largest_side, sight
 from compseg.samples import Channels, Image, Mask
 from compseg.spectra import Preprocess, tissue_mask
 
-FORMAT = 1
+FORMAT = 2
 DESCRIPTION, WEIGHTS = "segmenter.json", "weights.pt"
-TILE_MEMORY = 1.25e9  # bytes that a tile may take; what reads it and writes its map takes some more
+TILE_MEMORY = 1.5e9  # bytes that a tile may take; what reads it and writes its map takes some more
 FASTEST_SIDE = 512  # pixels, beside the margins: more than that only leaves the processor's cache
+Pieces = Callable[[], Iterable[tuple[Tile, Image, Mask]]]
 TRUSTED = ("compseg.", "torch.nn.", "monai.networks.", "segmentation_models_pytorch.")
 
 
@@ -47,6 +50,9 @@ class Segmenter:
             depend on whether a sample came from a cohort or from a file.
         threshold: The activation above which a pixel counts as disease, once fitted.
         provenance: Where it came from: run, epoch, validation loss, versions. Plain values.
+        teacher: Knows what a sample's pixels are compared with, where the network reads contrasts; None: it reads
+            samples as they are.
+        teacher_node: How to build `teacher`.
     """
 
     model: nn.Module
@@ -58,6 +64,8 @@ class Segmenter:
     dtype: str = "float16"
     threshold: Threshold | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
+    teacher: FisherTeacher | None = None
+    teacher_node: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         self.model.eval()
@@ -72,6 +80,8 @@ class Segmenter:
         """Move model and preprocessing, in place."""
         self.model.to(device)
         self.preprocess.to(device)
+        if self.teacher is not None:
+            self.teacher.to(device)
         return self
 
     def tissue(self, image: Image) -> Mask:
@@ -93,10 +103,33 @@ class Segmenter:
         """
         image = self._checked(image)
         mask = self.tissue(image) if tissue is None else tissue
-        activation = np.zeros(mask.shape, np.float32)
-        for tile in self.tiles(mask.shape):
-            activation[tile.core] = self.activation(image[tile.seen], mask[tile.seen])[tile.inner]
+        activation, tiles = np.zeros(mask.shape, np.float32), self.tiles(mask.shape)
+        reference = self.reference(tiles, lambda: ((tile, image[tile.seen], mask[tile.seen]) for tile in tiles))
+        for tile in tiles:
+            activation[tile.core] = self.activation(image[tile.seen], mask[tile.seen], reference)[tile.inner]
         return activation
+
+    def reference(self, tiles: Sequence[Tile], pieces: Pieces) -> Tensor | None:
+        """What the pixels of an image in several tiles are compared with: that of the whole image.
+
+        Args:
+            tiles: Of the image.
+            pieces: Gives each tile with the image `(h, w, C)` and the tissue `(h, w)` that it sees; called twice.
+
+        Returns:
+            `(1, C)`; None where none is needed, or the one tile that there is has its own.
+
+        Raises:
+            CompsegError: If tissue pixels are not finite.
+        """
+        if self.teacher is None or len(tiles) == 1 or not self.teacher.own:
+            return None
+        shape = (tiles[-1].core[0].stop, tiles[-1].core[1].stop)
+        return reference_of_tiles(
+            self.teacher,
+            shape,
+            lambda: ((tile, *self._preprocessed(image, tissue)) for tile, image, tissue in pieces()),
+        )
 
     def tiles(self, shape: tuple[int, ...], side: int | None = None, overlap: int | None = None) -> list[Tile]:
         """How an image is cut so that memory stays bounded.
@@ -117,10 +150,15 @@ class Segmenter:
             side = side if seen.fault else min(side, FASTEST_SIDE + 2 * overlap)
         return cut((shape[0], shape[1]), side, overlap, seen.grid)
 
-    def activation(self, image: Image, tissue: Mask) -> NDArray[np.float32]:
+    def activation(self, image: Image, tissue: Mask, reference: Tensor | None = None) -> NDArray[np.float32]:
         """The activation map `(H, W)` of one image or tile `(H, W, C)` in one piece.
 
         Without tissue there is nothing to compute.
+
+        Args:
+            image: Raw values.
+            tissue: `(H, W)` bool.
+            reference: Of the whole image, if this is a tile of it: see `reference`.
 
         Raises:
             CompsegError: If the channels are not the model's, or tissue pixels not finite.
@@ -128,40 +166,61 @@ class Segmenter:
         image = self._checked(image)
         if not tissue.any():
             return np.zeros(tissue.shape, np.float32)
-        return activation_of(self.logits(image, tissue), tissue)
+        return activation_of(self.logits_of(self.network_input(image, tissue, reference)), tissue)
 
     @torch.inference_mode()
     def logits(self, image: Image, tissue: Mask) -> Tensor:
         """The logits `(1, M, H, W)` of one image `(H, W, C)`, float32, on the model's device."""
-        logits: Tensor = self.model(self.network_input(image, tissue)).float()
+        return self.logits_of(self.network_input(image, tissue))
+
+    @torch.inference_mode()
+    def logits_of(self, given: Tensor) -> Tensor:
+        """The logits `(1, M, H, W)` of a network input, float32."""
+        logits: Tensor = self.model(given).float()
         return logits
 
     @torch.inference_mode()
-    def network_input(self, image: Image, tissue: Mask) -> Tensor:
+    def network_input(self, image: Image, tissue: Mask, reference: Tensor | None = None) -> Tensor:
         """What the model is given of an image `(H, W, C)`: `(1, C, H, W)` float32 in channels_last memory.
 
         Raises:
             CompsegError: If tissue pixels are not finite.
         """
+        given, mask = self._preprocessed(image, tissue)
+        if self.teacher is None:
+            return given
+        if reference is None:
+            return self.teacher.contrast(given, mask)
+        return self.teacher.against(given, mask, reference)
+
+    def _preprocessed(self, image: Image, tissue: Mask) -> tuple[Tensor, Tensor]:
         cube = torch.from_numpy(np.ascontiguousarray(image, dtype=self.dtype)).to(self.device)
         mask = torch.from_numpy(np.ascontiguousarray(tissue)).to(self.device)
         # Channel-last in memory already: permuting gives torch's channels_last format without a copy.
-        given: Tensor = self.preprocess(cube.permute(2, 0, 1)[None], mask[None, None])
+        given = self.preprocess(cube.permute(2, 0, 1)[None], mask[None, None])
         if not given.sum().isfinite():
             raise CompsegError(
                 f"holds NaN or infinite values, or some beyond {self.dtype}; "
                 "replace them, for example by zero outside the tissue"
             )
-        return given
+        return given, mask[None, None]
 
     def _checked(self, image: Image) -> Image:
         image = image[..., None] if image.ndim == 2 else image
-        if image.ndim != 3 or image.shape[2] != self.channels.count:
+        self.check(image.shape)
+        return image
+
+    def check(self, shape: tuple[int, ...]) -> None:
+        """Refuse an image of another shape than `(H, W, C)` with the model's channels.
+
+        Raises:
+            CompsegError: It is one.
+        """
+        if len(shape) != 3 or shape[2] != self.channels.count:
             raise CompsegError(
-                f"image of shape {image.shape}: expected (H, W, {self.channels.count}), the channels that this "
+                f"image of shape {shape}: expected (H, W, {self.channels.count}), the channels that this "
                 "segmenter was trained on; give images with the same channels, last"
             )
-        return image
 
     def with_threshold(self, threshold: Threshold) -> Segmenter:
         """The same segmenter with another threshold."""
@@ -173,10 +232,9 @@ class Segmenter:
         The description comes last: without it the folder is no segmenter.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        weights = {"model": self.model.state_dict(), "preprocess": self.preprocess.state_dict()}
-        atomic_torch(
-            folder / WEIGHTS, {part: {k: v.cpu() for k, v in state.items()} for part, state in weights.items()}
-        )
+        parts = {"model": self.model, "preprocess": self.preprocess, "teacher": self.teacher}
+        states = {name: part.state_dict() for name, part in parts.items() if part is not None}
+        atomic_torch(folder / WEIGHTS, {name: {k: v.cpu() for k, v in state.items()} for name, state in states.items()})
         self.save_description(folder)
 
     def save_description(self, folder: Path) -> None:
@@ -185,6 +243,7 @@ class Segmenter:
             "format": FORMAT,
             "model": self.model_node,
             "preprocess": self.preprocess_node,
+            "teacher": self.teacher_node,
             "channels": self.channels.to_dict(),
             "tissue_rule": self.tissue_rule,
             "dtype": self.dtype,
@@ -222,7 +281,8 @@ def load_segmenter(path: str | Path, device: str | torch.device = "cpu", trust: 
     plain = _read_description(folder)
     model = build(plain["model"], trust)
     preprocess = build(plain["preprocess"], trust)
-    _load_weights(folder / WEIGHTS, model=model, preprocess=preprocess)
+    teacher = build(plain["teacher"], trust)
+    _load_weights(folder / WEIGHTS, model=model, preprocess=preprocess, teacher=teacher)
     segmenter = Segmenter(
         model=model,
         preprocess=preprocess,
@@ -233,6 +293,8 @@ def load_segmenter(path: str | Path, device: str | torch.device = "cpu", trust: 
         dtype=plain["dtype"],
         threshold=Threshold.from_dict(plain["threshold"]) if plain["threshold"] else None,
         provenance=plain["provenance"],
+        teacher=teacher,
+        teacher_node=plain["teacher"],
     )
     return segmenter.to(device)
 
@@ -273,7 +335,8 @@ def _segmenter_folder(path: Path) -> Path:
 
 def _read_description(folder: Path) -> dict[str, Any]:
     try:
-        plain: dict[str, Any] = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        # Format 1 knew no teacher.
+        plain: dict[str, Any] = {"teacher": None, **json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))}
         newer = plain["format"] > FORMAT
     except (ValueError, KeyError, TypeError) as error:
         raise CompsegError(
@@ -287,13 +350,14 @@ def _read_description(folder: Path) -> dict[str, Any]:
     return plain
 
 
-def _load_weights(path: Path, **modules: nn.Module) -> None:
+def _load_weights(path: Path, **modules: nn.Module | None) -> None:
     if not path.is_file():
         raise CompsegError(f"{path}: missing; copy the whole segmenter folder, weights included")
     try:
         states = torch.load(path, map_location="cpu", weights_only=True)
         for part, module in modules.items():
-            module.load_state_dict(states[part])
+            if module is not None:
+                module.load_state_dict(states[part])
     except Exception as error:  # torch raises many kinds for a damaged file; all mean the same to the user
         reason = str(error).splitlines()[0]
         raise CompsegError(

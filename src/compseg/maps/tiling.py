@@ -98,8 +98,9 @@ def _stretches(size: int, side: int, overlap: int, grid: int) -> Iterator[tuple[
 def largest_side(model: nn.Module, channels: int, itemsize: int, memory: float) -> int:
     """Side in pixels of the largest square tile that is mapped within `memory` bytes.
 
-    A pixel costs its raw values twice (one tile is read while another is computed), the network's input in float32, and
-    what a U-Net holds at its finest level: skip, what comes from below, both joined, and two convolutions' results.
+    A pixel costs the raw values of the next tile, which is read meanwhile, the network's input in float32, and then
+    either the raw values that this is made of, or what a U-Net holds at its finest level: skip, what comes from below,
+    both joined, and two convolutions' results.
 
     Args:
         model: The network.
@@ -109,5 +110,5 @@ def largest_side(model: nn.Module, channels: int, itemsize: int, memory: float) 
     """
     first = next((part for part in model.modules() if isinstance(part, nn.Conv2d)), None)
     width = first.out_channels if first else channels
-    pixel = channels * (2 * itemsize + 4) + 6 * 4 * width
+    pixel = channels * (itemsize + 4) + max(channels * itemsize, 6 * 4 * width)
     return max(1, math.isqrt(int(memory / pixel)))

@@ -75,7 +75,7 @@ def evaluate_run(
     val_maps = list(maps_of(segmenter, head, cohort, _some(cohort, "val")))
     test_maps = list(maps_of(segmenter, head, cohort, _some(cohort, "test"))) if test else []
     segmenter = segmenter.with_threshold(
-        fit_threshold(val_maps, config.threshold, probabilities=config.teacher is not None)
+        fit_threshold(val_maps, config.threshold, probabilities=bool(config.teacher and config.teacher.teaches))
     )
     assert segmenter.threshold is not None
     figures = figures_of_splits(val_maps, test_maps, segmenter.threshold)
