@@ -15,14 +15,22 @@ def test_each_replicate_draws_as_many_of_each_class():
 
 
 def test_samples_of_a_patient_come_and_go_together():
-    infos = [SampleInfo(f"s{i}", 1, patient=f"p{i // 2}") for i in range(8)]
+    infos = [SampleInfo(f"s{i}", 1, patient=f"p{i // 2}") for i in range(10)]
     counts = resample(infos, 100, seed=1)
     np.testing.assert_array_equal(counts[:, 0::2], counts[:, 1::2])
     assert len(np.unique(counts[:, 0])) > 2
 
 
+def test_fewer_patients_than_five_are_no_units():
+    """Of two patients a replicate holds one, the other or both: three values, whose middle 95 % say nothing."""
+    infos = [SampleInfo(f"s{i}", 1, patient=f"p{i % 4}") for i in range(8)]
+    counts = resample(infos, 100, seed=1)
+    assert (counts[:, :4] != counts[:, 4:]).any()
+    assert (resample([SampleInfo(info.name, 1) for info in infos], 100, seed=1) == counts).all()
+
+
 def test_a_patient_named_like_a_sample_is_another_unit():
-    infos = [SampleInfo("x", 1), SampleInfo("y", 1, patient="x")]
+    infos = [SampleInfo("x", 1), SampleInfo("y", 1, patient="x"), *(SampleInfo(c, 1, patient=c) for c in "abcd")]
     counts = resample(infos, 50, seed=0)
     assert (counts[:, 0] != counts[:, 1]).any()
 

@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from compseg.samples import SampleInfo
 
 COVERAGE = 0.95
+FEWEST = 5  # patients: draws of fewer are so few that their interval is no interval
 
 
 def resample(infos: Sequence[SampleInfo], replicates: int, seed: int) -> NDArray[np.float64]:
     """How often each replicate holds each sample.
 
     Units are drawn with replacement: patients, so that samples of one patient come and go together, and samples where
-    no patient is named. Units with and without a disease sample are drawn apart, each as many as there are: splits
+    no patient is named, or fewer than `FEWEST` are. Units with and without a disease sample are drawn apart, each as many as there are: splits
     balance the classes by design, and a replicate without one of them would have no ROC.
 
     Args:
@@ -43,7 +44,8 @@ def resample(infos: Sequence[SampleInfo], replicates: int, seed: int) -> NDArray
 
 
 def _units(infos: Sequence[SampleInfo]) -> NDArray[np.int64]:
-    keys = [("patient", info.patient) if info.patient else ("sample", info.name) for info in infos]
+    enough = len({info.patient for info in infos if info.patient}) >= FEWEST
+    keys = [("patient", info.patient) if info.patient and enough else ("sample", info.name) for info in infos]
     number = {key: i for i, key in enumerate(dict.fromkeys(keys))}
     return np.array([number[key] for key in keys], dtype=np.int64)
 
