@@ -25,7 +25,8 @@ class Found(NamedTuple):
     """What fitting finds, tensors.
 
     Filter `(C,)`; the level above which a pixel is marked; the mean spectrum `(C,)` of the highest-scoring healthy
-    sample; the marked share; whether pixels are judged against their own sample.
+    sample; the marked share; whether pixels are judged against their own sample, and whether the highest-scoring
+    healthy one stands in for it.
     """
 
     filter: Tensor
@@ -33,6 +34,19 @@ class Found(NamedTuple):
     highest: Tensor
     share: Tensor
     own: Tensor
+    stand_in: Tensor
+
+
+class Way(NamedTuple):
+    """How a pixel is judged: against its own sample, with or without a stand-in for it, or as it is."""
+
+    own: bool
+    stand_in: bool
+
+
+# The first bears most: whatever moves a whole sample, as a new array does, cancels. The others have to prove better.
+WAYS = (Way(True, False), Way(True, True), Way(False, False))
+BETTER = 0.01  # area under the ROC
 
 
 class FisherTeacher(nn.Module):
@@ -42,15 +56,15 @@ class FisherTeacher(nn.Module):
     marked region settles:
 
     1. take from every pixel the mean of its own sample's unmarked pixels, so that patient, thickness and array cancel;
-       where that mean scores higher than any healthy sample's, as it does in a sample that is disease throughout, take
-       the highest-scoring healthy sample's mean;
     2. mark the share pi of disease-sample pixels that score highest, with pi the largest excess of disease over healthy
        samples above any level (Youden's index of the two distributions, an estimate of the diseased share);
     3. refit the discriminant between marked and all other pixels.
 
-    Where a sample's rest is no reference, as in tiles of a scene where it is this field or that, step 1 does harm. So
-    the teacher is fitted to halves of the samples with it and without; the way whose marked share tells the labels of
-    the other halves better (area under the ROC) is the one that is used.
+    Where samples are disease throughout, their unmarked mean is disease too: there the mean of the highest-scoring
+    healthy sample stands in wherever a mean scores higher still. Where a sample's rest is no reference at all, as in
+    tiles of a scene where it is this field or that, step 1 does harm. Neither may be supposed: in a new array all
+    samples may score higher than any healthy one did. So the teacher is fitted to halves of the samples in each of
+    these ways, and one other than the first is taken if its marked share tells the labels of the other halves better.
 
     A network that is given the *contrast*, each pixel less that same reference, bears new patients, arrays and
     instruments, for whatever they add to all spectra of a sample cancels.
@@ -67,6 +81,7 @@ class FisherTeacher(nn.Module):
         highest: Mean spectrum of the highest-scoring healthy sample.
         share: pi of the last round, in [0, 1].
         own: Whether a pixel is judged against its own sample.
+        stand_in: Whether the highest-scoring healthy sample stands in where its own scores higher.
     """
 
     filter: Tensor
@@ -74,6 +89,7 @@ class FisherTeacher(nn.Module):
     highest: Tensor
     share: Tensor
     own: Tensor
+    stand_in: Tensor
 
     def __init__(
         self, channels: int, reach: int = 5, teaches: bool = True, pixels: int = 200_000, shrinkage: float = 1e-3
@@ -85,6 +101,7 @@ class FisherTeacher(nn.Module):
         self.register_buffer("highest", torch.zeros(channels))
         self.register_buffer("share", torch.tensor(0.0))
         self.register_buffer("own", torch.tensor(True))
+        self.register_buffer("stand_in", torch.tensor(False))
 
     def score(self, image: Tensor, tissue: Tensor) -> Tensor:
         """How much a pixel's neighbourhood looks like disease.
@@ -101,7 +118,8 @@ class FisherTeacher(nn.Module):
 
     def marked(self, score: Tensor, tissue: Tensor) -> Tensor:
         """Where scores `(B, 1, H, W)` of whole samples say disease, whatever the label: bool of that shape."""
-        return mark(score, tissue, Found(self.filter, self.level, self.highest, self.share, self.own))
+        found = Found(self.filter, self.level, self.highest, self.share, self.own, self.stand_in)
+        return mark(score, tissue, found)
 
     def contrast(self, image: Tensor, tissue: Tensor) -> Tensor:
         """The input of the network: each pixel less the reference of its own sample, zero off tissue.
@@ -115,11 +133,12 @@ class FisherTeacher(nn.Module):
     def reference(self, total: Tensor, count: Tensor) -> Tensor:
         """What a sample's pixels are judged against: the mean spectrum of its unmarked pixels.
 
-        The highest-scoring healthy sample's stands in where that mean scores higher, or nothing is unmarked. From the
+        The highest-scoring healthy sample's stands in if the labels have it so, where that mean scores higher. From the
         sum of the unmarked spectra `(B, C)` and their number `(B, 1)` to `(B, C)`.
         """
         mean = total / count.clamp_min(1)
-        own = (count > 0) & ((mean @ self.filter) <= self.highest @ self.filter)[:, None]
+        lower = (mean @ self.filter)[:, None] <= self.highest @ self.filter
+        own = (count > 0) & (lower | ~self.stand_in)
         return torch.where(own, mean, self.highest) * self.own
 
     def against(self, image: Tensor, tissue: Tensor, reference: Tensor) -> Tensor:
@@ -143,22 +162,24 @@ class FisherTeacher(nn.Module):
             spectra = local_mean(image[None], tissue[None], self.reach)[0][:, tissue[0]].T.double()
             chosen = torch.randperm(len(spectra), generator=generator)[: max(1, self.pixels // count)]
             kinds[label].append(spectra[chosen])
-        own = held_out(*kinds, self.shrinkage, True, seed) >= held_out(*kinds, self.shrinkage, False, seed)
-        for name, value in settle(*kinds, self.shrinkage, own)._asdict().items():
+        areas = [held_out(*kinds, self.shrinkage, way, seed) for way in WAYS]
+        best = max(range(len(WAYS)), key=lambda place: areas[place] - BETTER * (place > 0))
+        for name, value in settle(*kinds, self.shrinkage, WAYS[best])._asdict().items():
             getattr(self, name).copy_(value)
 
 
 def mark(score: Tensor, tissue: Tensor, found: Found) -> Tensor:
     """Where the scores `(B, 1, H, W)` say disease, whatever the label: bool of that shape."""
-    marked, highest = torch.zeros_like(tissue), found.highest @ found.filter
+    marked = torch.zeros_like(tissue)
+    highest = torch.where(found.stand_in, found.highest @ found.filter, torch.inf)
     # Unmarked pixels are the reference for marking: from nothing marked, this grows to where it no longer changes.
     for _ in range(ROUNDS):
         rest = (tissue & ~marked).to(score.dtype)
         count = rest.sum((2, 3), keepdim=True)
         mean = (score * rest).sum((2, 3), keepdim=True) / count.clamp_min(1)
         reference = torch.where(count > 0, mean.minimum(highest), highest)
-        # Multiplied and not asked, for asking would wait for the device.
-        marked = tissue & (score - reference * found.own > found.level)
+        # Chosen and not asked for, as asking would wait for the device.
+        marked = tissue & (score - torch.where(found.own, reference, 0.0) > found.level)
     return marked
 
 
@@ -167,29 +188,34 @@ def spectra_sum(image: Tensor, chosen: Tensor) -> Tensor:
     return torch.einsum("bchw,bhw->bc", image, chosen[:, 0].to(image.dtype))
 
 
-def settle(healthy: Pixels, disease: Pixels, shrinkage: float, own: bool) -> Found:
-    """Mark and refit until the marks settle; `own`: against each sample's own unmarked pixels, else as they are."""
+def settle(healthy: Pixels, disease: Pixels, shrinkage: float, way: Way) -> Found:
+    """Mark and refit, in one way, until the marks settle."""
     means = torch.stack([pixels.mean(0) for pixels in healthy])
     clean, mixed = torch.cat(healthy), torch.cat(disease)
     direction = fisher(mixed, clean, shrinkage)
-    if own:
+    if way.own:
         clean = torch.cat([pixels - mean for pixels, mean in zip(healthy, means, strict=True)])
     marked = torch.zeros(len(mixed), dtype=torch.bool)
     for _ in range(ROUNDS):
         before, highest = marked, means[(means @ direction).argmax()]
-        if own:
+        if way.own:
             parts = zip(disease, torch.split(before, [len(pixels) for pixels in disease]), strict=True)
-            mixed = torch.cat([pixels - own_reference(pixels, part, highest, direction) for pixels, part in parts])
+            mixed = torch.cat(
+                [
+                    pixels - own_reference(pixels, part, highest if way.stand_in else None, direction)
+                    for pixels, part in parts
+                ]
+            )
         share, level = excess_share(mixed @ direction, clean @ direction)
         marked = mixed @ direction > level
-        found = Found(direction, level, highest, share, torch.tensor(own))
+        found = Found(direction, level, highest, share, *map(torch.tensor, way))
         if (marked != before).double().mean() < SETTLED:
             break
         direction = fisher(mixed[marked], torch.cat([mixed[~marked], clean]), shrinkage)
     return found
 
 
-def held_out(healthy: Pixels, disease: Pixels, shrinkage: float, own: bool, seed: int) -> float:
+def held_out(healthy: Pixels, disease: Pixels, shrinkage: float, way: Way, seed: int) -> float:
     """How well the marked share of a half of the samples tells their labels, fitted to the other half.
 
     Mean area under the ROC of both ways round; .5 with fewer than two samples of a class.
@@ -201,7 +227,7 @@ def held_out(healthy: Pixels, disease: Pixels, shrinkage: float, own: bool, seed
     kinds = [[kind[place] for place in order] for kind, order in zip((healthy, disease), orders, strict=True)]
     areas = []
     for half in (0, 1):
-        found = settle(kinds[0][half::2], kinds[1][half::2], shrinkage, own)
+        found = settle(kinds[0][half::2], kinds[1][half::2], shrinkage, way)
         areas.append(auc(*(torch.stack([share_of(pixels, found) for pixels in kind[1 - half :: 2]]) for kind in kinds)))
     return sum(areas) / 2
 
@@ -217,13 +243,16 @@ def auc(healthy: Tensor, disease: Tensor) -> float:
     return float((0.5 + 0.5 * (disease[:, None] - healthy).sign()).mean())
 
 
-def own_reference(pixels: Tensor, marked: Tensor, highest: Tensor, direction: Tensor) -> Tensor:
+def own_reference(pixels: Tensor, marked: Tensor, highest: Tensor | None, direction: Tensor) -> Tensor:
     """What a sample's spectra `(n, C)` are judged against, `(C,)`: the mean of those that are not marked.
 
-    `highest`, the mean spectrum of the healthy sample that scores highest, if that mean scores higher still.
+    `highest`, the mean spectrum of the healthy sample that scores highest, if it is to stand in and that mean scores
+    higher still.
     """
-    own = pixels[~marked].mean(0) if not marked.all() else highest
-    return highest if own @ direction > highest @ direction else own
+    if marked.all():
+        return pixels.mean(0) if highest is None else highest
+    own = pixels[~marked].mean(0)
+    return own if highest is None or own @ direction <= highest @ direction else highest
 
 
 def local_mean(image: Tensor, tissue: Tensor, reach: int) -> Tensor:
