@@ -8,6 +8,7 @@ import pytest
 from compseg.maps.threshold import Threshold, fixed
 from compseg.measures import FIGURES, NEED_TRUTH, figures, figures_of_splits, metrics, samples_csv, write_replicates
 from compseg.measures.scores import dice
+from compseg.measures.shortcuts import swapped_truth
 from made_maps import by_hand, mixture
 
 THRESHOLD = Threshold(0.5, "fitted", 0.4, 0.6)
@@ -22,7 +23,8 @@ def with_intervals(*names):
 
 
 ALWAYS = {"val/loss"} | with_intervals("threshold", "test/area_auc", "test/healthy_area_fraction")
-WITH_TRUTH = with_intervals("test/pixel_ap", "test/dice_mean", "test/dice_std", "test/dice_best")
+SWAPPED = with_intervals("test/pixel_ap_own", "test/pixel_ap_swapped")
+WITH_TRUTH = with_intervals("test/pixel_ap", "test/dice_mean", "test/dice_std", "test/dice_best") | SWAPPED
 
 
 def test_keys_are_the_contracts_with_truth():
@@ -152,3 +154,13 @@ def test_replicates_give_the_intervals(tmp_path):
 def test_the_names_of_figures_are_all_there():
     assert sorted(figures(mixture(12), THRESHOLD)) == sorted(FIGURES)
     assert set(FIGURES) - set(figures(mixture(12, truth=False), THRESHOLD)) == set(NEED_TRUTH)
+
+
+def test_own_and_swapped_truth_are_means_over_disease_samples():
+    maps = mixture(24)
+    found, swap = judged(maps, THRESHOLD, 0.1), swapped_truth(maps[1::2])
+    assert found["test/pixel_ap_own"] == pytest.approx(swap.own.mean())
+    assert found["test/pixel_ap_swapped"] == pytest.approx(swap.swapped.mean())
+    assert found["test/pixel_ap_swapped_ci_high"] == pytest.approx(np.quantile(swap.swapped, 0.975))
+    assert found["test/pixel_ap_own_ci_low"] > found["test/pixel_ap_swapped_ci_high"]
+    assert not SWAPPED & set(judged(mixture(8), THRESHOLD, 0.1))

@@ -9,6 +9,7 @@ from PIL import Image
 
 from compseg.maps.threshold import Threshold
 from compseg.measures import figures_of_splits, metrics
+from compseg.measures.shortcuts import Shortcuts
 from compseg.report import Spectra, read_history, write_report
 from compseg.report.page import map_uri
 from compseg.samples import Channels
@@ -55,6 +56,8 @@ def report(tmp_path, maps, **changed):
         "metrics": metrics(figures_of_splits([], maps, THRESHOLD), THRESHOLD, 0.1),
         "threshold": THRESHOLD,
         "test_maps": maps,
+        "val_maps": [],
+        "shortcuts": Shortcuts(None, [], None),
         "history": {"epoch": [0, 1], "train/loss": [0.2, 0.1], "val/loss": [0.2, 0.15]},
         "references": {m.info.name: np.full((30, 20, 3), 200, np.uint8) for m in maps},
         "spectra": Spectra(np.ones((9, 4)), np.zeros((9, 4)), Channels(4, (4.0, 3.0, 2.0, 1.0), "cm-1")),

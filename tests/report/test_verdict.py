@@ -1,15 +1,28 @@
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
 from compseg.maps.threshold import Threshold, fixed
 from compseg.measures import figures_of_splits, metrics
+from compseg.measures.shortcuts import Cue, GroupGap, Origin, Shortcuts, group_gap
 from compseg.report.verdict import dice_of_all_tissue, verdict_on
 from made_maps import by_hand, mixture
 
 FITTED = Threshold(0.5, "fitted to the truth of 7 validation samples", 0.4, 0.6)
 
 
-def verdict(maps, threshold=FITTED):
-    return verdict_on(metrics(figures_of_splits([], maps, threshold), threshold, 0.1), threshold, maps)
+ELSEWHERE = Origin(named=True, new=40, total=40, inseparable=False, told=0.5)
+
+
+def verdict(maps, threshold=FITTED, origin=None, cues=(), groups=None):
+    shortcuts = Shortcuts(origin, list(cues), groups)
+    return verdict_on(metrics(figures_of_splits([], maps, threshold), threshold, 0.1), threshold, maps, shortcuts)
+
+
+def weak(**given):
+    """What is weak beside maps that are good."""
+    return verdict(mixture(40, separation=5), **given).weak
 
 
 def test_a_good_result_is_called_good():
@@ -66,3 +79,77 @@ def test_small_numbers_keep_their_digits():
     faint = mixture(40, separation=5, scale=0.004)
     shown = {f.name: f.value for f in verdict(faint, Threshold(0.002, "fitted", 0.001, 0.003)).figures}
     assert shown["threshold"] == "0.002"
+
+
+def lit_whole(maps):
+    """Disease samples are told apart, and lit up whole."""
+    return [
+        replace(item, activation=(item.tissue * (0.9 if item.info.label else 0.1)).astype(np.float32)) for item in maps
+    ]
+
+
+def test_maps_that_light_up_whole_samples_do_not_show_the_region():
+    whole = verdict(lit_whole(mixture(40)))
+    assert "area AUC 1.000" in whole.headline
+    assert any("something that is not the region" in sentence for sentence in whole.weak)
+    assert any("the truth of other disease samples as well" in sentence for sentence in whole.weak)
+    blind = verdict(lit_whole(mixture(40, truth=False)))
+    assert len(blind.weak) == 1
+
+
+def test_maps_that_tell_nothing_are_not_said_to_tell_samples_apart():
+    useless = verdict(mixture(40, separation=0, seed=3)).weak
+    assert not any("not the region" in sentence for sentence in useless)
+    assert any("the truth of other disease samples as well" in sentence for sentence in useless)
+
+
+def test_where_the_test_samples_come_from():
+    assert weak(origin=ELSEWHERE) == []
+    assert "all of groups that training never saw" in verdict(mixture(40), origin=ELSEWHERE).figures[0].remark
+    (seen,) = weak(origin=replace(ELSEWHERE, new=0))
+    assert "data.held_out=GROUP" in seen
+    assert "compseg.compare cv=group" in seen
+    (unnamed,) = weak(origin=replace(ELSEWHERE, new=0, named=False))
+    assert "names no groups" in unnamed
+
+
+def test_classes_and_groups_that_go_together():
+    (told,) = weak(origin=replace(ELSEWHERE, told=0.9))
+    assert "AUC 0.90: the array may be" in told
+    (inseparable,) = weak(origin=replace(ELSEWHERE, told=1.0, inseparable=True))
+    assert "no figure here can tell disease from array" in inseparable
+
+
+@pytest.mark.parametrize(
+    ("gap", "p", "said"), [(0.2, 1e-4, True), (0.05, 1e-4, False), (0.2, 0.02, False), (0.2, 0.002, True)]
+)
+def test_groups_are_named_where_they_differ_surely_and_enough(gap, p, said):
+    found = weak(groups=GroupGap("B", "A", (0.1 + gap, 0.1), 0.4, p))
+    assert [
+        sentence.startswith("Healthy samples of group B are more active than those of A") for sentence in found
+    ] == [True] * said
+
+
+def test_a_group_that_lights_up_is_named():
+    maps = mixture(40, separation=5)
+    lit = [replace(item, pooled=item.pooled + 0.3 * (item.info.group == "B")) for item in maps]
+    assert weak(groups=group_gap(maps)) == []
+    (sentence,) = weak(groups=group_gap(lit))
+    assert "of group B are more active than those of A" in sentence
+
+
+@pytest.mark.parametrize(
+    ("cue", "said"),
+    [
+        (Cue("tissue area", 0.97, 1e-9, 0.8, 1e-4), "follows it (rank correlation 0.80)"),
+        (Cue("tissue area", 0.03, 1e-9, -0.8, 1e-4), "AUC 0.97, and"),
+        (Cue("tissue area", 0.97, 1e-9, -0.8, 1e-4), "does not surely follow it"),
+        (Cue("tissue area", 0.97, 1e-9, 0.3, 0.2), "does not surely follow it"),
+        (Cue("tissue area", 0.7, 1e-9, 0.8, 1e-4), None),
+        (Cue("tissue area", 0.9, 0.05, 0.8, 1e-4), None),
+    ],
+)
+def test_cues_are_named_where_they_tell_the_labels(cue, said):
+    found = weak(cues=[cue])
+    assert len(found) == (said is not None)
+    assert all(sentence.startswith("Tissue area alone") and said in sentence for sentence in found)

@@ -25,6 +25,7 @@ from compseg.measures.scores import (
     with_disease_truth,
     with_truth,
 )
+from compseg.measures.shortcuts import swapped_truth
 
 REPLICATES = 1000
 FIGURES = ("area_auc", "healthy_area_fraction", "dice_mean", "dice_std", "dice_best", "pixel_ap")
@@ -62,9 +63,13 @@ def figures_of_splits(
 ) -> dict[str, Figure]:
     """`test/...`, all figures of the test samples, and `val/...`, those of `FOR_SELECTION` of the validation samples.
 
-    A split without samples has no figures.
+    A split without samples has no figures. Test samples with truth have `test/pixel_ap_own` and
+    `test/pixel_ap_swapped` besides, a check and no merit.
     """
-    by_split = {"val": figures(val, threshold, seed), "test": figures(test, threshold, seed)}
+    by_split = {
+        "val": figures(val, threshold, seed),
+        "test": figures(test, threshold, seed) | _swapped_figures(test, seed),
+    }
     return {
         f"{split}/{name}": figure
         for split, found in by_split.items()
@@ -131,6 +136,18 @@ def _pixel_figures(maps: Sequence[SampleMap], weights: Floats) -> dict[str, Figu
         return {}
     seen = with_truth(maps)
     return {"pixel_ap": (value, bootstrap.average_precision(curves_of(seen), _of(seen, maps, weights)))}
+
+
+def _swapped_figures(maps: Sequence[SampleMap], seed: int) -> dict[str, Figure]:
+    found = swapped_truth(with_disease_truth(maps), seed)
+    if found is None:
+        return {}
+    judged = [item for item in maps if item.info.name in found.samples]
+    weights = _of(judged, maps, resample([item.info for item in maps], REPLICATES, seed))
+    return {
+        "pixel_ap_own": (float(found.own.mean()), bootstrap.mean(found.own, weights)),
+        "pixel_ap_swapped": (float(found.swapped.mean()), found.swapped),
+    }
 
 
 def _of(some: Sequence[SampleMap], maps: Sequence[SampleMap], weights: Floats) -> Floats:

@@ -10,10 +10,13 @@ from numpy.typing import NDArray
 
 from compseg.measures import SampleMap, prevalence
 from compseg.measures.evaluation import Evaluation, evaluate_run
+from compseg.measures.shortcuts import Shortcuts, cue_values, cues, group_gap, origin_of, thinned
 from compseg.report.figures import Spectra
 from compseg.report.page import read_history, write_report
+from compseg.samples import SampleInfo
 
 PIXELS_A_SAMPLE = 200
+LOOKED_AT = 100  # samples of a class whose images are read for cues
 
 
 def judge(
@@ -45,6 +48,8 @@ def write_page(run: Path, found: Evaluation) -> Path:
         metrics=found.metrics,
         threshold=threshold,
         test_maps=found.test,
+        val_maps=found.val,
+        shortcuts=shortcuts_of(found),
         history=read_history(run / "history.csv"),
         references=references_of(found),
         spectra=spectra_of(found),
@@ -97,6 +102,26 @@ def spectra_of(found: Evaluation, seed: int = 0) -> Spectra | None:
         return None
     names = ("disease by truth", "other tissue") if by_truth else ("disease by the map", "other tissue")
     return Spectra(kinds[0], kinds[1], found.cohort.channels, names=names)
+
+
+def shortcuts_of(found: Evaluation) -> Shortcuts:
+    """Signs of shortcuts beyond the figures of merit; reads up to 100 training images a class once, as an epoch does.
+
+    What was learned from is looked at only where the run is judged on the cohort that it was trained on.
+    """
+    groups = group_gap([*found.val, *found.test])
+    if str(found.cohort.path) != str(found.config.data.path):
+        return Shortcuts(None, [], groups)
+    train = [info for label in (0, 1) for info in thinned(_of_class(found, label), LOOKED_AT)]
+    looked_at = [*train, *(item.info for item in found.test if not item.info.label)]
+    values = {
+        info.name: cue_values(found.cohort.image(info.name), found.cohort.tissue(info.name)) for info in looked_at
+    }
+    return Shortcuts(origin_of(found.cohort.infos), cues(train, found.test, values), groups)
+
+
+def _of_class(found: Evaluation, label: int) -> list[SampleInfo]:
+    return [info for info in found.cohort.split("train") if info.label == label]
 
 
 def _region(found: Evaluation, item: SampleMap, by_truth: bool) -> NDArray[np.bool_] | None:

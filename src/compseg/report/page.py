@@ -20,6 +20,7 @@ from compseg.maps.overlay import RGB, resize
 from compseg.maps.threshold import Threshold
 from compseg.measures.metrics import COLUMNS, sample_row
 from compseg.measures.sample_map import SampleMap
+from compseg.measures.shortcuts import Shortcuts
 from compseg.report import figures as draw
 from compseg.report.panels import caption, chosen, colour_ceiling, panels, ranked, spread
 from compseg.report.verdict import verdict_on
@@ -45,6 +46,8 @@ def write_report(
     metrics: Mapping[str, float],
     threshold: Threshold,
     test_maps: Sequence[SampleMap],
+    val_maps: Sequence[SampleMap],
+    shortcuts: Shortcuts,
     history: Mapping[str, Sequence[float]],
     references: Mapping[str, RGB],
     spectra: draw.Spectra | None,
@@ -59,6 +62,8 @@ def write_report(
         metrics: Figures of merit as `compseg.measures.metrics` makes them.
         threshold: The threshold that they rest on.
         test_maps: Test samples with their maps, at least one.
+        val_maps: Validation samples with theirs, to compare groups.
+        shortcuts: Signs that the maps live on something else than the region.
         history: Columns of `history.csv` (`read_history`); may be empty.
         references: Reference pictures `(h, w, 3)` uint8 by sample name, where there are any.
         spectra: Spectra of two components, or None to leave them out.
@@ -68,13 +73,13 @@ def write_report(
     Returns:
         `path`.
     """
-    drawn = draw_figures(threshold, test_maps, history, references, spectra)
+    drawn = draw_figures(threshold, test_maps, val_maps, history, references, spectra)
     save_figures(drawn, path.parent / "figures")
     gallery = ranked(test_maps, threshold)
     page = Environment(loader=PackageLoader("compseg.report", ""), autoescape=True).get_template("template.html")
     text = page.render(
         title=title,
-        verdict=verdict_on(metrics, threshold, test_maps),
+        verdict=verdict_on(metrics, threshold, test_maps, shortcuts),
         chosen=_tiles(chosen(test_maps, threshold), test_maps, threshold, references),
         shown=_tiles(spread(gallery, SHOWN), test_maps, threshold, references),
         total=len(test_maps),
@@ -93,6 +98,7 @@ def write_report(
 def draw_figures(
     threshold: Threshold,
     test_maps: Sequence[SampleMap],
+    val_maps: Sequence[SampleMap],
     history: Mapping[str, Sequence[float]],
     references: Mapping[str, RGB],
     spectra: draw.Spectra | None,
@@ -103,7 +109,7 @@ def draw_figures(
         "roc": draw.roc(test_maps, threshold),
         "threshold": draw.threshold_curves(test_maps, threshold),
         "activations": draw.activation_histogram(test_maps, threshold),
-        "groups": draw.group_activation(test_maps),
+        "groups": draw.group_activation([*val_maps, *test_maps]),
     }
     if history:
         drawn["learning"] = draw.learning_curves(history)

@@ -11,8 +11,12 @@ from compseg.maps.curves import curves_of
 from compseg.maps.threshold import Threshold
 from compseg.measures.sample_map import SampleMap
 from compseg.measures.scores import labels_of, prevalence, with_disease_truth
+from compseg.measures.shortcuts import Cue, GroupGap, Origin, Shortcuts
 
 FEW = 10  # samples of a class below which no interval is to be trusted
+SURE = 0.01  # p below which groups differ, or a cue is more than chance
+TELLING = 0.8  # AUC from which a cue or a group tells the labels well enough to be learned instead of the region
+MATTERS = 0.25  # share of the classes' distance in x, above which a distance of groups matters
 
 
 @dataclass(frozen=True)
@@ -40,15 +44,19 @@ class Verdict:
     weak: list[str]
 
 
-def verdict_on(metrics: Mapping[str, float], threshold: Threshold, maps: Sequence[SampleMap]) -> Verdict:
+def verdict_on(
+    metrics: Mapping[str, float], threshold: Threshold, maps: Sequence[SampleMap], shortcuts: Shortcuts
+) -> Verdict:
     """Put the figures of merit into words.
 
     Args:
         metrics: As `compseg.measures.metrics` makes them.
         threshold: The fitted threshold.
         maps: Test samples.
+        shortcuts: Signs that the maps live on something else than the region.
     """
-    return Verdict(_headline(metrics), list(_figures(metrics, threshold, maps)), list(_weak(metrics, threshold, maps)))
+    weak = [*_weak(metrics, threshold, maps), *_weak_shortcuts(metrics, maps, shortcuts)]
+    return Verdict(_headline(metrics), list(_figures(metrics, threshold, maps, shortcuts.origin)), weak)
 
 
 def _headline(metrics: Mapping[str, float]) -> str:
@@ -65,11 +73,13 @@ def _headline(metrics: Mapping[str, float]) -> str:
     return f"{start} (area AUC {auc:.3f}, 95 % interval {low:.2f} to {high:.2f}). {tail}"
 
 
-def _figures(metrics: Mapping[str, float], threshold: Threshold, maps: Sequence[SampleMap]) -> Iterator[Figure]:
+def _figures(
+    metrics: Mapping[str, float], threshold: Threshold, maps: Sequence[SampleMap], origin: Origin | None
+) -> Iterator[Figure]:
     known = prevalence(maps)
     disease = int(labels_of(maps).sum())
     remarks = {
-        "test/area_auc": ("area AUC", f"{disease} disease, {len(maps) - disease} healthy samples"),
+        "test/area_auc": ("area AUC", f"{disease} disease, {len(maps) - disease} healthy samples{_of_new(origin)}"),
         "test/dice_mean": ("mean Dice", f"best single threshold {metrics.get('test/dice_best', np.nan):.2f}"),
         "test/pixel_ap": ("pixel average precision", f"chance is the prevalence, {known or 0:.2f}"),
         "test/healthy_area_fraction": ("healthy tissue marked", "mean over healthy samples"),
@@ -78,6 +88,12 @@ def _figures(metrics: Mapping[str, float], threshold: Threshold, maps: Sequence[
     for key, (name, remark) in remarks.items():
         if key in metrics:
             yield Figure(name, _number(metrics[key], 3), _interval(metrics, key), remark)
+
+
+def _of_new(origin: Origin | None) -> str:
+    if origin is None or not origin.new:
+        return ""
+    return f"; {'all' if origin.new == origin.total else origin.new} of groups that training never saw"
 
 
 def _interval(metrics: Mapping[str, float], key: str) -> str:
@@ -133,3 +149,68 @@ def dice_of_all_tissue(maps: Sequence[SampleMap]) -> float:
     curves = curves_of(with_disease_truth(maps))
     share = curves.disease / curves.tissue
     return float(np.mean(2 * share / (1 + share)))
+
+
+def _weak_shortcuts(metrics: Mapping[str, float], maps: Sequence[SampleMap], shortcuts: Shortcuts) -> Iterator[str]:
+    yield from _weak_region(metrics, maps)
+    if shortcuts.origin:
+        yield from _weak_origin(shortcuts.origin)
+    if shortcuts.groups:
+        yield from _weak_groups(shortcuts.groups)
+    for cue in shortcuts.cues:
+        yield from _weak_cue(cue)
+
+
+def _weak_region(metrics: Mapping[str, float], maps: Sequence[SampleMap]) -> Iterator[str]:
+    if "test/pixel_ap" in metrics and metrics.get("test/area_auc_ci_low", 0.0) > 0.5:
+        whole = prevalence(with_disease_truth(maps)) or 0.0
+        if metrics["test/pixel_ap"] < min(1.2 * whole, (1 + whole) / 2):
+            yield (
+                "The maps tell samples apart by something that is not the region: they rank pixels hardly better than "
+                f"if disease samples lit up whole, which has an average precision of {whole:.2f}."
+            )
+    if metrics.get("test/pixel_ap_own", 1.0) <= metrics.get("test/pixel_ap_swapped_ci_high", 0.0):
+        low, high = (metrics[f"test/pixel_ap_swapped_ci_{end}"] for end in ("low", "high"))
+        yield (
+            "The maps fit the truth of other disease samples as well as their own "
+            f"(average precision {metrics['test/pixel_ap_own']:.2f}; swapped {low:.2f} to {high:.2f}): "
+            "they follow a sample's outline or place, if anything, and not its disease."
+        )
+
+
+def _weak_origin(origin: Origin) -> Iterator[str]:
+    if origin.inseparable:
+        yield "Each group (array, slide or scanner) holds one class: no figure here can tell disease from array."
+    elif origin.told >= TELLING:
+        yield (
+            f"The group alone tells the labels of the training samples with AUC {origin.told:.2f}: "
+            "the array may be what was learned."
+        )
+    if not origin.named:
+        yield "The cohort names no groups: whether the maps carry over to another array, slide or scanner is untested."
+    elif not origin.new:
+        yield (
+            "Every test sample is of a group that training has seen: carrying over to another array is untested; "
+            "data.held_out=GROUP or compseg.compare cv=group tests it."
+        )
+
+
+def _weak_groups(gap: GroupGap) -> Iterator[str]:
+    if gap.p < SURE and gap.medians[0] - gap.medians[1] > MATTERS * gap.separation:
+        high, low = (_number(value, 2) for value in gap.medians)
+        yield (
+            f"Healthy samples of group {gap.high} are more active than those of {gap.low} (median x {high} and {low}, "
+            f"Kruskal-Wallis p {gap.p:.1g}): the maps show the group."
+        )
+
+
+def _weak_cue(cue: Cue) -> Iterator[str]:
+    told = max(cue.told, 1 - cue.told)
+    if told < TELLING or cue.p >= SURE:
+        return
+    start = f"{cue.name.capitalize()} alone tells the labels of the training samples with AUC {told:.2f}"
+    # Where disease samples have less of it, maps that follow it are the more active the less there is.
+    if cue.p_followed < SURE and (cue.followed > 0) == (cue.told > 0.5):
+        yield f"{start}, and healthy test samples' activation follows it (rank correlation {cue.followed:.2f})."
+    else:
+        yield f"{start}: it may be what was learned, though healthy test samples' activation does not surely follow it."
