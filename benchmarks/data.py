@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from common import Row, cohort_of_spots, growth, side_by_side
 from hydra.utils import instantiate
+from step import spots
 
 from compseg.cohort import Cohort, prepare
 from compseg.config import compose
@@ -19,7 +20,7 @@ BATCH, GROWTH = 8, 16
 
 def measure(folder: Path) -> list[Row]:
     cohort = cohort_of_spots(folder)
-    return [_streamed(cohort), _kept(cohort), *_growth(folder)]
+    return [_streamed(cohort), _kept(spots(folder), rounds=40), _kept(cohort, rounds=200), *_growth(folder)]
 
 
 def _loader(cohort: Cohort, cache: str, batch: int = BATCH):
@@ -39,10 +40,10 @@ def _streamed(cohort: Cohort) -> Row:
             cohort.image(name), cohort.tissue(name)
 
     ours, theirs = side_by_side(_epoch(loader), bare, rounds=40)
-    return Row(f"epoch of {len(order)} spots, cache=none", ours, "read and decode alone", theirs)
+    return Row(f"epoch of {_what(cohort, order)}, cache=none", ours, "read and decode alone", theirs)
 
 
-def _kept(cohort: Cohort) -> Row:
+def _kept(cohort: Cohort, rounds: int) -> Row:
     loader, order = _loader(cohort, "ram")
     kept = {name: (cohort.image(name), cohort.tissue(name)) for name in order}
 
@@ -51,8 +52,12 @@ def _kept(cohort: Cohort) -> Row:
             for part in (0, 1):
                 np.stack([kept[name][part] for name in order[start : start + BATCH]])
 
-    ours, theirs = side_by_side(_epoch(loader), bare, rounds=200)
-    return Row(f"later epoch of {len(order)} spots, cache=ram", ours, "copy of the batches alone", theirs)
+    ours, theirs = side_by_side(_epoch(loader), bare, rounds)
+    return Row(f"later epoch of {_what(cohort, order)}, cache=ram", ours, "copy of the batches alone", theirs)
+
+
+def _what(cohort: Cohort, order: list[str]) -> str:
+    return f"{len(order)} spots of {' x '.join(map(str, cohort.shape(order[0])))}"
 
 
 def _growth(folder: Path) -> list[Row]:

@@ -1,6 +1,6 @@
 """Prediction at scale: a mosaic in tiles, its speed against the bare network on the same tiles, and its memory.
 
-`python benchmarks/run.py prediction --full` takes one of 2048 x 2048 x 450; else it has a quarter of the pixels.
+Each network maps the mosaic in a process of its own, which tells how long that took and what memory it needed.
 """
 
 from __future__ import annotations
@@ -9,24 +9,31 @@ import json
 import os
 import subprocess
 import sys
+import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import torch
-from common import Row, side_by_side
+from common import Row, seconds
 from hydra.utils import instantiate
 
 from compseg.cohort import prepare
 from compseg.config import compose
+from compseg.learning.training import corrections_for
 from compseg.maps import Segmenter
 from compseg.maps.images import new_images
 from compseg.maps.prediction import predict
 from compseg.maps.threshold import fixed
 from compseg.models import UNet
 from compseg.samples import Channels, SampleArrays, SampleInfo
-from compseg.spectra import Preprocess, StandardNormalVariate
+from compseg.spectra import Preprocess
 
-SIZE, CHANNELS, FULL = 1024, 450, 2048
+SIZE, CHANNELS = 2048, 450
+NETWORKS = {
+    "the paper's U-Net, standardisation alone": (False, {}),
+    "U-Net of width 16, detrend and SNV": (True, {"width": 16, "activation": "relu", "norm": "batch"}),
+}
 
 
 class Mosaic:
@@ -57,74 +64,83 @@ class Mosaic:
         return {"source": "mosaic", "size": self.size}
 
 
-def segmenter_of(channels: int, depth: int = 4) -> Segmenter:
-    """A U-Net of width 16 whose map does not depend on how an image is cut."""
+def segmenter_of(channels: Channels, corrected: bool = False, **network) -> Segmenter:
+    """A U-Net, behind no corrections as in the paper or those that such channels get by default."""
     torch.manual_seed(0)
-    net = UNet(channels, width=16, depth=depth, activation="relu", norm="batch")
-    preprocess = Preprocess(channels, [StandardNormalVariate()])
-    return Segmenter(net, preprocess, {}, {}, Channels(channels), "all", "float16", fixed(0.5))
+    corrections = instantiate(corrections_for(channels)[0]) if corrected else []
+    preprocess = Preprocess(channels.count, corrections)
+    return Segmenter(UNet(channels.count, **network), preprocess, {}, {}, channels, "all", "float16", fixed(0.5))
 
 
-def measure(folder: Path, size: int = SIZE, channels: int = CHANNELS, rounds: int = 2) -> list[Row]:
+def named(name: str, channels: Channels) -> Segmenter:
+    """One of those that are measured."""
+    corrected, network = NETWORKS[name]
+    return segmenter_of(channels, corrected, **network)
+
+
+def measure(folder: Path, size: int = SIZE, channels: int = CHANNELS) -> list[Row]:
     """Rows of the table."""
-    segmenter = segmenter_of(channels)
     mosaic = prepare(Mosaic(size, channels), folder / f"mosaic_{size}.zarr", progress=False)
-    images = new_images(Path(mosaic.path))
+    return [row for name in NETWORKS for row in _of_network(name, Path(mosaic.path), folder, size)]
+
+
+def _of_network(name: str, cohort: Path, folder: Path, size: int) -> list[Row]:
+    channels = new_images(cohort)[0].cohort.channels
+    segmenter = named(name, channels)
+    before = _bare(segmenter, size)
+    taken, peak = _apart(name, cohort, folder)
+    after = _bare(segmenter, size)  # before and after, so that a machine that grows busier hurts both alike
+    preprocessing, network = np.mean([before, after], axis=0)
+    tiles = len(segmenter.tiles((size, size)))
+    return [
+        Row(f"{name}: {size} x {size} x {channels.count}, {tiles} tiles", taken, "the network alone", network),
+        Row(f"{name}: the same", taken, "preprocessing and network", preprocessing + network),
+        Row(f"{name}: memory above the model, GB", peak / 1e9, "the bar, GB", 2.0),
+    ]
+
+
+def _bare(segmenter: Segmenter, size: int) -> tuple[float, float]:
+    """Seconds for preprocessing and for the network of the same tiles, which lie in memory and lead nowhere.
+
+    Tiles of one size take the same time, so each size is timed once.
+    """
     tiles = segmenter.tiles((size, size))
-    with_input, alone = _bare(segmenter, tiles, channels)
-    what = f"prediction of {size} x {size} x {channels}, {len(tiles)} tiles, from cohort to files"
-    ours = lambda: predict(segmenter, images, folder / "maps")  # noqa: E731
-    rows = []
-    for reference, call in (("preprocessing and network, tiles in memory", with_input), ("network alone", alone)):
-        rows.append(Row(what, *_named(side_by_side(ours, call, rounds), reference)))
-    return [*rows, _memory(mosaic.path, folder, size, channels)]
-
-
-def _named(pair: tuple[float, float], reference: str) -> tuple[float, str, float]:
-    return pair[0], reference, pair[1]
-
-
-def _bare(segmenter: Segmenter, tiles, channels: int):
-    """What a loop over the same tiles costs that reads and writes nothing: with preprocessing, and without."""
-    sizes = [tuple(part.stop - part.start for part in tile.seen) for tile in tiles]
+    sizes = Counter(tuple(part.stop - part.start for part in tile.seen) for tile in tiles)
     largest = tuple(max(side) for side in zip(*sizes, strict=True))
-    raw = torch.from_numpy(np.random.default_rng(0).random((*largest, channels), dtype=np.float32).astype("f2"))
-    tissue = torch.ones(1, 1, *largest, dtype=torch.bool)
-    ready = segmenter.network_input(raw.numpy(), tissue[0, 0].numpy())
-
-    @torch.inference_mode()
-    def with_input():
-        for height, width in sizes:
-            cube = raw[:height, :width].permute(2, 0, 1)[None]
-            segmenter.model(segmenter.preprocess(cube, tissue[..., :height, :width]))
-
-    @torch.inference_mode()
-    def alone():
-        for height, width in sizes:
-            segmenter.model(ready[..., :height, :width])
-
-    return with_input, alone
+    raw = np.random.default_rng(0).random((*largest, segmenter.channels.count), dtype=np.float32).astype("f2")
+    tissue = np.ones(largest, bool)
+    preprocessing = network = 0.0
+    for (height, width), times in sizes.items():
+        begun = time.perf_counter()
+        given = segmenter.network_input(raw[:height, :width], tissue[:height, :width])
+        ready = time.perf_counter()
+        segmenter.logits_of(given)
+        preprocessing += times * (ready - begun)
+        network += times * (time.perf_counter() - ready)
+    return preprocessing, network
 
 
-def _memory(cohort: str, folder: Path, size: int, channels: int) -> Row:
-    """Peak memory of a process of its own above what it takes with the model loaded; the bar is 2 GB."""
-    command = [sys.executable, __file__, str(cohort), str(folder / "memory"), str(channels)]
+def _apart(name: str, cohort: Path, folder: Path) -> tuple[float, int]:
+    """Seconds and bytes of a process of its own."""
+    command = [sys.executable, __file__, name, str(cohort), str(folder / "maps")]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-    peak = json.loads(done.stdout.splitlines()[-1])
-    return Row(f"memory above the model, {size} x {size} x {channels}: GB", peak / 1e9, "the bar, GB", 2.0)
+    taken, peak = json.loads(done.stdout.splitlines()[-1])
+    return taken, peak
 
 
-def peak_above_model(cohort: str, out: str, channels: int) -> int:
-    """Bytes: the peak while predicting less what was resident before, libraries and model loaded."""
-    segmenter = segmenter_of(channels)
-    small = np.random.default_rng(0).random((64, 64, channels), dtype=np.float32)
-    np.save(Path(out).with_suffix(".npy"), small)
-    predict(segmenter, new_images(Path(out).with_suffix(".npy")), Path(out))  # whatever is imported late is now there
+def mapped(name: str, cohort: Path, out: Path) -> tuple[float, int]:
+    """Seconds for the map, and bytes at the peak above what was resident before, libraries and model loaded."""
+    images = new_images(cohort)
+    channels = images[0].cohort.channels
+    segmenter = named(name, channels)
+    small = out.with_suffix(".npy")
+    np.save(small, np.random.default_rng(0).random((64, 64, channels.count), dtype=np.float32))
+    predict(segmenter, new_images(small), out)  # whatever is imported late is now there
     Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak starts anew
     before = _status("VmRSS")
-    predict(segmenter, new_images(Path(cohort)), Path(out))
-    return _status("VmHWM") - before
+    taken = seconds(lambda: predict(segmenter, images, out))
+    return taken, _status("VmHWM") - before
 
 
 def _status(key: str) -> int:
@@ -134,4 +150,4 @@ def _status(key: str) -> int:
 
 
 if __name__ == "__main__":
-    print(json.dumps(peak_above_model(sys.argv[1], sys.argv[2], int(sys.argv[3]))))
+    print(json.dumps(mapped(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))))

@@ -1,6 +1,6 @@
 """`make bench`: every benchmark, as ratios measured side by side, written to docs/performance.md.
 
-`python benchmarks/run.py step head` takes some of them; `--full` maps a mosaic of full size.
+`python benchmarks/run.py step head` takes some of them.
 """
 
 from __future__ import annotations
@@ -9,10 +9,8 @@ import importlib
 import sys
 import tempfile
 import time
-from functools import partial
 from pathlib import Path
 
-import prediction
 import torch
 from common import put, table
 
@@ -20,15 +18,15 @@ PARTS = ("data", "step", "head", "prediction", "size", "peers", "gpu_paper")
 
 
 def main(arguments: list[str]) -> None:
-    chosen = [part for part in arguments if not part.startswith("--")] or [*PARTS, "layout"]
+    chosen = arguments or [*PARTS, "layout"]
     with tempfile.TemporaryDirectory() as folder:
         for part in chosen:
             begun = time.perf_counter()
-            run(part, Path(folder), full="--full" in arguments)
+            run(part, Path(folder))
             print(f"{part}: {time.perf_counter() - begun:.0f} s\n", flush=True)
 
 
-def run(part: str, folder: Path, full: bool) -> None:
+def run(part: str, folder: Path) -> None:
     module = importlib.import_module(part)
     if part == "layout":  # writes its own section
         module.main()
@@ -36,8 +34,7 @@ def run(part: str, folder: Path, full: bool) -> None:
     if part == "gpu_paper" and not torch.cuda.is_available():
         print("gpu_paper: no GPU here, so its table stays as it is")
         return
-    measure = partial(module.measure, size=prediction.FULL) if full and part == "prediction" else module.measure
-    rows = table(measure(folder))
+    rows = table(module.measure(folder))
     print(rows, flush=True)
     put(part, rows)
 

@@ -18,6 +18,7 @@ from compseg.learning.say import quiet_libraries
 from compseg.learning.training import build_trainer
 from compseg.maps.images import new_images
 from compseg.maps.prediction import predict
+from compseg.samples import Channels
 
 TIMES = 16
 
@@ -93,5 +94,5 @@ def _batch(channels: int, size: int, count: int) -> dict:
 def _map(folder: Path, size: int) -> Callable[[], object]:
     """Prediction of one image of `size` pixels a side, from file to files; the network sees 9 pixels far."""
     np.save(folder / f"{size}.npy", np.random.default_rng(0).random((size, size, 64), dtype=np.float32).astype("f2"))
-    segmenter = segmenter_of(64, depth=1)
+    segmenter = segmenter_of(Channels(64), width=16, depth=1, activation="relu", norm="batch")
     return lambda: predict(segmenter, new_images(folder / f"{size}.npy"), folder / "maps")

@@ -20,7 +20,7 @@ from compseg.learning.module import CompSegNet
 from compseg.learning.say import quiet_libraries
 from compseg.learning.training import build_module, build_trainer, settle
 
-CHANNELS, SIZE, BATCH, EPOCHS, STEPS = 450, 64, 7, 3, 12
+CHANNELS, SIZE, BATCH, EPOCHS, STEPS = 450, 64, 7, 2, 12
 NETWORK = ("model=unet_small", "method=paper2020", "preprocess=none", "augmentation=none", "scheduler=constant")
 TRAINER = ("trainer.accelerator=cpu", f"trainer.max_epochs={EPOCHS}", "trainer.enable_progress_bar=false")
 
@@ -77,5 +77,5 @@ def _whole(cohort: Cohort, folder: Path, what: str, callbacks: bool) -> Row:
             binary_cross_entropy_with_logits(logits.mean((1, 2, 3)), batch["label"]).backward()
             optimizer.step()
 
-    ours, theirs = side_by_side(lightning, bare, rounds=3)
+    ours, theirs = side_by_side(lightning, bare, rounds=4)
     return Row(f"{EPOCHS * len(batches)} steps of {BATCH} spots, U-Net base 16: {what}", ours, "bare loop", theirs)

@@ -17,7 +17,9 @@ def cohort(tmp_path_factory):
     return prepare(MemorySource(size=(100, 80, 3)), path, chunk=32, progress=False)
 
 
-def test_windows(cohort):
+@pytest.mark.parametrize("large", [0, 2**30], ids=["by rows of blocks", "at once"])
+def test_windows(cohort, monkeypatch, large):
+    monkeypatch.setattr(store, "LARGE", large)
     whole, tissue, truth = cohort.image("s01"), cohort.tissue("s01"), cohort.truth("s01")
     for rows, columns in ((slice(0, 10), slice(5, 80)), (slice(31, 65), slice(0, 33)), (slice(90, 200), slice(70, 99))):
         window = rows, columns

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -12,7 +13,7 @@ import torch
 from PIL import Image
 
 from compseg.errors import CompsegError
-from compseg.maps import Segmenter
+from compseg.maps import Segmenter, prediction
 from compseg.maps.images import NewImage, new_images
 from compseg.maps.prediction import ahead, predict
 from compseg.maps.threshold import fixed
@@ -99,6 +100,19 @@ def test_otsus_level_is_the_whole_images(segmenter, tmp_path):
 def test_pixels_of_npy_files_stay_on_disk(tmp_path):
     np.save(tmp_path / "a.npy", cube())
     assert isinstance(new_images(tmp_path / "a.npy")[0].open().image((slice(0, 5), slice(0, 5))), np.memmap)
+
+
+def test_one_tiles_raw_values_are_in_memory_while_the_network_runs(segmenter, tmp_path, monkeypatch):
+    """Those of the next one; its own have become the network's input."""
+    read, alive, kept = prediction._read, [], []
+    monkeypatch.setattr(
+        prediction, "_read", lambda *given: kept.append(weakref.ref((piece := read(*given)).image)) or piece
+    )
+    segmenter.model.register_forward_hook(lambda *_: alive.append(sum(one() is not None for one in kept)))
+    np.save(tmp_path / "a.npy", cube()[10:])
+    predict(segmenter, new_images(tmp_path / "a.npy"), tmp_path / "out", tile=24)
+    assert len(alive) == len(kept) > 4
+    assert max(alive) == 1
 
 
 def test_photographs_keep_their_colours_under_the_overlay(segmenter, tmp_path):

@@ -131,7 +131,7 @@ def test_auto_corrects_spectra_alone_and_takes_no_baseline_off_short_ones(channe
 @pytest.mark.parametrize("corrections", [[], [StandardNormalVariate()], [Detrend(9), Derivative(window=5)]])
 def test_strips_of_pixels_give_what_the_whole_image_gives(corrections, monkeypatch):
     """Pixels that lie one after the other go through the cache a few at a time; other layouts at once."""
-    monkeypatch.setattr("compseg.spectra.preprocess.STRIP", 7)
+    monkeypatch.setattr("compseg.spectra.preprocess.STRIP", 7 * 9)
     preprocess = Preprocess(9, corrections)
     preprocess.mean.normal_()
     preprocess.std.uniform_(0.5, 2)

@@ -6,6 +6,7 @@ import copy
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -137,30 +138,32 @@ class Cohort:
 
     def part(self, name: str, part: str, window: Window | None = None) -> Array:
         """One stored array of a sample: `image`, `tissue`, `truth` or `reference`."""
-        return np.asarray(self._read(name, part, window))
+        with self._naming(name, part):
+            array = self._array(node(name, part))
+        sizes = array.shape[:2] if window is None else _lengths(window, array.shape)
+        out = np.empty((*sizes, *array.shape[2:]), array.dtype)
+        self.read_into(out, name, part, window)
+        return out
 
     def read_into(self, out: Array, name: str, part: str, window: Window | None = None) -> None:
         """Decode an array into memory that is there already, of the stored dtype and the window's shape.
 
-        A large array on disk is read by rows of blocks: Zarr would else decode all of it elsewhere first.
+        A large array on disk is read by rows of blocks: Zarr would else hold all of it twice more, compressed and
+        decoded.
         """
-        if window is not None or is_url(self.path) or out.nbytes < LARGE:
-            self._read(name, part, window, cpu.NDBuffer.from_numpy_array(out))
-            return
+        height, width = out.shape[:2]
+        top, left = (0, 0) if window is None else (window[0].start or 0, window[1].start or 0)
         with self._naming(name, part):
-            height, edge = out.shape[0], self._array(node(name, part)).chunks[0]
-        for top in range(0, height, edge):
-            rows, columns = slice(top, min(top + edge, height)), slice(0, out.shape[1])
-            self._read(name, part, (rows, columns), cpu.NDBuffer.from_numpy_array(out[rows]))
-
-    def _read(self, name: str, part: str, window: Window | None, out: Any = None) -> Any:
-        self.record(name)
-        with self._naming(name, part):
-            return self._array(node(name, part)).get_basic_selection(... if window is None else window, out=out)
+            array = self._array(node(name, part))
+            whole = is_url(self.path) or out.nbytes < LARGE
+            for first, last in pairwise([top, top + height] if whole else _cuts(top, height, array.chunks[0])):
+                buffer = cpu.NDBuffer.from_numpy_array(out[first - top : last - top])
+                array.get_basic_selection((slice(first, last), slice(left, left + width)), out=buffer)
 
     @contextmanager
     def _naming(self, name: str, part: str) -> Iterator[None]:
         """Say of what cannot be read which array it is."""
+        self.record(name)
         try:
             yield
         except faults(self.path) as error:
@@ -178,6 +181,16 @@ class Cohort:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_arrays": {}}
+
+
+def _lengths(window: Window, shape: tuple[int, ...]) -> list[int]:
+    """Rows and columns that a window has within an image."""
+    return [len(range(*part.indices(size))) for part, size in zip(window, shape, strict=False)]
+
+
+def _cuts(top: int, height: int, edge: int) -> list[int]:
+    """Where rows are cut so that none but the first and last part holds less than whole blocks."""
+    return [top, *range((top // edge + 1) * edge, top + height, edge), top + height]
 
 
 def read_attributes(path: Place) -> dict[str, Any] | None:

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from compseg.learning.memory import empty
+
 Batch = dict[str, Any]
 PICTURES = ("image", "tissue", "truth")
 
@@ -106,12 +108,13 @@ def augment(batch: Batch, augmentations: Mapping[str, Augmentation], seed: int, 
 
 
 def _stacked(pictures: Sequence[Tensor], like: Tensor) -> Tensor:
-    """Pictures as a batch that lies in memory as another one does.
+    """Pictures as a batch whose channels lie together, as those of every batch do.
 
-    `torch.stack` would take the first picture's layout, which a turn changes: channels would no longer lie together,
-    and everything that follows reads them together.
+    `torch.stack` would take the first picture's layout, which a turn changes, and everything that follows reads
+    channels together.
     """
-    batch = torch.empty_like(like, dtype=pictures[0].dtype)
+    B, C, H, W = like.shape
+    batch = empty((B, H, W, C), pictures[0].dtype, like.device).permute(0, 3, 1, 2)
     for slot, picture in zip(batch, pictures, strict=True):
         slot.copy_(picture)
     return batch

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import ctypes
 import logging
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -79,6 +81,7 @@ def predict(
                 writing.result()  # one image at a time waits to be written, and its fault is raised here
                 writing = writer.submit(results.write, result)
             del piece  # before the next one is asked for, with which a third would be read
+            _release()
         writing.result()
     return results.rows
 
@@ -224,6 +227,12 @@ def _into(result: Result, segmenter: Segmenter, piece: Piece) -> Result:
         result.activation[core] = activation_of(segmenter.logits_of(given), piece.tissue)[inner]
     result.tissue[core], result.picture[core] = piece.tissue[inner], piece.picture
     return result
+
+
+def _release() -> None:
+    """Give the system back what is free: each thread that reads would else keep some, half a gigabyte in all."""
+    if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "malloc_trim"):  # glibc has it, musl not
+        library.malloc_trim(0)
 
 
 def _share(piece: Piece) -> float:

@@ -29,7 +29,7 @@ from compseg.spectra import Preprocess, tissue_mask
 
 FORMAT = 2
 DESCRIPTION, WEIGHTS = "segmenter.json", "weights.pt"
-TILE_MEMORY = 1.5e9  # bytes that a tile may take; what reads it and writes its map takes some more
+TILE_MEMORY = 1.6e9  # bytes that a tile may take; what reads it and writes its map takes some more
 FASTEST_SIDE = 512  # pixels, beside the margins: more than that only leaves the processor's cache
 Pieces = Callable[[], Iterable[tuple[Tile, Image, Mask]]]
 TRUSTED = ("compseg.", "torch.nn.", "monai.networks.", "segmentation_models_pytorch.")

@@ -110,5 +110,5 @@ def largest_side(model: nn.Module, channels: int, itemsize: int, memory: float) 
     """
     first = next((part for part in model.modules() if isinstance(part, nn.Conv2d)), None)
     width = first.out_channels if first else channels
-    pixel = channels * (itemsize + 4) + max(channels * itemsize, 6 * 4 * width)
+    pixel = channels * (itemsize + 4) + max(channels * itemsize, 8 * 4 * width)
     return max(1, math.isqrt(int(memory / pixel)))

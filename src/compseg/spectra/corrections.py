@@ -10,7 +10,7 @@ import math
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, normalize, pad
+from torch.nn.functional import conv2d, linear, normalize, pad
 
 
 class StandardNormalVariate(nn.Module):
@@ -45,13 +45,13 @@ class Detrend(nn.Module):
             raise ValueError(f"degree {degree}: expected at least 0 and less than the {channels} channels")
         # Legendre polynomials: well conditioned, so that the fit is exact in float32.
         values = np.polynomial.legendre.legvander(np.linspace(-1, 1, channels), degree)
-        orthonormal = torch.from_numpy(np.linalg.qr(values)[0]).float()
-        self.register_buffer("basis", orthonormal, persistent=False)
+        orthonormal = np.ascontiguousarray(np.linalg.qr(values)[0].T)  # (K, C), each polynomial in one piece
+        self.register_buffer("basis", torch.from_numpy(orthonormal).float(), persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:
         """`(B, C, H, W)` float32 to the same shape."""
-        amounts = torch.einsum("ck,bchw->bkhw", self.basis, image)
-        return image - torch.einsum("ck,bkhw->bchw", self.basis, amounts)
+        spectra = image.movedim(1, -1)
+        return (spectra - linear(spectra, self.basis) @ self.basis).movedim(-1, 1)
 
 
 class VectorNorm(nn.Module):
