@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -143,3 +145,19 @@ def test_strips_of_pixels_give_what_the_whole_image_gives(corrections, monkeypat
     assert strips.is_contiguous(memory_format=torch.channels_last)
     assert not strips[(~tissue).expand_as(strips)].any()
     assert preprocess(image.requires_grad_(), tissue).requires_grad
+
+
+def test_memory_is_filled_anew_once_nobody_holds_what_lay_in_it():
+    preprocess, tissue = Preprocess(3), torch.ones(1, 1, 4, 5, dtype=torch.bool)
+    images = [cube(1, 4, 5, 3, seed=seed).permute(0, 3, 1, 2) for seed in range(3)]
+    first = preprocess(images[0], tissue)
+    second, place = preprocess(images[1], tissue), first.data_ptr()
+    torch.testing.assert_close(first, images[0])  # still held, so left alone
+    torch.testing.assert_close(second, images[1])
+    part = first[..., :2]
+    del first
+    assert preprocess(images[2], tissue).data_ptr() != place  # a part is held
+    del part
+    third = copy.deepcopy(preprocess)(images[2], tissue), preprocess(images[2], tissue)
+    assert third[1].data_ptr() == place
+    torch.testing.assert_close(third[0], third[1])

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable, Sequence
+from math import prod
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 STRIP = 2**17  # values: several arrays of as many fit into a core's cache, and malloc does not give them back each time
@@ -30,6 +33,7 @@ class Preprocess(nn.Module):
         self.corrections = nn.Sequential(*corrections)
         self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("std", torch.ones(channels))
+        self._room = Room()
 
     def correct(self, image: Tensor) -> Tensor:
         """The corrections alone: `(B, C, H, W)` of any dtype to float32."""
@@ -67,8 +71,7 @@ class Preprocess(nn.Module):
         """
         B, C, H, W = image.shape
         pixels = image.permute(0, 2, 3, 1).reshape(-1, C)
-        # NumPy's memory comes in huge pages where the system has them, torch's does not, and takes longer to fill.
-        given = torch.from_numpy(np.empty((B * H * W, C), np.float32))
+        given = torch.from_numpy(self._room.lend((B * H * W, C)))
         step, (shift, scale) = max(1, STRIP // C), self._standard()
         for start in range(0, len(given), step):
             some = slice(start, start + step)
@@ -76,6 +79,30 @@ class Preprocess(nn.Module):
             torch.addcmul(shift, corrected, scale, out=given[some].T[None, :, None])
         given.index_fill_(0, (~tissue).flatten().nonzero()[:, 0], 0.0)
         return given.reshape(B, H, W, C).permute(0, 3, 1, 2)
+
+
+class Room:
+    """Memory that is filled anew once nobody holds what lay in it.
+
+    To be given fresh memory takes longer than to fill it, and much longer where the system is short of large pages.
+    """
+
+    def __init__(self) -> None:
+        self._array = np.empty(0, np.float32)
+        self._lent: weakref.ref[NDArray[np.float32]] | None = None
+
+    def __reduce__(self) -> tuple[type[Room], tuple[()]]:
+        return Room, ()
+
+    def lend(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        """A view, which is gone when the last tensor that was made of it is; other memory while one is in use."""
+        if self._lent is not None and self._lent() is not None:
+            return np.empty(shape, np.float32)
+        if self._array.size < prod(shape):
+            self._array = np.empty(prod(shape), np.float32)
+        view = self._array[: prod(shape)].reshape(shape)
+        self._lent = weakref.ref(view)
+        return view
 
 
 def _by_pixels(image: Tensor) -> bool:
