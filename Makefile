@@ -17,7 +17,7 @@ demo: $(READY)  ## make the phantom cohort, train on its sample labels, evaluate
 	$(BIN)/python -m compseg.train
 
 test: $(READY)  ## run every test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(READY)  ## check style, formatting and types
 	$(BIN)/ruff check .

@@ -20,8 +20,8 @@ def resample(infos: Sequence[SampleInfo], replicates: int, seed: int) -> NDArray
     """How often each replicate holds each sample.
 
     Units are drawn with replacement: patients, so that samples of one patient come and go together, and samples where
-    no patient is named, or fewer than `FEWEST` are. Units with and without a disease sample are drawn apart, each as many as there are: splits
-    balance the classes by design, and a replicate without one of them would have no ROC.
+    no patient is named, or fewer than `FEWEST` are. Units with and without a disease sample are drawn apart, each as
+    many as there are: splits balance the classes by design, and a replicate without one of them would have no ROC.
 
     Args:
         infos: The N samples.
