@@ -28,9 +28,8 @@ def overlay(picture: Image, activation: NDArray[np.float32], mask: Mask) -> RGB:
     base = as_rgb(picture).astype(np.float32)
     size = base.shape[:2]
     opacity = OPACITY * np.clip(resize(activation, size), 0, 1)[..., None]
-    base += opacity * (
-        np.array(DISEASE_RGB, np.float32) - base
-    )  # a mosaic's picture is large: in float32, in its place
+    # In float32 and in its place, for a mosaic's picture is large.
+    base += opacity * (np.array(DISEASE_RGB, np.float32) - base)
     mixed: RGB = base.round(out=base).astype(np.uint8)
     mixed[outline(resize(mask, size), width=max(1, round(max(size) / 256)))] = DISEASE_RGB
     return mixed
