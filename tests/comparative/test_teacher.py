@@ -255,3 +255,19 @@ def test_contrast_keeps_the_layout_with_channels_last():
     image, tissue, _, _ = stacked(made_cohort(seed=1))
     image = image.contiguous(memory_format=torch.channels_last)
     assert teacher.contrast(image, tissue).is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(("found", "low", "high"), [(True, 0.95, 1.0), (False, 0.2, 0.69)])
+def test_it_knows_from_held_out_labels_whether_it_found_anything(found: bool, low: float, high: float):
+    generator = np.random.default_rng(3)
+    samples = [made_sample(generator, found and bool(index % 2)) for index in range(60)]
+    samples = [(*sample[:3], index % 2) for index, sample in enumerate(samples)]
+    teacher = fitted(samples, reach=3)
+    assert low <= teacher.held_out_auc <= high
+    assert 0 < teacher.share < 1
+
+
+def test_too_few_samples_prove_nothing():
+    teacher = fitted(made_cohort(3), reach=3)
+    assert np.isnan(teacher.held_out_auc)
+    assert teacher.own

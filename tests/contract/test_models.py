@@ -36,7 +36,8 @@ def importable(name: str) -> bool:
 
 def build(name: str, channels: int = 3, maps: int = 1, seed: int = 0, *, narrow: bool = True) -> nn.Module:
     """The network of a YAML file, as training makes it, but narrow where it has a `width`, to be quick."""
-    root = OmegaConf.create({"channels": channels, "maps": maps, "model": OmegaConf.load(CONFIGS / f"{name}.yaml")})
+    cohort = {"channels": channels, "maps": maps, "depth": 1}
+    root = OmegaConf.create({**cohort, "model": OmegaConf.load(CONFIGS / f"{name}.yaml")})
     if narrow and "width" in root.model:
         root.model.width = 8
     torch.manual_seed(seed)

@@ -9,6 +9,7 @@ hold with what healthy ones do not, stays the only supervision.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -82,6 +83,8 @@ class FisherTeacher(nn.Module):
         share: pi of the last round, in [0, 1].
         own: Whether a pixel is judged against its own sample.
         stand_in: Whether the highest-scoring healthy sample stands in where its own scores higher.
+        held_out_auc: How well the marked share tells the labels of samples that it was not fitted to, area under the
+            ROC; NaN before fitting, and with fewer than two samples of a class.
     """
 
     filter: Tensor
@@ -96,6 +99,7 @@ class FisherTeacher(nn.Module):
     ) -> None:
         super().__init__()
         self.reach, self.teaches, self.pixels, self.shrinkage = reach, teaches, pixels, shrinkage
+        self.held_out_auc = math.nan
         self.register_buffer("filter", torch.zeros(channels))
         self.register_buffer("level", torch.tensor(0.0))
         self.register_buffer("highest", torch.zeros(channels))
@@ -164,6 +168,7 @@ class FisherTeacher(nn.Module):
             kinds[label].append(spectra[chosen])
         areas = [held_out(*kinds, self.shrinkage, way, seed) for way in WAYS]
         best = max(range(len(WAYS)), key=lambda place: areas[place] - BETTER * (place > 0))
+        self.held_out_auc = areas[best]
         for name, value in settle(*kinds, self.shrinkage, WAYS[best])._asdict().items():
             getattr(self, name).copy_(value)
 
@@ -218,10 +223,10 @@ def settle(healthy: Pixels, disease: Pixels, shrinkage: float, way: Way) -> Foun
 def held_out(healthy: Pixels, disease: Pixels, shrinkage: float, way: Way, seed: int) -> float:
     """How well the marked share of a half of the samples tells their labels, fitted to the other half.
 
-    Mean area under the ROC of both ways round; .5 with fewer than two samples of a class.
+    Mean area under the ROC of both ways round; NaN with fewer than two samples of a class.
     """
     if min(len(healthy), len(disease)) < 2:
-        return 0.5
+        return math.nan
     generator = torch.Generator().manual_seed(seed)
     orders = [torch.randperm(len(kind), generator=generator).tolist() for kind in (healthy, disease)]
     kinds = [[kind[place] for place in order] for kind, order in zip((healthy, disease), orders, strict=True)]

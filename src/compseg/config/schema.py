@@ -24,6 +24,7 @@ class TrainConfig:
     regularisers: dict[str, Any] = field(default_factory=dict)  # what is added to the loss, by name
     method: str | None = None  # the name of the head and objective together
     teacher: Any = None  # marks the region that the segmenter is trained on, where the method works so
+    otherwise: Any = None  # what takes the place of the keys of these names where the teacher finds nothing
     optimizer: Any = MISSING
     scheduler: Any = None
     augmentation: Any = None
@@ -35,6 +36,7 @@ class TrainConfig:
     seed: int = MISSING  # of everything random
     channels: int = MISSING  # image channels; filled in from the cohort
     maps: int = 1  # activation maps a segmenter gives
+    depth: int = 1  # halvings of the default segmenter; filled in from the cohort
     floor: Any = None  # a map without a network, in place of the model
     localiser: Any = None  # reads the map off the trained model, which is a classifier then
     name: str = MISSING  # what the run is called in logs and reports

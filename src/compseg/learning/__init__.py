@@ -1,6 +1,6 @@
 """Training: the LightningModule that joins the parts, the data that feeds it, and the run around them."""
 
-from compseg.learning.augmentation import SpectralJitter, Turns
+from compseg.learning.augmentation import Mirror, SpectralJitter, Turns
 from compseg.learning.callbacks import CollapseDetector, EpochPictures, History, SeedEachStep
 from compseg.learning.data import CohortData
 from compseg.learning.loggers import Dashboards, wandb_logger
@@ -19,6 +19,7 @@ __all__ = [
     "Dashboards",
     "EpochPictures",
     "History",
+    "Mirror",
     "SeedEachStep",
     "SpectralJitter",
     "StopSignals",

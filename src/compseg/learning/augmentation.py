@@ -63,6 +63,17 @@ class Turns:
         return {name: turn(picture) for name, picture in pictures.items()}
 
 
+class Mirror:
+    """Left and right exchanged, or not: for pictures that have an up, such as ultrasound."""
+
+    moves_only = True
+
+    def __call__(self, pictures: dict[str, Tensor], generator: np.random.Generator) -> dict[str, Tensor]:
+        """Mirror image, tissue and truth alike."""
+        turn = Turn(bool(generator.integers(2)), 0)
+        return {name: turn(picture) for name, picture in pictures.items()}
+
+
 class SpectralJitter:
     """A smooth random baseline and a random gain, one draw a sample.
 

@@ -35,6 +35,10 @@ from compseg.spectra import fit_standardisation, resolve_rule
 
 # A polynomial of degree 4 would take most of a shorter spectrum away.
 FOR_A_BASELINE = 16
+# Without a spectrum shape has to tell, which takes a wider view.
+DEPTH_FOR_PICTURES = 2
+# Area under the ROC of held-out labels: of spectra .77 and more, of grey pictures up to .66 (docs/lab-log.md).
+FOUND = 0.7
 
 
 def train(cfg: DictConfig, run: Path, signals: StopSignals | None = None, dashboards: Dashboards | None = None) -> bool:
@@ -102,6 +106,9 @@ def attempt(
     data.setup()
     fit_standardisation(module.preprocess, data.training_tissue())
     fit_teacher(module, data)
+    if finds_nothing(module) and cfg.otherwise is not None:
+        go_otherwise(cfg)
+        return attempt(cfg, run, data, signals, dashboards, findings)
     fit_segmenter(module, data)
     if trainer.is_global_zero:
         record(cfg, run)
@@ -114,15 +121,22 @@ def attempt(
 def settle(cfg: DictConfig, cohort: Cohort) -> None:
     """Fill in what the cohort decides, with the reason said aloud.
 
-    The number of channels, and corrections left to `auto`. A method without a network puts its floor for the model.
+    The number of channels, the default network's depth, and corrections left to `auto`. A method without a network
+    puts its floor for the model.
     """
     cfg.channels = cohort.channels.count
+    cfg.depth = DEPTH_FOR_PICTURES if pictures(cohort.channels) else 1
     if cfg.floor is not None:
         cfg.model, cfg.floor = cfg.floor, None
     if cfg.preprocess.corrections == "auto":
         cfg.preprocess.corrections, chosen = corrections_for(cohort.channels)
         say(f"preprocess.corrections=auto: {chosen}")
     settle_step(cfg, cohort)
+
+
+def pictures(channels: Channels) -> bool:
+    """Whether images are grey or colour pictures rather than spectra."""
+    return not channels.spectral and channels.count < FOR_A_BASELINE
 
 
 def corrections_for(channels: Channels) -> tuple[list[dict[str, Any]], str]:
@@ -160,8 +174,23 @@ def fit_teacher(module: CompSegNet, data: CohortData) -> None:
     if (teacher := module.teacher) is None:
         return
     teacher.fit(training_samples(module.preprocess, data), len(data.train), module.seed)
-    marks = f"marks {teacher.share:.1%} of the disease samples' tissue" if teacher.teaches else "marks nothing"
-    say(f"teacher: {marks}; the network sees " + ("contrasts within samples" if teacher.own else "samples as they are"))
+    sees = "contrasts within samples" if teacher.own else "samples as they are"
+    found = f"finds {teacher.share:.1%} of the disease samples' tissue to differ"
+    proof = f"tells held-out labels with an AUC of {teacher.held_out_auc:.2f}"
+    say(f"teacher: {found}, which {proof}; the network sees {sees}" + (" and learns it" if teacher.teaches else ""))
+
+
+def finds_nothing(module: CompSegNet) -> bool:
+    """Whether what the teacher marks tells held-out labels hardly better than a coin."""
+    return module.teacher is not None and module.teacher.held_out_auc < FOUND
+
+
+def go_otherwise(cfg: DictConfig) -> None:
+    """Put what the method has for a teacher that finds nothing in the place of what it has for one that does."""
+    say(f"below {FOUND:.2f}: method={cfg.method} goes on without the teacher")
+    for key, node in cfg.otherwise.items():
+        cfg[key] = node
+    cfg.otherwise = None
 
 
 def fit_segmenter(module: CompSegNet, data: CohortData) -> None:
