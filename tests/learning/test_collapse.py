@@ -149,6 +149,7 @@ def test_groups_that_cannot_be_told_from_classes_say_nothing(groups):
         (EMPTY, {"model": {"norm": "group"}, "method": "compseg", "optimizer": {"lr": 0.002}}, "optimizer.lr=0.0002"),
         (SHORTCUT, {"model": {"depth": 4}, "method": "lse"}, "model=unet_shallow, or method=compseg"),
         (SHORTCUT, {"model": {"depth": 1}, "method": "compseg"}, "augmentation=turns_and_jitter"),
+        (SHORTCUT, {"model": {"depth": 2}, "depth": 2, "method": "compseg"}, "augmentation=turns_and_jitter"),
     ],
 )
 def test_a_mend_is_what_the_run_does_not_have_yet(kind, config, mend):

@@ -174,7 +174,7 @@ def mend_of(kind: str, config: Mapping[str, Any]) -> str:
     slower = f"optimizer.lr={(config.get('optimizer') or {}).get('lr', 1e-3) / 10:g}"
     norm = ["model.norm=group"] if model.get("norm") == "none" else []
     taught = [] if method == "compseg" else ["method=compseg"]
-    shallow = [] if model.get("depth") == 1 else ["model=unet_shallow"]
+    shallow = [] if model.get("depth") == config.get("depth", 1) else ["model=unet_shallow"]
     mends = {
         NOT_FINITE: [slower, "trainer.gradient_clip_val=1", "trainer.precision=32-true"],
         EMPTY: [*norm, *taught, slower],
