@@ -41,7 +41,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(trained, small_disk):
     with subprocess.Popen(
         command("train", *arguments), env=environment(), stderr=subprocess.PIPE, text=True
     ) as training:
-        while not ((run / "history.csv").exists() and len(history_of(run)) >= 2):
+        while not ((run / "history.csv").exists() and len(history_of(run)) >= 3):
             assert training.poll() is None, training.communicate()[1]
         fill(small_disk)
         complaint = training.communicate(timeout=240)[1]

@@ -224,8 +224,9 @@ def build_trainer(cfg: DictConfig, run: Path, dashboards: Dashboards) -> Trainer
     callbacks = [
         SeedEachStep(cfg.seed),
         Diagnostics(),  # before those that read it
-        *instantiate(cfg.callbacks).values(),
+        # Before the checkpoint: a run killed between the two repeats an epoch, where it would lose a row otherwise.
         History(str(run / "history.csv")),
+        *instantiate(cfg.callbacks).values(),
     ]
     trainer: Trainer = instantiate(
         cfg.trainer,
