@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +52,7 @@ class NewImage:
             return OpenImage(
                 self,
                 cohort.shape(self.name),
-                lambda window: cohort.image(self.name, window),
+                Windows(cohort, self.name),
                 lambda window: cohort.tissue(self.name, window),
                 cohort.reference(self.name),
             )
@@ -114,6 +115,42 @@ class OpenImage:
         blocks = [(slice(start, start + BLOCK), slice(None)) for start in range(0, self.shape[0], BLOCK)]
         mean = np.concatenate([self.image(block).astype(np.float32).mean(axis=2) for block in blocks])
         return np.asarray(mean > otsu(mean))
+
+
+class Windows:
+    """A cohort's image, a window at a time; what the window before it holds of it already is copied and not decoded.
+
+    The tiles of a row share their margins: with the paper's U-Net a third of all that they see.
+
+    Args:
+        cohort: Where it is read from.
+        name: The sample.
+    """
+
+    def __init__(self, cohort: Cohort, name: str) -> None:
+        self._cohort, self._name, self._shape = cohort, name, cohort.shape(name)
+        # Held by those who use it, and only as long.
+        self._before: tuple[Window, weakref.ref[Image]] | None = None
+
+    def __call__(self, window: Window) -> Image:
+        """Its pixels `(h, w, C)`, in the stored dtype."""
+        rows, columns = (slice(*part.indices(size)[:2]) for part, size in zip(window, self._shape, strict=False))
+        image = np.empty((rows.stop - rows.start, columns.stop - columns.start, self._shape[2]), self._cohort.dtype)
+        known = self._known(rows, columns)
+        image[:, : (width := known.shape[1])] = known
+        if (first := columns.start + width) < columns.stop:
+            self._cohort.read_into(image[:, width:], self._name, "image", (rows, slice(first, columns.stop)))
+        self._before = (rows, columns), weakref.ref(image)
+        return image
+
+    def _known(self, rows: slice, columns: slice) -> Image:
+        """The first columns of a window, of the window before it; none where that is gone or of other rows."""
+        nothing = np.empty((rows.stop - rows.start, 0, self._shape[2]), self._cohort.dtype)
+        if self._before is None or (image := self._before[1]()) is None:
+            return nothing
+        (rows_before, columns_before), first = self._before[0], columns.start - self._before[0][1].start
+        shares = rows == rows_before and columns_before.start <= columns.start < columns_before.stop
+        return image[:, first : first + columns.stop - columns.start] if shares else nothing
 
 
 def new_images(path: str | Path) -> list[NewImage]:

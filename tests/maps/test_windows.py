@@ -1,0 +1,92 @@
+"""A cohort's image a window at a time: the same pixels, and none decoded again that the window before it holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from compseg.cohort import Cohort, prepare
+from compseg.maps.images import Windows
+from compseg.samples import Channels, SampleArrays, SampleInfo
+
+HEIGHT, WIDTH, CHANNELS = 40, 50, 3
+
+
+class OneImage:
+    """A source of one image of random values."""
+
+    def infos(self):
+        return [SampleInfo("s", 1, split="test")]
+
+    def read(self, info):
+        image = np.random.default_rng(0).random((HEIGHT, WIDTH, CHANNELS), dtype=np.float32).astype("f2")
+        return SampleArrays(image, np.ones((HEIGHT, WIDTH), bool))
+
+    def channels(self):
+        return Channels(CHANNELS)
+
+    def provenance(self):
+        return {"source": "one image"}
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory) -> Cohort:
+    path: Path = tmp_path_factory.mktemp("windows") / "c.zarr"
+    return prepare(OneImage(), path, chunk=16, progress=False)
+
+
+@pytest.fixture
+def decoded(monkeypatch) -> list[tuple[slice, slice]]:
+    """The windows that are decoded."""
+    windows, real = [], Cohort.read_into
+
+    def read_into(self, out, name, part, window=None):
+        windows.append(window)
+        real(self, out, name, part, window)
+
+    monkeypatch.setattr(Cohort, "read_into", read_into)
+    return windows
+
+
+def sides(length: int):
+    return st.tuples(st.integers(0, length - 1), st.integers(1, length)).map(lambda ends: slice(ends[0], sum(ends)))
+
+
+# Few kinds of rows, so that windows do follow each other along a row.
+WINDOWS = st.tuples(st.sampled_from([slice(0, 20), slice(3, 40), slice(None)]), sides(WIDTH))
+
+
+@given(st.lists(st.tuples(WINDOWS, st.booleans()), max_size=6))
+def test_windows_hold_the_image_whatever_came_before(cohort, windows):
+    read, whole, held = Windows(cohort, "s"), cohort.image("s"), []
+    for window, keeps in windows:
+        image = read(window)
+        np.testing.assert_array_equal(image, whole[window])
+        held = [*held, image] if keeps else []
+
+
+def test_what_is_shared_is_copied(cohort, decoded):
+    read, rows = Windows(cohort, "s"), slice(4, 30)
+    held = [read((rows, columns)) for columns in (slice(0, 20), slice(12, 32), slice(12, 32), slice(40, 50))]
+    assert decoded == [(rows, slice(0, 20)), (rows, slice(20, 32)), (rows, slice(40, 50))]
+    assert len(held) == 4
+
+
+def test_what_nobody_holds_or_other_rows_hold_is_read(cohort, decoded):
+    read, columns = Windows(cohort, "s"), slice(0, 20)
+    read((slice(0, 10), columns))  # nobody keeps it
+    held = [read((slice(0, 10), columns)), read((slice(5, 15), columns))]
+    assert decoded == [(slice(0, 10), columns), (slice(0, 10), columns), (slice(5, 15), columns)]
+    assert len(held) == 2
+
+
+def test_windows_share_no_memory(cohort):
+    read = Windows(cohort, "s")
+    first = read((slice(0, 10), slice(0, 20)))
+    second = read((slice(0, 10), slice(0, 20)))
+    first[:] = 0
+    assert second.any()
