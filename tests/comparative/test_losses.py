@@ -10,6 +10,7 @@ from scipy.special import expit, log_expit, xlogy
 from compseg.comparative import (
     DenseNegatives,
     Entropy,
+    FlipConsistency,
     LogBarrier,
     MaxPool,
     MeanPool,
@@ -299,7 +300,10 @@ def test_spectral_crf_would_have_boundaries_where_spectra_change():
     assert SpectralCRF()(SigmaHead()(image[:, :1], tissue)._replace(image=torch.zeros_like(image)), labels).isfinite()
 
 
-@pytest.mark.parametrize(("objective", "look"), [(TurnConsistency(), "turned"), (MeanTeacher(), "average")])
+LOOKS = [(TurnConsistency(), "turned"), (FlipConsistency(), "flipped"), (MeanTeacher(), "average")]
+
+
+@pytest.mark.parametrize(("objective", "look"), LOOKS)
 def test_consistency(case, objective, look):
     other = torch.rand(5, 1, 8, 6, generator=torch.Generator().manual_seed(5))
     out = SigmaHead()(case.logits, case.tissue)._replace(**{look: other})
@@ -308,7 +312,7 @@ def test_consistency(case, objective, look):
     assert objective(out, LABELS).item() == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("objective", [TurnConsistency(), MeanTeacher(), SpectralCRF()])
+@pytest.mark.parametrize("objective", [*(objective for objective, _ in LOOKS), SpectralCRF()])
 def test_what_an_objective_reads_must_be_there(case, objective):
     assert len(objective.reads) == 1
     with pytest.raises(ValueError, match=f"out.{next(iter(objective.reads))}: "):

@@ -12,7 +12,16 @@ from scipy.special import expit
 from torch import nn
 from torch.utils.data import DataLoader
 
-from compseg.comparative import Entropy, MeanTeacher, PixelBCE, SigmaHead, SpectralCRF, Sum, TurnConsistency
+from compseg.comparative import (
+    Entropy,
+    FlipConsistency,
+    MeanTeacher,
+    PixelBCE,
+    SigmaHead,
+    SpectralCRF,
+    Sum,
+    TurnConsistency,
+)
 from compseg.learning import CompSegNet
 from compseg.learning.augmentation import Turn
 from compseg.learning.looks import WAYS, Looks, activation_by_turns, drawn_turns
@@ -80,6 +89,18 @@ def test_gradient_runs_through_the_turned_look_and_not_through_the_average():
     assert found["turned"].requires_grad
     assert not found["average"].requires_grad
     assert not any(parameter.requires_grad for parameter in looks.parameters())
+
+
+def test_a_flipped_look_is_of_flips_alone():
+    def brightest_row(image):
+        """Not the same for a picture on its side."""
+        return image.mean(-1, keepdim=True).expand_as(image)
+
+    upright = torch.arange(6.0)[:, None].expand(40, 1, 6, 6)
+    found = Looks(net(), FlipConsistency())(brightest_row, upright, range(40), 0)
+    torch.testing.assert_close(found["flipped"], torch.sigmoid(upright))
+    turned = Looks(net(), TurnConsistency())(brightest_row, upright, range(40), 0)["turned"]
+    assert not torch.allclose(turned, torch.sigmoid(upright))
 
 
 def test_the_average_is_the_recursion_of_its_source():

@@ -25,12 +25,13 @@ def null(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(("method", "objective"), [("compseg", "PooledLoss"), ("supervised", "SupervisedPixels")])
 def test_a_method_goes_on_without_a_teacher_that_finds_nothing(null, tmp_path, method, objective):
     run = tmp_path / "run"
-    printed = succeed("train", *tiny(null, run, NULL, f"method={method}", *SHORT))
+    printed = succeed("train", *tiny(null, run, NULL, f"method={method}", "+regulariser=total_variation", *SHORT))
     assert f"method={method} goes on without the teacher" in printed
     config = OmegaConf.load(run / "config.yaml")
     assert config.objective._target_.endswith(objective)
     assert config.teacher is None
     assert config.otherwise is None
+    assert list(config.regularisers) == ["total_variation", *(["flip_consistency"] if method == "compseg" else [])]
     assert json.loads((run / "segmenter" / "segmenter.json").read_text())["teacher"] is None
     cohort = Cohort.open(null)
     name = cohort.split("val")[0].name

@@ -9,6 +9,7 @@ from compseg.comparative.head import ComparativeHead, HeadOutput, SigmaHead, Tra
 from compseg.comparative.objectives import (
     DenseNegatives,
     Entropy,
+    FlipConsistency,
     LogBarrier,
     MeanTeacher,
     Objective,
@@ -47,6 +48,7 @@ __all__ = [
     "DenseNegatives",
     "Entropy",
     "FisherTeacher",
+    "FlipConsistency",
     "GeneralizedMeanPool",
     "HeadOutput",
     "Identity",

@@ -24,7 +24,8 @@ class HeadOutput(NamedTuple):
         ceiling: The largest o; of an increasing transfer, o at x = 1.
         image: `(B, C, H, W)`, what the segmenter got. This and the rest stand here where an objective `reads` them.
         turned: `(B, 1, H, W)` in [0, 1], the activation of the turned image, turned back.
-        average: The same by the average of the segmenter's past weights, without gradient.
+        flipped: The same of the flipped image, flipped back.
+        average: As `turned`, by the average of the segmenter's past weights, without gradient.
     """
 
     logits: Tensor
@@ -36,6 +37,7 @@ class HeadOutput(NamedTuple):
     ceiling: float
     image: Tensor | None = None
     turned: Tensor | None = None
+    flipped: Tensor | None = None
     average: Tensor | None = None
 
 

@@ -34,6 +34,7 @@ class TrainConfig:
     logger: Any = None
     threshold: Any = None  # how the activation threshold is fitted on the validation samples
     seed: int = MISSING  # of everything random
+    starts: int = 1  # seeds that are trained from, one after the other, to keep the best
     channels: int = MISSING  # image channels; filled in from the cohort
     maps: int = 1  # activation maps a segmenter gives
     depth: int = 1  # halvings of the default segmenter; filled in from the cohort

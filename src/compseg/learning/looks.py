@@ -13,6 +13,7 @@ from compseg.comparative import MeanTeacher, Objective
 from compseg.learning.augmentation import Turn
 
 WAYS = [Turn(flip, quarter) for flip in (False, True) for quarter in range(4)][1:]  # all but as it lies
+FLIPS = [turn for turn in WAYS if turn.quarter % 2 == 0]
 
 
 class Looks(nn.Module):
@@ -46,10 +47,11 @@ class Looks(nn.Module):
         """
         if not self.reads:
             return {}
-        turns = drawn_turns(image, index, self.seed, epoch)
+        turns, flips = (drawn_turns(image, index, self.seed, epoch, ways) for ways in (WAYS, FLIPS))
         looks: dict[str, Callable[[], Tensor]] = {
             "image": lambda: image,
             "turned": lambda: activation_by_turns(segmenter, image, turns),
+            "flipped": lambda: activation_by_turns(segmenter, image, flips),
             "average": torch.no_grad()(lambda: activation_by_turns(self.average or segmenter, image, turns)),
         }
         return {name: look() for name, look in looks.items() if name in self.reads}
@@ -71,11 +73,10 @@ def averaged(segmenter: nn.Module, objective: Objective) -> AveragedModel | None
     return average
 
 
-def drawn_turns(image: Tensor, index: Sequence[int], seed: int, epoch: int) -> list[Turn]:
+def drawn_turns(image: Tensor, index: Sequence[int], seed: int, epoch: int, ways: Sequence[Turn] = WAYS) -> list[Turn]:
     """How each sample of `(B, C, H, W)` is turned, drawn from `(seed, epoch, index)`: never as it lies."""
-    square = image.shape[-2] == image.shape[-1]
-    ways = WAYS if square else [turn for turn in WAYS if turn.quarter % 2 == 0]
-    return [ways[np.random.default_rng((seed, epoch, i)).integers(len(ways))] for i in index]
+    allowed = ways if image.shape[-2] == image.shape[-1] else FLIPS
+    return [allowed[int(np.random.default_rng((seed, epoch, i)).integers(len(allowed)))] for i in index]
 
 
 def activation_by_turns(segmenter: nn.Module, image: Tensor, turns: Sequence[Turn]) -> Tensor:

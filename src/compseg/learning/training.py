@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +28,7 @@ from compseg.learning.module import CompSegNet, SchedulerFactory
 from compseg.learning.restarts import detector_of, give_up, seed_of
 from compseg.learning.say import quiet_libraries, say
 from compseg.learning.speed import settle_step, speed_up
+from compseg.learning.starts import keep, starts_of
 from compseg.learning.stopping import StopSignals
 from compseg.learning.trainer import CHECKPOINTS, Trainer
 from compseg.maps import Segmenter
@@ -36,7 +38,7 @@ from compseg.spectra import fit_standardisation, resolve_rule
 # A polynomial of degree 4 would take most of a shorter spectrum away.
 FOR_A_BASELINE = 16
 # Without a spectrum shape has to tell, which takes a wider view.
-DEPTH_FOR_PICTURES = 2
+DEPTH_FOR_PICTURES = 3
 # Area under the ROC of held-out labels: of spectra .77 and more, of grey pictures up to .66 (docs/lab-log.md).
 FOUND = 0.7
 
@@ -63,8 +65,12 @@ def train(cfg: DictConfig, run: Path, signals: StopSignals | None = None, dashbo
     settle(cfg, data.cohort)
     findings, seed = read_findings(run) if cfg.trainer.resume else [], cfg.seed
     while True:
+        if cfg.starts > 1:
+            return train_starts(cfg, run, data.cohort, signals, dashboards)
         data.seed = cfg.seed = seed_of(seed, sum(finding.restarted for finding in findings))
         trainer = attempt(cfg, run, data, signals, dashboards, findings)
+        if trainer is None:
+            continue
         detector = detector_of(trainer)
         if detector is None or not detector.restarting:
             break
@@ -76,6 +82,30 @@ def train(cfg: DictConfig, run: Path, signals: StopSignals | None = None, dashbo
     return bool(trainer.is_global_zero)
 
 
+def train_starts(cfg: DictConfig, run: Path, cohort: Cohort, signals: StopSignals, dashboards: Dashboards) -> bool:
+    """Train from several seeds, each in a folder of its own, and make the one of lowest `val/loss` the run's.
+
+    That figure knows labels alone.
+
+    Returns:
+        As `train`.
+
+    Raises:
+        CompsegError: As `train`; or `trainer.resume` names a checkpoint, of which each start has its own.
+    """
+    parts, first = starts_of(cfg, run), False
+    for number, (folder, part) in enumerate(parts.items(), 1):
+        say(f"start {number} of {len(parts)}: seed {part.seed}")
+        first = train(part, folder, signals, dashboards)
+    if first:
+        losses = {folder: best_score(folder) for folder in parts}
+        best = min(losses, key=losses.__getitem__)
+        say(f"val/loss {', '.join(f'{loss:.4f}' for loss in losses.values())}: start {best.name} is kept")
+        keep(best, run)
+        extract(build_module(parts[best]), parts[best], cohort, run)  # anew: it names its run
+    return first
+
+
 def attempt(
     cfg: DictConfig,
     run: Path,
@@ -83,8 +113,10 @@ def attempt(
     signals: StopSignals,
     dashboards: Dashboards,
     findings: Sequence[Finding],
-) -> Trainer:
+) -> Trainer | None:
     """Build all that the seed has a part in, and train it.
+
+    None if the teacher finds nothing: `cfg` then says how to go on.
 
     Args:
         cfg: `conf/train.yaml`, complete.
@@ -108,7 +140,7 @@ def attempt(
     fit_teacher(module, data)
     if finds_nothing(module) and cfg.otherwise is not None:
         go_otherwise(cfg)
-        return attempt(cfg, run, data, signals, dashboards, findings)
+        return None
     fit_segmenter(module, data)
     if trainer.is_global_zero:
         record(cfg, run)
@@ -189,7 +221,8 @@ def go_otherwise(cfg: DictConfig) -> None:
     """Put what the method has for a teacher that finds nothing in the place of what it has for one that does."""
     say(f"below {FOUND:.2f}: method={cfg.method} goes on without the teacher")
     for key, node in cfg.otherwise.items():
-        cfg[key] = node
+        # Regularisers that were asked for by name stay.
+        cfg[key] = {**cfg[key], **node} if key == "regularisers" else node
     cfg.otherwise = None
 
 
@@ -295,7 +328,7 @@ def extract(module: CompSegNet, cfg: DictConfig, cohort: Cohort, run: Path) -> S
         provenance={
             "run": run.name,
             "epoch": int(best["epoch"]),
-            "val_loss": _best_score(best),
+            "val_loss": best_score(run),
             "seed": cfg.seed,
             "compseg": _version("compseg"),
         },
@@ -335,8 +368,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     return checkpoint
 
 
-def _best_score(checkpoint: dict[str, Any]) -> float:
-    scores = [
-        state["best_model_score"] for name, state in checkpoint["callbacks"].items() if name.startswith("BestAndLast")
-    ]
-    return float(scores[0])
+def best_score(run: Path) -> float:
+    """The lowest `val/loss` of a run; infinite where it was never a number."""
+    checkpoint = load_checkpoint(run / CHECKPOINTS / "best.ckpt")
+    states = checkpoint["callbacks"].items()
+    score = next(float(state["best_model_score"]) for name, state in states if name.startswith("BestAndLast"))
+    return math.inf if math.isnan(score) else score

@@ -16,13 +16,14 @@ from compseg.comparative.objectives.size_penalty import SizePenalty
 from compseg.comparative.objectives.spectral_crf import SpectralCRF
 from compseg.comparative.objectives.supervised import SupervisedPixels
 from compseg.comparative.objectives.total_variation import TotalVariation
-from compseg.comparative.objectives.turn_consistency import TurnConsistency
+from compseg.comparative.objectives.turn_consistency import FlipConsistency, TurnConsistency
 from compseg.comparative.objectives.two_map import TwoMap
 from compseg.comparative.objectives.weighted_cross_entropy import WeightedCrossEntropy
 
 __all__ = [
     "DenseNegatives",
     "Entropy",
+    "FlipConsistency",
     "LogBarrier",
     "MeanTeacher",
     "Objective",

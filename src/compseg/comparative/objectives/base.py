@@ -38,7 +38,8 @@ class Objective(nn.Module):
     Attributes:
         columns: K, how many numbers `statistics` gives a sample.
         needs_truth: Whether `statistics` reads pixel masks.
-        reads: What `statistics` reads of a `HeadOutput` beyond the head's own: `image`, `turned`, `average`.
+        reads: What `statistics` reads of a `HeadOutput` beyond the head's own: `image`, `turned`,
+            `flipped`, `average`.
     """
 
     columns: int = 1

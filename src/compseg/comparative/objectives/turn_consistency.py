@@ -26,6 +26,19 @@ class TurnConsistency(Objective):
         Raises:
             ValueError: The second activation does not stand in `out`.
         """
-        if out.turned is None:
-            raise ValueError("out.turned: TurnConsistency expected the turned image's activation, got None")
-        return masked_mean((out.activation - out.turned).square(), out.tissue).unsqueeze(1)
+        (look,) = self.reads
+        other: Tensor | None = getattr(out, look)
+        if other is None:
+            raise ValueError(f"out.{look}: {type(self).__name__} expected the {look} image's activation, got None")
+        return masked_mean((out.activation - other).square(), out.tissue).unsqueeze(1)
+
+
+class FlipConsistency(TurnConsistency):
+    """The same over flips alone: left and right, up and down, both. For pictures that do not lie on their side.
+
+    A sample's label does not say where, within the network's sight of it, the map has to answer to a region, so the
+    whole map may lie beside what it stands for, above it, say. Flipped, it would lie below: only a map that lies on its
+    region flips as its image does (docs/lab-log.md).
+    """
+
+    reads = frozenset({"flipped"})

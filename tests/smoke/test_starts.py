@@ -1,0 +1,96 @@
+"""A run from several seeds: the start that tells held-out labels best becomes the run, whatever came in between."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+import yaml
+
+from compseg.config import compose
+from compseg.learning import BestAndLast, training
+from compseg.learning.restarts import seed_of
+from running import history_of, run_verb, succeed, tiny
+
+OPTIONS = ("starts=3", "evaluate=false", "trainer.max_epochs=3", "callbacks.pictures.every=0")
+
+
+def losses(run):
+    return [row["val/loss"] for row in history_of(run)]
+
+
+def weights(run):
+    return torch.load(run / "segmenter" / "weights.pt", weights_only=True)["model"]
+
+
+@pytest.fixture(scope="module")
+def whole(trained, tmp_path_factory):
+    run = tmp_path_factory.mktemp("starts") / "run"
+    return run, succeed("train", *tiny(trained.cohort, run, *OPTIONS))
+
+
+@pytest.mark.slow
+def test_the_start_of_lowest_loss_becomes_the_run(whole):
+    run, printed = whole
+    starts = [run / "starts" / name for name in "123"]
+    best = min(starts, key=lambda start: min(losses(start)))
+    assert f"start {best.name} is kept" in printed
+    assert len({min(losses(start)) for start in starts}) == 3
+    assert losses(run) == losses(best)
+    for name, values in weights(best).items():
+        assert torch.equal(weights(run)[name], values)
+    seed = seed_of(0, int(best.name) - 1)
+    assert yaml.safe_load((run / "config.yaml").read_text())["seed"] == seed
+    provenance = json.loads((run / "segmenter" / "segmenter.json").read_text())["provenance"]
+    assert (provenance["run"], provenance["seed"]) == (run.name, seed)
+    assert provenance["val_loss"] == pytest.approx(min(losses(run)), rel=1e-4)
+
+
+@pytest.mark.slow
+def test_the_first_start_is_the_run_without_starts(trained, whole, tmp_path):
+    succeed("train", *tiny(trained.cohort, tmp_path, *OPTIONS, "starts=1"))
+    assert losses(tmp_path) == losses(whole[0] / "starts" / "1")
+
+
+class Killed(BaseException):
+    """The end of a process, as far as files go."""
+
+
+@pytest.mark.slow
+def test_a_run_killed_in_a_later_start_goes_on_there(trained, whole, tmp_path, monkeypatch):
+    arguments = tiny(trained.cohort, tmp_path, *OPTIONS, "trainer.enable_progress_bar=false")
+    arguments = [item for item in arguments if not item.startswith("hydra.")]
+    save = BestAndLast.on_train_epoch_end
+
+    def killed_in_the_second(self, trainer, pl_module):
+        save(self, trainer, pl_module)
+        if trainer.default_root_dir.endswith("2") and trainer.current_epoch == 1:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BestAndLast, "on_train_epoch_end", killed_in_the_second)
+        with pytest.raises(Killed):
+            training.train(compose("train", arguments), tmp_path)
+    assert len(history_of(tmp_path / "starts" / "2")) == 2
+    first = (tmp_path / "starts" / "1" / "checkpoints" / "best.ckpt").stat().st_mtime_ns
+    training.train(compose("train", [*arguments, "trainer.resume=auto"]), tmp_path)
+    for name in "123":
+        assert losses(tmp_path / "starts" / name) == losses(whole[0] / "starts" / name)
+    assert (tmp_path / "starts" / "1" / "checkpoints" / "best.ckpt").stat().st_mtime_ns == first
+    assert losses(tmp_path) == losses(whole[0])
+
+
+def test_a_checkpoint_is_no_place_to_go_on_from(trained, tmp_path):
+    done = run_verb("train", *tiny(trained.cohort, tmp_path, *OPTIONS, f"trainer.resume={trained.run}"))
+    assert done.returncode == 1
+    assert "each of 3 starts has a checkpoint of its own" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_ranks_go_from_start_to_start_together(trained, tmp_path):
+    two = ("starts=2", "trainer.devices=2", "data.batch_size=4", "trainer.max_epochs=1")
+    printed = succeed("train", *tiny(trained.cohort, tmp_path, *OPTIONS, *two))
+    assert printed.count("is kept") == 1
+    assert losses(tmp_path) in [losses(tmp_path / "starts" / name) for name in "12"]
