@@ -113,9 +113,12 @@ class BestAndLast(ModelCheckpoint):
     Args:
         monitor: A logged figure of the validation samples.
         mode: `min` or `max`.
+        after: Share of the epochs that pass before one may be the best, in [0, 1). While steps are large, the figure
+            of few validation samples jumps, and the lowest is a matter of luck.
     """
 
-    def __init__(self, monitor: str = "val/loss", mode: str = "min") -> None:
+    def __init__(self, monitor: str = "val/loss", mode: str = "min", after: float = 0.0) -> None:
+        self.after = after
         # Saved when the epoch has ended, validation included: a resumed run starts at the next epoch, not in the middle
         # of this one.
         super().__init__(
@@ -132,6 +135,15 @@ class BestAndLast(ModelCheckpoint):
         """Keep checkpoints in the run folder, wherever a logger keeps its files."""
         self.dirpath = str(Path(trainer.default_root_dir) / CHECKPOINTS)
         super().setup(trainer, pl_module, stage)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save the epoch, and as the best if it is; Lightning would save the last one only where it is the best."""
+        epochs, done = max(trainer.max_epochs or 0, 0), trainer.current_epoch + 1
+        # The last one may be the best in any case: a run must have one.
+        if done > self.after * epochs or done == epochs or trainer.should_stop:
+            super().on_train_epoch_end(trainer, pl_module)
+        if self._last_global_step_saved != trainer.global_step:
+            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
 
 
 class WholeCheckpoints(TorchCheckpointIO):

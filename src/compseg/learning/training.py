@@ -41,6 +41,8 @@ FOR_A_BASELINE = 16
 DEPTH_FOR_PICTURES = 3
 # Area under the ROC of held-out labels: of spectra .77 and more, of grey pictures up to .66 (docs/lab-log.md).
 FOUND = 0.7
+# What was asked for by name stays there beside what a method has otherwise.
+ADDED_TO = ("regularisers", "callbacks")
 
 
 def train(cfg: DictConfig, run: Path, signals: StopSignals | None = None, dashboards: Dashboards | None = None) -> bool:
@@ -221,8 +223,10 @@ def go_otherwise(cfg: DictConfig) -> None:
     """Put what the method has for a teacher that finds nothing in the place of what it has for one that does."""
     say(f"below {FOUND:.2f}: method={cfg.method} goes on without the teacher")
     for key, node in cfg.otherwise.items():
-        # Regularisers that were asked for by name stay.
-        cfg[key] = {**cfg[key], **node} if key == "regularisers" else node
+        if key in ADDED_TO:
+            OmegaConf.update(cfg, key, node, force_add=True)
+        else:
+            cfg[key] = node
     cfg.otherwise = None
 
 
