@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ import yaml
 from compseg.config import compose
 from compseg.learning import BestAndLast, training
 from compseg.learning.restarts import seed_of
+from compseg.learning.starts import best_of
 from running import history_of, run_verb, succeed, tiny
 
 OPTIONS = ("starts=3", "evaluate=false", "trainer.max_epochs=3", "callbacks.pictures.every=0")
@@ -51,6 +53,13 @@ def test_the_start_of_lowest_loss_becomes_the_run(whole):
 def test_the_first_start_is_the_run_without_starts(trained, whole, tmp_path):
     succeed("train", *tiny(trained.cohort, tmp_path, *OPTIONS, "starts=1"))
     assert losses(tmp_path) == losses(whole[0] / "starts" / "1")
+
+
+def test_the_best_start_is_the_lowest_or_the_highest_and_never_one_without_a_number():
+    figures = {Path("a"): 0.5, Path("b"): float("nan"), Path("c"): 0.4}
+    assert best_of(figures, "min") == Path("c")
+    assert best_of(figures, "max") == Path("a")
+    assert best_of(dict.fromkeys(figures, float("nan")), "min") == Path("a")
 
 
 class Killed(BaseException):

@@ -47,12 +47,15 @@ class Looks(nn.Module):
         """
         if not self.reads:
             return {}
-        turns, flips = (drawn_turns(image, index, self.seed, epoch, ways) for ways in (WAYS, FLIPS))
+
+        def turned(network: nn.Module, ways: Sequence[Turn]) -> Tensor:
+            return activation_by_turns(network, image, drawn_turns(image, index, self.seed, epoch, ways))
+
         looks: dict[str, Callable[[], Tensor]] = {
             "image": lambda: image,
-            "turned": lambda: activation_by_turns(segmenter, image, turns),
-            "flipped": lambda: activation_by_turns(segmenter, image, flips),
-            "average": torch.no_grad()(lambda: activation_by_turns(self.average or segmenter, image, turns)),
+            "turned": lambda: turned(segmenter, WAYS),
+            "flipped": lambda: turned(segmenter, FLIPS),
+            "average": torch.no_grad()(lambda: turned(self.average or segmenter, WAYS)),
         }
         return {name: look() for name, look in looks.items() if name in self.reads}
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import math
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -34,6 +36,12 @@ def _start(cfg: DictConfig, number: int) -> DictConfig:
     if part.otherwise is not None:
         part.otherwise.starts = 1
     return part
+
+
+def best_of(figures: Mapping[Path, float], mode: str) -> Path:
+    """The start of the lowest figure, or the highest where `mode` is `max`; one without a number comes last."""
+    sign = -1 if mode == "max" else 1
+    return min(figures, key=lambda start: (math.isnan(figures[start]), sign * figures[start]))
 
 
 def keep(start: Path, run: Path) -> None:

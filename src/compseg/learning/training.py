@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import platform
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -28,7 +27,7 @@ from compseg.learning.module import CompSegNet, SchedulerFactory
 from compseg.learning.restarts import detector_of, give_up, seed_of
 from compseg.learning.say import quiet_libraries, say
 from compseg.learning.speed import settle_step, speed_up
-from compseg.learning.starts import keep, starts_of
+from compseg.learning.starts import best_of, keep, starts_of
 from compseg.learning.stopping import StopSignals
 from compseg.learning.trainer import CHECKPOINTS, Trainer
 from compseg.maps import Segmenter
@@ -85,9 +84,9 @@ def train(cfg: DictConfig, run: Path, signals: StopSignals | None = None, dashbo
 
 
 def train_starts(cfg: DictConfig, run: Path, cohort: Cohort, signals: StopSignals, dashboards: Dashboards) -> bool:
-    """Train from several seeds, each in a folder of its own, and make the one of lowest `val/loss` the run's.
+    """Train from several seeds, each in a folder of its own, and make the best the run's.
 
-    That figure knows labels alone.
+    By the figure that best epochs are chosen by, as a rule the lowest `val/loss`, which knows labels alone.
 
     Returns:
         As `train`.
@@ -100,9 +99,9 @@ def train_starts(cfg: DictConfig, run: Path, cohort: Cohort, signals: StopSignal
         say(f"start {number} of {len(parts)}: seed {part.seed}")
         first = train(part, folder, signals, dashboards)
     if first:
-        losses = {folder: best_score(folder) for folder in parts}
-        best = min(losses, key=losses.__getitem__)
-        say(f"val/loss {', '.join(f'{loss:.4f}' for loss in losses.values())}: start {best.name} is kept")
+        figures = {folder: best_figure(folder) for folder in parts}
+        best = best_of(figures, OmegaConf.select(cfg, "callbacks.best_and_last.mode", default="min"))
+        say(f"best epochs: {', '.join(f'{figure:.4f}' for figure in figures.values())}; start {best.name} is kept")
         keep(best, run)
         extract(build_module(parts[best]), parts[best], cohort, run)  # anew: it names its run
     return first
@@ -332,7 +331,7 @@ def extract(module: CompSegNet, cfg: DictConfig, cohort: Cohort, run: Path) -> S
         provenance={
             "run": run.name,
             "epoch": int(best["epoch"]),
-            "val_loss": best_score(run),
+            "val_loss": best_figure(run),
             "seed": cfg.seed,
             "compseg": _version("compseg"),
         },
@@ -372,9 +371,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     return checkpoint
 
 
-def best_score(run: Path) -> float:
-    """The lowest `val/loss` of a run; infinite where it was never a number."""
-    checkpoint = load_checkpoint(run / CHECKPOINTS / "best.ckpt")
-    states = checkpoint["callbacks"].items()
-    score = next(float(state["best_model_score"]) for name, state in states if name.startswith("BestAndLast"))
-    return math.inf if math.isnan(score) else score
+def best_figure(run: Path) -> float:
+    """The figure of a run's best epoch, `val/loss` unless another was chosen."""
+    states = load_checkpoint(run / CHECKPOINTS / "best.ckpt")["callbacks"].items()
+    return next(float(state["best_model_score"]) for name, state in states if name.startswith("BestAndLast"))
