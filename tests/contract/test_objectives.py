@@ -64,9 +64,8 @@ def batch():
 def looked_at(out):
     """The head's output with all that an objective may read beyond it, made up of map 1, pixel by pixel."""
     other = out.logits[:, 1:]
-    looks = {name: torch.sigmoid(other) for name in ("turned", "flipped")} | {
-        "average": torch.sigmoid(-other / 2).detach()
-    }
+    turned, average = torch.sigmoid(other), torch.sigmoid(-other / 2).detach()
+    looks = {"turned": turned, "flipped": turned, "average": average}
     return out._replace(image=torch.cat([other, other.cos()], dim=1).detach(), **looks)
 
 

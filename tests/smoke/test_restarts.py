@@ -7,11 +7,10 @@ import json
 import pytest
 import yaml
 
-from compseg.config import compose
 from compseg.learning import training
 from compseg.learning.callbacks import CollapseDetector, read_findings
 from compseg.learning.restarts import seed_of
-from running import history_of, succeed, tiny
+from running import Killed, history_of, succeed, tiny, train_here
 
 # The printed recipe without a norm, in large steps: the maps are empty after the first of them, from any seed.
 COLLAPSE = (
@@ -28,8 +27,7 @@ COLLAPSE = (
 
 
 def train(cohort, run, *more):
-    arguments = tiny(cohort, run, *COLLAPSE, "trainer.enable_progress_bar=false", *more)
-    training.train(compose("train", [item for item in arguments if not item.startswith("hydra.")]), run)
+    train_here(run, tiny(cohort, run, *COLLAPSE, "trainer.enable_progress_bar=false", *more))
 
 
 def numbers(run):
@@ -61,10 +59,6 @@ def test_the_run_says_which_seed_was_kept(whole):
     config = yaml.safe_load((whole / "config.yaml").read_text())
     assert (config["seed"], config["data"]["seed"]) == (kept, kept)
     assert json.loads((whole / "segmenter/segmenter.json").read_text())["provenance"]["seed"] == kept
-
-
-class Killed(BaseException):
-    """The end of a process, as far as files go."""
 
 
 def die(*_, **__):

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from compseg.config import compose
-from compseg.learning import BestAndLast, training
-from running import command, environment, history_of, run_verb, succeed, tiny
+from compseg.learning import BestAndLast
+from running import Killed, command, environment, history_of, run_verb, succeed, tiny, train_here
 
 EPOCHS = 6
 # Dropout, turns and shuffles all draw random numbers; none may depend on where the run was broken.
@@ -55,10 +54,6 @@ def test_killed_and_resumed_equals_unbroken(trained, tmp_path):
         assert other == pytest.approx(one, abs=1e-5, rel=1e-5)
 
 
-class Killed(BaseException):
-    """The end of a process, as far as files go."""
-
-
 def killed_at_the_checkpoint_of(epoch: int, written: bool):
     """In place of `BestAndLast`'s hook: the process ends right before that checkpoint is written, or right after."""
     save = BestAndLast.on_train_epoch_end
@@ -76,12 +71,12 @@ def killed_at_the_checkpoint_of(epoch: int, written: bool):
 @pytest.mark.parametrize("written", [False, True])
 def test_no_epoch_is_missing_when_the_kill_falls_beside_its_checkpoint(trained, tmp_path, monkeypatch, written):
     more = ("trainer.max_epochs=3", "evaluate=false", "trainer.enable_progress_bar=false")
-    arguments = [item for item in tiny(trained.cohort, tmp_path, *more) if not item.startswith("hydra.")]
+    arguments = tiny(trained.cohort, tmp_path, *more)
     with monkeypatch.context() as patch:
         patch.setattr(BestAndLast, "on_train_epoch_end", killed_at_the_checkpoint_of(1, written))
         with pytest.raises(Killed):
-            training.train(compose("train", arguments), tmp_path)
-    training.train(compose("train", [*arguments, "trainer.resume=auto"]), tmp_path)
+            train_here(tmp_path, arguments)
+    train_here(tmp_path, [*arguments, "trainer.resume=auto"])
     assert [row["epoch"] for row in history_of(tmp_path)] == [0, 1, 2]
 
 

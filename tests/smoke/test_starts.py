@@ -9,11 +9,10 @@ import pytest
 import torch
 import yaml
 
-from compseg.config import compose
-from compseg.learning import BestAndLast, training
+from compseg.learning import BestAndLast
 from compseg.learning.restarts import seed_of
 from compseg.learning.starts import best_of
-from running import history_of, run_verb, succeed, tiny
+from running import Killed, history_of, run_verb, succeed, tiny, train_here
 
 OPTIONS = ("starts=3", "evaluate=false", "trainer.max_epochs=3", "callbacks.pictures.every=0")
 
@@ -62,14 +61,9 @@ def test_the_best_start_is_the_lowest_or_the_highest_and_never_one_without_a_num
     assert best_of(dict.fromkeys(figures, float("nan")), "min") == Path("a")
 
 
-class Killed(BaseException):
-    """The end of a process, as far as files go."""
-
-
 @pytest.mark.slow
 def test_a_run_killed_in_a_later_start_goes_on_there(trained, whole, tmp_path, monkeypatch):
     arguments = tiny(trained.cohort, tmp_path, *OPTIONS, "trainer.enable_progress_bar=false")
-    arguments = [item for item in arguments if not item.startswith("hydra.")]
     save = BestAndLast.on_train_epoch_end
 
     def killed_in_the_second(self, trainer, pl_module):
@@ -80,10 +74,10 @@ def test_a_run_killed_in_a_later_start_goes_on_there(trained, whole, tmp_path, m
     with monkeypatch.context() as patch:
         patch.setattr(BestAndLast, "on_train_epoch_end", killed_in_the_second)
         with pytest.raises(Killed):
-            training.train(compose("train", arguments), tmp_path)
+            train_here(tmp_path, arguments)
     assert len(history_of(tmp_path / "starts" / "2")) == 2
     first = (tmp_path / "starts" / "1" / "checkpoints" / "best.ckpt").stat().st_mtime_ns
-    training.train(compose("train", [*arguments, "trainer.resume=auto"]), tmp_path)
+    train_here(tmp_path, [*arguments, "trainer.resume=auto"])
     for name in "123":
         assert losses(tmp_path / "starts" / name) == losses(whole[0] / "starts" / name)
     assert (tmp_path / "starts" / "1" / "checkpoints" / "best.ckpt").stat().st_mtime_ns == first

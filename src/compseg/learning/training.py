@@ -40,6 +40,7 @@ FOR_A_BASELINE = 16
 DEPTH_FOR_PICTURES = 3
 # Area under the ROC of held-out labels: of spectra .77 and more, of grey pictures up to .66 (docs/lab-log.md).
 FOUND = 0.7
+BEST = "best.ckpt"
 # What was asked for by name stays there beside what a method has otherwise.
 ADDED_TO = ("regularisers", "callbacks")
 
@@ -64,10 +65,15 @@ def train(cfg: DictConfig, run: Path, signals: StopSignals | None = None, dashbo
     data: CohortData = instantiate(cfg.data)
     data.prepare_data()
     settle(cfg, data.cohort)
+    return train_on(data, cfg, run, signals, dashboards)
+
+
+def train_on(data: CohortData, cfg: DictConfig, run: Path, signals: StopSignals, dashboards: Dashboards) -> bool:
+    """Train on prepared data as a complete configuration says; otherwise as `train`."""
     findings, seed = read_findings(run) if cfg.trainer.resume else [], cfg.seed
     while True:
         if cfg.starts > 1:
-            return train_starts(cfg, run, data.cohort, signals, dashboards)
+            return train_starts(data, cfg, run, signals, dashboards)
         data.seed = cfg.seed = seed_of(seed, sum(finding.restarted for finding in findings))
         trainer = attempt(cfg, run, data, signals, dashboards, findings)
         if trainer is None:
@@ -83,7 +89,7 @@ def train(cfg: DictConfig, run: Path, signals: StopSignals | None = None, dashbo
     return bool(trainer.is_global_zero)
 
 
-def train_starts(cfg: DictConfig, run: Path, cohort: Cohort, signals: StopSignals, dashboards: Dashboards) -> bool:
+def train_starts(data: CohortData, cfg: DictConfig, run: Path, signals: StopSignals, dashboards: Dashboards) -> bool:
     """Train from several seeds, each in a folder of its own, and make the best the run's.
 
     By the figure that best epochs are chosen by, as a rule the lowest `val/loss`, which knows labels alone.
@@ -97,13 +103,13 @@ def train_starts(cfg: DictConfig, run: Path, cohort: Cohort, signals: StopSignal
     parts, first = starts_of(cfg, run), False
     for number, (folder, part) in enumerate(parts.items(), 1):
         say(f"start {number} of {len(parts)}: seed {part.seed}")
-        first = train(part, folder, signals, dashboards)
+        first = train_on(data, part, folder, signals, dashboards)
     if first:
-        figures = {folder: best_figure(folder) for folder in parts}
+        figures = {folder: best_figure(load_checkpoint(folder / CHECKPOINTS / BEST)) for folder in parts}
         best = best_of(figures, OmegaConf.select(cfg, "callbacks.best_and_last.mode", default="min"))
         say(f"best epochs: {', '.join(f'{figure:.4f}' for figure in figures.values())}; start {best.name} is kept")
         keep(best, run)
-        extract(build_module(parts[best]), parts[best], cohort, run)  # anew: it names its run
+        extract(build_module(parts[best]), parts[best], data.cohort, run)  # anew: it names its run
     return first
 
 
@@ -314,7 +320,7 @@ def extract(module: CompSegNet, cfg: DictConfig, cohort: Cohort, run: Path) -> S
 
     It is saved, with all that prediction needs, to `run/segmenter`.
     """
-    best = load_checkpoint(run / CHECKPOINTS / "best.ckpt")
+    best = load_checkpoint(run / CHECKPOINTS / BEST)
     module.load_state_dict(best["state_dict"])
     config = plain(cfg)
     model, model_node = localised(module.segmenter, config)
@@ -331,7 +337,7 @@ def extract(module: CompSegNet, cfg: DictConfig, cohort: Cohort, run: Path) -> S
         provenance={
             "run": run.name,
             "epoch": int(best["epoch"]),
-            "val_loss": best_figure(run),
+            "val_loss": best_figure(best),
             "seed": cfg.seed,
             "compseg": _version("compseg"),
         },
@@ -371,7 +377,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     return checkpoint
 
 
-def best_figure(run: Path) -> float:
-    """The figure of a run's best epoch, `val/loss` unless another was chosen."""
-    states = load_checkpoint(run / CHECKPOINTS / "best.ckpt")["callbacks"].items()
+def best_figure(checkpoint: dict[str, Any]) -> float:
+    """The best figure of the run so far, `val/loss` unless another was chosen."""
+    states = checkpoint["callbacks"].items()
     return next(float(state["best_model_score"]) for name, state in states if name.startswith("BestAndLast"))
