@@ -9,7 +9,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from compseg.maps import Segmenter
 from compseg.maps.images import new_images
 from compseg.maps.prediction import predict
 from compseg.maps.threshold import fixed
+from compseg.maps.tiling import Tile
 from compseg.models import UNet
 from compseg.samples import Channels, SampleArrays, SampleInfo
 from compseg.spectra import Preprocess
@@ -90,34 +90,45 @@ def _of_network(name: str, cohort: Path, folder: Path, size: int) -> list[Row]:
     before = _bare(segmenter, size)
     taken, peak = _apart(name, cohort, folder)
     after = _bare(segmenter, size)  # before and after, so that a machine that grows busier hurts both alike
-    preprocessing, network = np.mean([before, after], axis=0)
+    preprocessing, network, cores = np.mean([before, after], axis=0)
     tiles = len(segmenter.tiles((size, size)))
     return [
         Row(f"{name}: {size} x {size} x {channels.count}, {tiles} tiles", taken, "the network alone", network),
-        Row(f"{name}: the same", taken, "preprocessing and network", preprocessing + network),
+        Row(f"{name}: the same", taken, "the network alone, of cores", cores),
+        Row(f"{name}: the same", taken, "preprocessing and network, of cores", preprocessing + cores),
         Row(f"{name}: memory above the model, GB", peak / 1e9, "the bar, GB", 2.0),
     ]
 
 
-def _bare(segmenter: Segmenter, size: int) -> tuple[float, float]:
-    """Seconds for preprocessing and for the network of the same tiles, which lie in memory and lead nowhere.
+def _bare(segmenter: Segmenter, size: int) -> tuple[float, float, float]:
+    """Seconds for preprocessing, and for the network's maps of the same tiles and of their cores alone.
 
-    Tiles of one size take the same time, so each size is timed once.
+    The tiles lie in memory and lead nowhere. Those of one size whose cores lie alike take the same time: each kind is
+    timed once.
     """
-    tiles = segmenter.tiles((size, size))
-    sizes = Counter(tuple(part.stop - part.start for part in tile.seen) for tile in tiles)
-    largest = tuple(max(side) for side in zip(*sizes, strict=True))
+    kinds = Counter(_kind(tile) for tile in segmenter.tiles((size, size)))
+    largest = (max(kind[0] for kind in kinds), max(kind[1] for kind in kinds))
     raw = np.random.default_rng(0).random((*largest, segmenter.channels.count), dtype=np.float32).astype("f2")
     tissue = np.ones(largest, bool)
-    preprocessing = network = 0.0
-    for (height, width), times in sizes.items():
-        begun = time.perf_counter()
-        given = segmenter.network_input(raw[:height, :width], tissue[:height, :width])
-        ready = time.perf_counter()
-        segmenter.logits_of(given)
-        preprocessing += times * (ready - begun)
-        network += times * (time.perf_counter() - ready)
-    return preprocessing, network
+    segmenter.network_input(raw, tissue)  # whose memory is used again, as in prediction
+    total = np.zeros(3)
+    for (height, width, *core), times in kinds.items():
+        image, mask, inner = raw[:height, :width], tissue[:height, :width], (slice(*core[:2]), slice(*core[2:]))
+        preprocessing = seconds(lambda image=image, mask=mask: segmenter.network_input(image, mask))
+        given = segmenter.network_input(image, mask)
+        network = seconds(lambda given=given: segmenter.logits_of(given))
+        cores = seconds(lambda given=given, inner=inner: segmenter.logits_of(given, inner))
+        total += times * np.array([preprocessing, network, cores])
+        del given
+    preprocessing, network, cores = total
+    return preprocessing, network, cores
+
+
+def _kind(tile: Tile) -> tuple[int, ...]:
+    """Height and width of what a tile sees, and where its core lies in it."""
+    rows, columns = tile.seen
+    core = (edge for part in tile.inner for edge in (part.start, part.stop))
+    return (rows.stop - rows.start, columns.stop - columns.start, *core)
 
 
 def _apart(name: str, cohort: Path, folder: Path) -> tuple[float, int]:

@@ -13,6 +13,7 @@ SPLITS = ("train", "val", "test")
 
 Image = NDArray[Any]
 Mask = NDArray[np.bool_]
+Window = tuple[slice, slice]  # rows and columns of an image
 
 
 @dataclass(frozen=True)

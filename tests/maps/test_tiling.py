@@ -62,7 +62,7 @@ def test_tiles_give_the_whole_images_map(name):
     assert len(tiles) > 1
     tiled = np.full(whole.shape, np.nan, np.float32)
     for tile in tiles:
-        tiled[tile.core] = segmenter.activation(image[tile.seen], tissue[tile.seen])[tile.inner]
+        tiled[tile.core] = segmenter.activation(image[tile.seen], tissue[tile.seen], core=tile.inner)
     assert whole[tissue].std() > 1e-3
     assert np.abs(np.diff(whole, axis=0)).max() > 1e-2
     np.testing.assert_allclose(tiled, whole, atol=1e-5, rtol=0)
@@ -94,7 +94,7 @@ def test_tiles_are_compared_with_the_whole_image(own):
     assert (reference is not None) == own
     tiled = np.zeros_like(whole)
     for tile in tiles:
-        tiled[tile.core] = segmenter.activation(image[tile.seen], tissue[tile.seen], reference)[tile.inner]
+        tiled[tile.core] = segmenter.activation(image[tile.seen], tissue[tile.seen], reference, tile.inner)
     np.testing.assert_allclose(tiled, whole, atol=1e-4)
 
 
@@ -105,7 +105,7 @@ def test_less_overlap_than_the_network_sees_leaves_seams():
     tissue = segmenter.tissue(image)
     whole, tiled = segmenter.activation(image, tissue), np.zeros((90, 90), np.float32)
     for tile in segmenter.tiles(image.shape, side=40, overlap=4):
-        tiled[tile.core] = segmenter.activation(image[tile.seen], tissue[tile.seen])[tile.inner]
+        tiled[tile.core] = segmenter.activation(image[tile.seen], tissue[tile.seen], core=tile.inner)
     assert np.abs(tiled - whole).max() > 1e-3
 
 
@@ -158,6 +158,24 @@ def test_the_side_follows_memory():
     net = SpectralSpatial(450, width=16)
     assert largest_side(net, 450, 2, 4e9) == pytest.approx(2 * largest_side(net, 450, 2, 1e9), abs=2)
     assert largest_side(net, 450, 4, 1e9) < largest_side(net, 450, 2, 1e9)
+    assert largest_side(net, 450, 2, 1.0) == 1
+
+
+def test_tiles_may_be_larger_where_margins_are_not_mapped():
+    with torch.device("meta"):
+        net = UNet(32)
+    assert largest_side(net, 32, 2, 1e9, margin=112) > 1.1 * largest_side(net, 32, 2, 1e9)
+
+
+@pytest.mark.parametrize("norm", ["none", "group"])
+def test_a_norm_that_averages_is_given_all_that_the_tile_sees(norm):
+    """Else maps would differ more at the seams than they have to."""
+    net = lively(UNet(6, width=8, depth=1, norm=norm))
+    segmenter, core = segmenter_of(net), (slice(20, 40), slice(25, 45))
+    x = torch.randn(1, 6, 64, 64)
+    with torch.no_grad():
+        assert (float((net.within(x, core) - net(x)[..., *core]).abs().max()) < 1e-4) == (norm == "none")
+        torch.testing.assert_close(segmenter.logits_of(x, core), net(x)[..., *core], atol=1e-5, rtol=0)
 
 
 def test_network_input_is_what_training_sees():

@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
 
 from compseg.errors import CompsegError
 from compseg.models import UNet
@@ -76,3 +81,44 @@ def test_bilinear_upsampling_interpolates():
 def test_a_bad_argument_is_named(argument: str, value: object):
     with pytest.raises(CompsegError, match=f"^{argument}: expected .* got {value!r}$"):
         UNet(3, **{argument: value})
+
+
+@cache
+def lively(depth: int, upsampling: str) -> UNet:
+    """One whose logits differ from pixel to pixel."""
+    torch.manual_seed(0)
+    net = UNet(2, 3, width=2, depth=depth, upsampling=upsampling, norm="batch").double()
+    nn.init.normal_(net.output.weight)
+    return net.eval()
+
+
+@st.composite
+def parts(draw: st.DrawFn, size: int) -> slice:
+    start = draw(st.integers(0, size - 1))
+    return slice(start, draw(st.integers(start + 1, size)))
+
+
+@given(
+    st.data(), st.integers(1, 3), st.sampled_from(["transposed", "bilinear"]), st.integers(1, 75), st.integers(1, 75)
+)
+@torch.no_grad()
+def test_the_map_of_a_part_is_that_part_of_the_map(data, depth, upsampling, height, width):
+    core = data.draw(parts(height)), data.draw(parts(width))
+    net = lively(depth, upsampling)
+    x = torch.randn(1, 2, height, width, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    whole = net(x)
+    assert height * width < 100 or whole.std() > 1e-2
+    torch.testing.assert_close(net.within(x, core), whole[..., *core], atol=1e-12, rtol=0)
+
+
+def test_the_map_of_a_part_costs_less():
+    """The paper's network, in a tile of a large image: a third of what it computes is of margins that nobody sees."""
+    with torch.device("meta"):
+        net, x = UNet(450), torch.empty(1, 450, 576, 576)
+    net.eval()
+    counted = []
+    for core in (slice(0, 576), slice(112, 464)):
+        with FlopCounterMode(display=False) as counter:
+            assert net.within(x, (core, core)).shape[2] == core.stop - core.start
+        counted.append(counter.get_total_flops())
+    assert counted[1] < 0.75 * counted[0]

@@ -19,9 +19,8 @@ from compseg.cohort.layout import ATTRIBUTE, SCHEMA, Array, Record, node, partia
 from compseg.cohort.places import Place, exists, faults, is_url, place, reason, store_of
 from compseg.cohort.splits import hold_out
 from compseg.errors import CompsegError
-from compseg.samples import SPLITS, Channels, Image, Mask, SampleInfo
+from compseg.samples import SPLITS, Channels, Image, Mask, SampleInfo, Window
 
-Window = tuple[slice, slice]
 LARGE = 16 * 2**20  # bytes
 
 

@@ -6,8 +6,8 @@ import numpy as np
 
 from compseg.cohort import Cohort
 from compseg.cohort.layout import Array
-from compseg.cohort.store import Window
 from compseg.errors import CompsegError
+from compseg.samples import Window
 
 STREAM = 1  # so that a crop does not share its random numbers with the augmentation of its sample
 STRIP = 1024  # rows of a tissue mask in memory at a time, about

@@ -11,13 +11,12 @@ from torch.utils.data import Dataset, Sampler
 
 from compseg.cohort import Cohort
 from compseg.cohort.layout import Array
-from compseg.cohort.store import Window
 from compseg.errors import CompsegError
 from compseg.learning.cache import SampleCache
 from compseg.learning.crops import Crops
 from compseg.learning.memory import BatchMemory
 from compseg.learning.sampler import BalancedBatches
-from compseg.samples import SampleInfo
+from compseg.samples import SampleInfo, Window
 
 Batch = dict[str, Any]
 

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from compseg.cohort import Cohort, is_url
 from compseg.errors import CompsegError
-from compseg.maps.tiling import Window
-from compseg.samples import Image, Mask
+from compseg.samples import Image, Mask, Window
 from compseg.sources.manifest import clean_name, read_manifest
 from compseg.sources.readers import READERS, open_image, read_mask, read_picture
 from compseg.spectra.tissue import otsu, tissue_mask

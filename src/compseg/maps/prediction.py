@@ -217,15 +217,15 @@ class Result:
 
 
 def _into(result: Result, segmenter: Segmenter, piece: Piece) -> Result:
-    core, inner = piece.tile.core, piece.tile.inner
+    core, tissue = piece.tile.core, piece.tissue[inner := piece.tile.inner]
     try:
         given = segmenter.network_input(piece.image, piece.tissue, piece.reference) if piece.tissue.any() else None
     except CompsegError as error:
         raise CompsegError(f"{piece.opened.new.path}: {error}") from error
     del piece.image  # as large as half of what the network is given, and the network needs the room
     if given is not None:
-        result.activation[core] = activation_of(segmenter.logits_of(given), piece.tissue)[inner]
-    result.tissue[core], result.picture[core] = piece.tissue[inner], piece.picture
+        result.activation[core] = activation_of(segmenter.logits_of(given, inner), tissue)
+    result.tissue[core], result.picture[core] = tissue, piece.picture
     return result
 
 

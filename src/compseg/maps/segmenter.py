@@ -23,8 +23,8 @@ from compseg.errors import CompsegError
 from compseg.files import atomic_json, atomic_torch
 from compseg.maps.reference import reference_of_tiles
 from compseg.maps.threshold import Threshold
-from compseg.maps.tiling import Tile, cut, largest_side, sight
-from compseg.samples import Channels, Image, Mask
+from compseg.maps.tiling import MapsParts, Tile, cut, largest_side, sight
+from compseg.samples import Channels, Image, Mask, Window
 from compseg.spectra import Preprocess, tissue_mask
 
 FORMAT = 2
@@ -106,7 +106,7 @@ class Segmenter:
         activation, tiles = np.zeros(mask.shape, np.float32), self.tiles(mask.shape)
         reference = self.reference(tiles, lambda: ((tile, image[tile.seen], mask[tile.seen]) for tile in tiles))
         for tile in tiles:
-            activation[tile.core] = self.activation(image[tile.seen], mask[tile.seen], reference)[tile.inner]
+            activation[tile.core] = self.activation(image[tile.seen], mask[tile.seen], reference, tile.inner)
         return activation
 
     def reference(self, tiles: Sequence[Tile], pieces: Pieces) -> Tensor | None:
@@ -145,13 +145,16 @@ class Segmenter:
         seen = sight(self.model)
         overlap = seen.reach if overlap is None else overlap
         if side is None:
-            side = largest_side(self.model, self.channels.count, np.dtype(self.dtype).itemsize, TILE_MEMORY)
+            margin = 0 if self._by_parts is None else overlap
+            side = largest_side(self.model, self.channels.count, np.dtype(self.dtype).itemsize, TILE_MEMORY, margin)
             # Where a cut would show, an image stays whole as long as memory allows.
             side = side if seen.fault else min(side, FASTEST_SIDE + 2 * overlap)
         return cut((shape[0], shape[1]), side, overlap, seen.grid)
 
-    def activation(self, image: Image, tissue: Mask, reference: Tensor | None = None) -> NDArray[np.float32]:
-        """The activation map `(H, W)` of one image or tile `(H, W, C)` in one piece.
+    def activation(
+        self, image: Image, tissue: Mask, reference: Tensor | None = None, core: Window | None = None
+    ) -> NDArray[np.float32]:
+        """The activation map of one image or tile `(H, W, C)` in one piece, `(H, W)` or that of its core.
 
         Without tissue there is nothing to compute.
 
@@ -159,14 +162,16 @@ class Segmenter:
             image: Raw values.
             tissue: `(H, W)` bool.
             reference: Of the whole image, if this is a tile of it: see `reference`.
+            core: The part that is wanted; None: all.
 
         Raises:
             CompsegError: If the channels are not the model's, or tissue pixels not finite.
         """
         image = self._checked(image)
+        wanted = tissue if core is None else tissue[core]
         if not tissue.any():
-            return np.zeros(tissue.shape, np.float32)
-        return activation_of(self.logits_of(self.network_input(image, tissue, reference)), tissue)
+            return np.zeros(wanted.shape, np.float32)
+        return activation_of(self.logits_of(self.network_input(image, tissue, reference), core), wanted)
 
     @torch.inference_mode()
     def logits(self, image: Image, tissue: Mask) -> Tensor:
@@ -174,10 +179,19 @@ class Segmenter:
         return self.logits_of(self.network_input(image, tissue))
 
     @torch.inference_mode()
-    def logits_of(self, given: Tensor) -> Tensor:
-        """The logits `(1, M, H, W)` of a network input, float32."""
+    def logits_of(self, given: Tensor, core: Window | None = None) -> Tensor:
+        """The logits `(1, M, H, W)` of a network input, or those of its core, float32.
+
+        A network that has a method `within`, as `models.UNet` has, is asked for the core alone.
+        """
+        if core is not None and (network := self._by_parts) is not None:
+            return network.within(given, core).float()
         logits: Tensor = self.model(given).float()
-        return logits
+        return logits if core is None else logits[..., *core]
+
+    @property
+    def _by_parts(self) -> MapsParts | None:
+        return self.model if isinstance(self.model, MapsParts) and not sight(self.model).fault else None
 
     @torch.inference_mode()
     def network_input(self, image: Image, tissue: Mask, reference: Tensor | None = None) -> Tensor:

@@ -6,16 +6,19 @@ Needs torch and numpy alone.
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from compseg.models.receptive import grid, reach
+from compseg.samples import Window
 
-Window = tuple[slice, slice]
 UNKNOWN_REACH, UNKNOWN_GRID = 64, 32
+LARGEST_SIDE = 2**20
 AVERAGING = (nn.GroupNorm, _InstanceNorm)
 
 
@@ -36,6 +39,14 @@ class Tile:
         """The core, counted from the first row and column of what is seen."""
         rows, columns = (slice(c.start - s.start, c.stop - s.start) for c, s in zip(self.core, self.seen, strict=True))
         return rows, columns
+
+
+@runtime_checkable
+class MapsParts(Protocol):
+    """A network that computes the map of a part of an image for less than all of it."""
+
+    def within(self, x: Tensor, core: Window) -> Tensor:
+        """The logits of the core `(B, M, h, w)`, those of the whole image `(B, C, H, W)` there."""
 
 
 @dataclass(frozen=True)
@@ -95,20 +106,27 @@ def _stretches(size: int, side: int, overlap: int, grid: int) -> Iterator[tuple[
         yield slice(start, stop), slice(max(0, start - margin), min(stop + margin, size))
 
 
-def largest_side(model: nn.Module, channels: int, itemsize: int, memory: float) -> int:
+def largest_side(model: nn.Module, channels: int, itemsize: int, memory: float, margin: int = 0) -> int:
     """Side in pixels of the largest square tile that is mapped within `memory` bytes.
 
     A pixel costs the raw values of the next tile, which is read meanwhile, the network's input in float32, and then
-    either the raw values that this is made of, or what a U-Net holds at its finest level: skip, what comes from below,
-    both joined, and two convolutions' results.
+    either the raw values that this is made of, or what a U-Net holds at its finest level: two convolutions' results and
+    what is between them on the way down; on the way up the skip, and seven times as much where the map is wanted (what
+    comes from below, both joined, convolutions' results).
 
     Args:
         model: The network.
         channels: Of the image.
         itemsize: Bytes of a raw value.
         memory: Bytes.
+        margin: Pixels around the core where the network computes the map of the core alone, else 0.
     """
     first = next((part for part in model.modules() if isinstance(part, nn.Conv2d)), None)
     width = first.out_channels if first else channels
-    pixel = channels * (itemsize + 4) + max(channels * itemsize, 8 * 4 * width)
-    return max(1, math.isqrt(int(memory / pixel)))
+
+    def taken(side: int) -> int:
+        seen, wanted = side**2, max(0, side - 2 * margin) ** 2
+        finest = 4 * width * max(3 * seen, seen + 7 * wanted)
+        return channels * (itemsize + 4) * seen + max(channels * itemsize * seen, finest)
+
+    return max(1, bisect_right(range(LARGEST_SIDE), memory, key=taken) - 1)

@@ -31,12 +31,18 @@ def grid(steps: Sequence[str]) -> int:
     return int(2 ** sum(step == POOL for step in steps))
 
 
-def _seen(steps: Sequence[str], pixel: int) -> tuple[int, int]:
-    """First and last input pixel that an output pixel can depend on."""
-    low = high = pixel
+def before(steps: Sequence[str], pixels: slice) -> slice:
+    """The pixels before some steps that those after them can depend on; they may reach beyond the image."""
+    low, high = pixels.start, pixels.stop - 1
     for step in reversed(steps):
         low, high = _before(step, low, high)
-    return low, high
+    return slice(low, high + 1)
+
+
+def _seen(steps: Sequence[str], pixel: int) -> tuple[int, int]:
+    """First and last input pixel that an output pixel can depend on."""
+    seen = before(steps, slice(pixel, pixel + 1))
+    return seen.start, seen.stop - 1
 
 
 def _before(step: str, low: int, high: int) -> tuple[int, int]:

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from compseg.errors import CompsegError
 from compseg.models.blocks import conv_units, initialise, make_dropout, require_at_least, start_at
 from compseg.models.padding import crop_to, pad_to_multiple
-from compseg.models.receptive import BILINEAR, CONV, POOL, UNPOOL, receptive_field
+from compseg.models.receptive import BILINEAR, CONV, POOL, UNPOOL, before, receptive_field
+from compseg.samples import Window
 
 
 class UNet(nn.Module):
@@ -64,8 +65,11 @@ class UNet(nn.Module):
     @property
     def steps(self) -> list[str]:
         """The longest path from image to map, in the words of `models.receptive`."""
-        up = BILINEAR if self.upsampling == "bilinear" else UNPOOL
-        return [CONV, CONV, POOL] * self.depth + [CONV, CONV] + [up, CONV, CONV] * self.depth
+        return [CONV, CONV, POOL] * self.depth + [CONV, CONV] + [self._doubled, CONV, CONV] * self.depth
+
+    @property
+    def _doubled(self) -> str:
+        return BILINEAR if self.upsampling == "bilinear" else UNPOOL
 
     @property
     def receptive_field(self) -> int:
@@ -79,6 +83,32 @@ class UNet(nn.Module):
         logits: Tensor = self.output(self._expand(x, skips))
         return crop_to(logits, height, width)
 
+    def within(self, x: Tensor, core: Window) -> Tensor:
+        """The logits of a part of an image, `self(x)[..., *core]`, for less work where the margin is wide.
+
+        The expanding path is computed only where the part depends on it, as the authors' network computes no margin
+        either (figure 2). For networks in evaluation mode whose norms do not average over the image.
+        """
+        x = pad_to_multiple(x, 2**self.depth)
+        rows, columns = (self._needed(part, size) for part, size in zip(core, x.shape[-2:], strict=True))
+        windows = list(zip(rows, columns, strict=True))
+        x, skips = self._contract(x)
+        x = x[..., *windows[-1]]
+        for level in reversed(range(self.depth)):
+            here, below = windows[level], windows[level + 1]
+            doubled = self.up[level](x)[..., *_counted_from(below, here, 2)]
+            x = self.decoder[level](torch.cat([skips.pop()[..., *here], doubled], dim=1))
+        logits: Tensor = self.output(x[..., *_counted_from(windows[0], core)])
+        return logits
+
+    def _needed(self, wanted: slice, size: int) -> list[slice]:
+        """Rows (or columns) at which each level of the expanding path, finest first, and the bottom are computed."""
+        needed = []
+        for level in range(self.depth):
+            needed.append(_clipped(before([CONV, CONV], wanted), size >> level))
+            wanted = before([self._doubled], needed[-1])
+        return [*needed, _clipped(wanted, size >> self.depth)]
+
     def _contract(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         skips: list[Tensor] = []
         for level, units in enumerate(self.encoder):
@@ -91,6 +121,16 @@ class UNet(nn.Module):
         for level in reversed(range(self.depth)):
             x = self.decoder[level](torch.cat([skips[level], self.up[level](x)], dim=1))
         return x
+
+
+def _clipped(part: slice, size: int) -> slice:
+    return slice(max(0, part.start), min(size, part.stop))
+
+
+def _counted_from(whole: Window, part: Window, times: int = 1) -> Window:
+    """A part in pixels of which `times` make one of the whole, counted from the whole's first."""
+    (top, left), (rows, columns) = ((times * side.start for side in whole), part)
+    return slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left)
 
 
 def _doubling(inputs: int, outputs: int, upsampling: str) -> nn.Module:
