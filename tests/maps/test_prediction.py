@@ -143,14 +143,26 @@ def test_seams_that_a_norm_leaves_are_told(tmp_path, caplog):
     assert "its GroupNorm averages over the whole image" in caplog.text
 
 
-def test_the_next_call_runs_while_a_result_is_in_use():
+def test_the_next_call_runs_while_a_result_is_in_use_and_not_before_it_is_ready():
     begun: list[int] = []
 
     def call(number):
         begun.append(number)
         return number
 
+    def ready(number):
+        executor.submit(int).result()  # what was submitted before is done
+        assert begun == list(range(number + 1))
+        return 10 * number
+
     with ThreadPoolExecutor(1) as executor:
-        for result in ahead((lambda number=number: call(number) for number in range(5)), executor):
-            executor.submit(int).result()  # what was submitted before is done
-            assert begun == list(range(min(result + 2, 5)))
+        for result in ahead((lambda number=number: call(number) for number in range(5)), executor, ready):
+            executor.submit(int).result()
+            assert begun == list(range(min(result // 10 + 2, 5)))
+
+
+def test_what_was_handed_out_is_not_held():
+    with ThreadPoolExecutor(1) as executor:
+        results = ahead((set for _ in range(3)), executor)
+        held = weakref.ref(next(results))
+        assert held() is None

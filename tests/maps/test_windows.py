@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -60,28 +61,36 @@ def sides(length: int):
 WINDOWS = st.tuples(st.sampled_from([slice(0, 20), slice(3, 40), slice(None)]), sides(WIDTH))
 
 
-@given(st.lists(st.tuples(WINDOWS, st.booleans()), max_size=6))
+@given(st.lists(WINDOWS, max_size=6))
 def test_windows_hold_the_image_whatever_came_before(cohort, windows):
-    read, whole, held = Windows(cohort, "s"), cohort.image("s"), []
-    for window, keeps in windows:
-        image = read(window)
-        np.testing.assert_array_equal(image, whole[window])
-        held = [*held, image] if keeps else []
+    read, whole = Windows(cohort, "s"), cohort.image("s")
+    for window in windows:
+        np.testing.assert_array_equal(read(window), whole[window])
 
 
 def test_what_is_shared_is_copied(cohort, decoded):
     read, rows = Windows(cohort, "s"), slice(4, 30)
-    held = [read((rows, columns)) for columns in (slice(0, 20), slice(12, 32), slice(12, 32), slice(40, 50))]
+    for columns in (slice(0, 20), slice(12, 32), slice(12, 32), slice(40, 50)):
+        read((rows, columns))
     assert decoded == [(rows, slice(0, 20)), (rows, slice(20, 32)), (rows, slice(40, 50))]
-    assert len(held) == 4
 
 
-def test_what_nobody_holds_or_other_rows_hold_is_read(cohort, decoded):
-    read, columns = Windows(cohort, "s"), slice(0, 20)
-    read((slice(0, 10), columns))  # nobody keeps it
-    held = [read((slice(0, 10), columns)), read((slice(5, 15), columns))]
-    assert decoded == [(slice(0, 10), columns), (slice(0, 10), columns), (slice(5, 15), columns)]
-    assert len(held) == 2
+def test_what_other_rows_hold_or_lies_before_is_read(cohort, decoded):
+    read, rows = Windows(cohort, "s"), slice(0, 10)
+    windows = [(rows, slice(10, 20)), (slice(5, 15), slice(10, 20)), (slice(5, 15), slice(4, 14))]
+    for window in windows:
+        read(window)
+    assert decoded == windows
+
+
+@pytest.mark.parametrize("end", [30, WIDTH])
+def test_a_window_is_kept_until_the_next_one_or_the_end_of_its_row(cohort, end):
+    read, rows = Windows(cohort, "s"), slice(0, 10)
+    kept = weakref.ref(read((rows, slice(0, 20))))
+    assert kept() is not None
+    last = weakref.ref(read((rows, slice(12, end))))
+    assert kept() is None
+    assert (last() is None) == (end == WIDTH)
 
 
 def test_windows_share_no_memory(cohort):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,28 +127,30 @@ class Windows:
 
     def __init__(self, cohort: Cohort, name: str) -> None:
         self._cohort, self._name, self._shape = cohort, name, cohort.shape(name)
-        # Held by those who use it, and only as long.
-        self._before: tuple[Window, weakref.ref[Image]] | None = None
+        self._before: tuple[Window, Image] | None = None  # until the next window is read, unless it ends the row
 
     def __call__(self, window: Window) -> Image:
         """Its pixels `(h, w, C)`, in the stored dtype."""
         rows, columns = (slice(*part.indices(size)[:2]) for part, size in zip(window, self._shape, strict=False))
         image = np.empty((rows.stop - rows.start, columns.stop - columns.start, self._shape[2]), self._cohort.dtype)
-        known = self._known(rows, columns)
-        image[:, : (width := known.shape[1])] = known
-        if (first := columns.start + width) < columns.stop:
-            self._cohort.read_into(image[:, width:], self._name, "image", (rows, slice(first, columns.stop)))
-        self._before = (rows, columns), weakref.ref(image)
+        known = self._copy_known(image, rows, columns)
+        if (first := columns.start + known) < columns.stop:
+            self._cohort.read_into(image[:, known:], self._name, "image", (rows, slice(first, columns.stop)))
+        if columns.stop < self._shape[1]:
+            self._before = (rows, columns), image
         return image
 
-    def _known(self, rows: slice, columns: slice) -> Image:
-        """The first columns of a window, of the window before it; none where that is gone or of other rows."""
-        nothing = np.empty((rows.stop - rows.start, 0, self._shape[2]), self._cohort.dtype)
-        if self._before is None or (image := self._before[1]()) is None:
-            return nothing
-        (rows_before, columns_before), first = self._before[0], columns.start - self._before[0][1].start
-        shares = rows == rows_before and columns_before.start <= columns.start < columns_before.stop
-        return image[:, first : first + columns.stop - columns.start] if shares else nothing
+    def _copy_known(self, image: Image, rows: slice, columns: slice) -> int:
+        """Copy a window's first columns from the window before it, which is let go; how many there were."""
+        if self._before is None:
+            return 0
+        ((rows_before, columns_before), before), self._before = self._before, None
+        if rows != rows_before or not columns_before.start <= columns.start < columns_before.stop:
+            return 0
+        first = columns.start - columns_before.start
+        known: int = min(columns.stop, columns_before.stop) - columns.start
+        image[:, :known] = before[:, first : first + known]
+        return known
 
 
 def new_images(path: str | Path) -> list[NewImage]:

@@ -6,7 +6,6 @@ import csv
 import ctypes
 import logging
 import sys
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -44,9 +43,9 @@ def predict(
 ) -> list[dict[str, Any]]:
     """Map every image and write `maps/NAME.npy`, overlay and mask PNGs, and `areas.csv`.
 
-    Large images are mapped in tiles. While one tile is computed the next is read, and while one image is computed the
-    files of the one before it are written. In memory are the network's input of one tile, the next tile, and the maps
-    of two images. The table grows by a line an image.
+    Large images are mapped in tiles. While the network computes one tile the next is read, and while one image is
+    computed the files of the one before it are written. In memory are the network's input of one tile, the next tile,
+    and the maps of two images. The table grows by a line an image.
 
     Args:
         segmenter: With a threshold.
@@ -80,7 +79,7 @@ def predict(
             if piece.last:
                 writing.result()  # one image at a time waits to be written, and its fault is raised here
                 writing = writer.submit(results.write, result)
-            del piece  # before the next one is asked for, with which a third would be read
+            del piece  # before the next one's input is made, with which there would be two
             _release()
         writing.result()
     return results.rows
@@ -95,6 +94,7 @@ class Piece:
         tile: Where it lies.
         image: `(h, w, C)`, what the tile sees, in the segmenter's dtype; deleted once the network has its input.
         tissue: `(h, w)` bool, likewise.
+        given: The network's input, once it is made; None where there is no tissue.
         picture: `(h, w)` or `(h, w, 3)`, what people are shown of its core.
         reference: What the network is to compare its pixels with; None: with its own.
         last: Whether it is the last one of its image.
@@ -107,6 +107,17 @@ class Piece:
     picture: Image
     reference: Tensor | None
     last: bool
+    given: Tensor | None = None
+
+    def prepare(self, segmenter: Segmenter) -> Piece:
+        """Make the network's input of the image, which is as large as half of it: the network needs the room."""
+        try:
+            if self.tissue.any():
+                self.given = segmenter.network_input(self.image, self.tissue, self.reference)
+        except CompsegError as error:
+            raise CompsegError(f"{self.opened.new.path}: {error}") from error
+        del self.image
+        return self
 
 
 def _pieces(
@@ -117,7 +128,7 @@ def _pieces(
     overlap: int | None,
     reader: Executor,
 ) -> Iterator[Piece]:
-    """All tiles of all images in order, each read while the one before it is in use."""
+    """All tiles of all images in order, ready for the network, which computes one while the next is read."""
 
     def readings() -> Iterator[Callable[[], Piece]]:
         for opened in ahead((partial(_opened, new, segmenter, channels_first) for new in images), reader):
@@ -127,30 +138,35 @@ def _pieces(
             for tile in tiles:
                 yield partial(_read, opened, tile, segmenter.dtype, reference, tile is tiles[-1])
 
-    return ahead(readings(), reader)
+    # Made before the next is read: with that beside it, it takes three times as long.
+    return ahead(readings(), reader, lambda piece: piece.prepare(segmenter))
 
 
-def ahead(calls: Iterable[Callable[[], T]], executor: Executor) -> Iterator[T]:
-    """The results of calls in order; the next one is called while one is in use.
+def ahead(
+    calls: Iterable[Callable[[], T]], executor: Executor, ready: Callable[[T], T] = lambda result: result
+) -> Iterator[T]:
+    """The results of calls in order, made ready; then, while one is in use, the next one is called.
 
     A fault is raised in its place, after the results of the calls before it.
     """
-    waiting: deque[Future[T]] = deque()  # what has been handed out is not in it, and may be freed
-    remaining, fault = iter(calls), None
-    while True:
-        try:
-            waiting.append(executor.submit(next(remaining)))
-        except StopIteration:
-            break
-        except CompsegError as error:
-            fault = error
-            break
-        if len(waiting) > 1:
-            yield waiting.popleft().result()
-    if waiting:
-        yield waiting.popleft().result()
-    if fault is not None:
-        raise fault
+    remaining = iter(calls)
+    waiting = _begun(remaining, executor)
+    while waiting is not None:
+        done = [ready(waiting.result())]
+        waiting = _begun(remaining, executor)
+        yield done.pop()  # so that what has been handed out is not held here
+
+
+def _begun(calls: Iterator[Callable[[], T]], executor: Executor) -> Future[T] | None:
+    """The next call, begun; None where there is none."""
+    try:
+        return executor.submit(next(calls))
+    except StopIteration:
+        return None
+    except CompsegError as error:
+        failed = Future[T]()
+        failed.set_exception(error)
+        return failed
 
 
 def _opened(new: NewImage, segmenter: Segmenter, channels_first: bool) -> OpenImage:
@@ -218,13 +234,8 @@ class Result:
 
 def _into(result: Result, segmenter: Segmenter, piece: Piece) -> Result:
     core, tissue = piece.tile.core, piece.tissue[inner := piece.tile.inner]
-    try:
-        given = segmenter.network_input(piece.image, piece.tissue, piece.reference) if piece.tissue.any() else None
-    except CompsegError as error:
-        raise CompsegError(f"{piece.opened.new.path}: {error}") from error
-    del piece.image  # as large as half of what the network is given, and the network needs the room
-    if given is not None:
-        result.activation[core] = activation_of(segmenter.logits_of(given, inner), tissue)
+    if piece.given is not None:
+        result.activation[core] = activation_of(segmenter.logits_of(piece.given, inner), tissue)
     result.tissue[core], result.picture[core] = tissue, piece.picture
     return result
 
