@@ -28,7 +28,7 @@ def measure(folder: Path) -> list[Row]:
     quiet_libraries()
     cohort = spots(folder, size=32, channels=16)
     return [
-        growth("training, samples", TIMES, _epoch(cohort, folder, 64 * TIMES), _epoch(cohort, folder, 64), rounds=3),
+        growth("training, samples", TIMES, _epoch(cohort, folder, 256 * TIMES), _epoch(cohort, folder, 256), rounds=3),
         growth("training, pixels a sample", TIMES, _steps(16, 512), _steps(16, 128), rounds=3),
         growth("training, channels", TIMES, _steps(32 * TIMES, 64), _steps(32, 64)),
         growth("prediction, pixels", TIMES, _map(folder, 2048), _map(folder, 512), rounds=3),
