@@ -147,17 +147,20 @@ def test_strips_of_pixels_give_what_the_whole_image_gives(corrections, monkeypat
     assert preprocess(image.requires_grad_(), tissue).requires_grad
 
 
-def test_memory_is_filled_anew_once_nobody_holds_what_lay_in_it():
+def test_the_network_input_lies_in_the_memory_of_the_one_before_unless_that_is_held():
     preprocess, tissue = Preprocess(3), torch.ones(1, 1, 4, 5, dtype=torch.bool)
-    images = [cube(1, 4, 5, 3, seed=seed).permute(0, 3, 1, 2) for seed in range(3)]
+    images = [cube(1, 4, 5, 3, seed=seed).permute(0, 3, 1, 2) for seed in range(4)]
     first = preprocess(images[0], tissue)
-    second, place = preprocess(images[1], tissue), first.data_ptr()
-    torch.testing.assert_close(first, images[0])  # still held, so left alone
+    second = preprocess(images[1], tissue)
+    torch.testing.assert_close(first, images[0])
     torch.testing.assert_close(second, images[1])
-    part = first[..., :2]
-    del first
-    assert preprocess(images[2], tissue).data_ptr() != place  # a part is held
-    del part
-    third = copy.deepcopy(preprocess)(images[2], tissue), preprocess(images[2], tissue)
-    assert third[1].data_ptr() == place
-    torch.testing.assert_close(third[0], third[1])
+    part, place = second[..., :2], second.data_ptr()
+    del second
+    third = preprocess(images[2], tissue)
+    assert third.data_ptr() != place
+    torch.testing.assert_close(part, images[1][..., :2])
+    place = third.data_ptr()
+    del third
+    fourth = copy.deepcopy(preprocess)(images[3], tissue), preprocess(images[3], tissue)
+    assert fourth[0].data_ptr() != fourth[1].data_ptr() == place
+    torch.testing.assert_close(fourth[0], fourth[1])

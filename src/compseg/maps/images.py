@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from compseg.cohort import Cohort, is_url
 from compseg.errors import CompsegError
+from compseg.room import Room
 from compseg.samples import Image, Mask, Window
 from compseg.sources.manifest import clean_name, read_manifest
 from compseg.sources.readers import READERS, open_image, read_mask, read_picture
@@ -116,9 +117,10 @@ class OpenImage:
 
 
 class Windows:
-    """A cohort's image, a window at a time; what the window before it holds of it already is copied and not decoded.
+    """A cohort's image, a window at a time; what the window before it held of it is moved and not decoded again.
 
-    The tiles of a row share their margins: with the paper's U-Net a third of all that they see.
+    The tiles of a row share their margins: with the paper's U-Net a third of all that they see. All windows lie in the
+    same memory, one after the other, unless one is held for longer.
 
     Args:
         cohort: Where it is read from.
@@ -127,21 +129,23 @@ class Windows:
 
     def __init__(self, cohort: Cohort, name: str) -> None:
         self._cohort, self._name, self._shape = cohort, name, cohort.shape(name)
-        self._before: tuple[Window, Image] | None = None  # until the next window is read, unless it ends the row
+        self._room = Room(cohort.dtype)
+        self._before: tuple[Window, Image] | None = None  # its pixels, until the next window takes their place
 
     def __call__(self, window: Window) -> Image:
         """Its pixels `(h, w, C)`, in the stored dtype."""
         rows, columns = (slice(*part.indices(size)[:2]) for part, size in zip(window, self._shape, strict=False))
-        image = np.empty((rows.stop - rows.start, columns.stop - columns.start, self._shape[2]), self._cohort.dtype)
-        known = self._copy_known(image, rows, columns)
+        image = self._room.lend(shape := (rows.stop - rows.start, columns.stop - columns.start, self._shape[2]))
+        known = self._move_known(image, rows, columns)
         if (first := columns.start + known) < columns.stop:
             self._cohort.read_into(image[:, known:], self._name, "image", (rows, slice(first, columns.stop)))
-        if columns.stop < self._shape[1]:
-            self._before = (rows, columns), image
+        self._before = (rows, columns), self._room.content(shape)
+        if (rows.stop, columns.stop) == self._shape[:2]:  # the last tile: nobody may ask again
+            self._room, self._before = Room(self._cohort.dtype), None
         return image
 
-    def _copy_known(self, image: Image, rows: slice, columns: slice) -> int:
-        """Copy a window's first columns from the window before it, which is let go; how many there were."""
+    def _move_known(self, image: Image, rows: slice, columns: slice) -> int:
+        """Move what the window before holds of a window's first columns there; how many there are."""
         if self._before is None:
             return 0
         ((rows_before, columns_before), before), self._before = self._before, None
@@ -149,7 +153,10 @@ class Windows:
             return 0
         first = columns.start - columns_before.start
         known: int = min(columns.stop, columns_before.stop) - columns.start
-        image[:, :known] = before[:, first : first + known]
+        # Both may lie in the same memory. Rows move up where they become shorter, so the first goes first; else down.
+        places = range(len(image))
+        for row in places if image.shape[1] <= before.shape[1] else reversed(places):
+            image[row, :known] = before[row, first : first + known]
         return known
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Iterable, Sequence
-from math import prod
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
+
+from compseg.room import Room
 
 STRIP = 2**17  # values: several arrays of as many fit into a core's cache, and malloc does not give them back each time
 
@@ -79,30 +77,6 @@ class Preprocess(nn.Module):
             torch.addcmul(shift, corrected, scale, out=given[some].T[None, :, None])
         given.index_fill_(0, (~tissue).flatten().nonzero()[:, 0], 0.0)
         return given.reshape(B, H, W, C).permute(0, 3, 1, 2)
-
-
-class Room:
-    """Memory that is filled anew once nobody holds what lay in it.
-
-    To be given fresh memory takes longer than to fill it, and much longer where the system is short of large pages.
-    """
-
-    def __init__(self) -> None:
-        self._array = np.empty(0, np.float32)
-        self._lent: weakref.ref[NDArray[np.float32]] | None = None
-
-    def __reduce__(self) -> tuple[type[Room], tuple[()]]:
-        return Room, ()
-
-    def lend(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
-        """A view, which is gone when the last tensor that was made of it is; other memory while one is in use."""
-        if self._lent is not None and self._lent() is not None:
-            return np.empty(shape, np.float32)
-        if self._array.size < prod(shape):
-            self._array = np.empty(prod(shape), np.float32)
-        view = self._array[: prod(shape)].reshape(shape)
-        self._lent = weakref.ref(view)
-        return view
 
 
 def _by_pixels(image: Tensor) -> bool:
