@@ -11,7 +11,7 @@ SRC = Path(__file__).parents[1] / "src"
 # A room may import from every floor before its own, and from no room on its own floor.
 FLOORS = (
     ("errors",),
-    ("files", "samples", "room"),
+    ("files", "samples", "memory"),
     ("sources", "phantom", "spectra", "models", "comparative", "config"),
     ("cohort",),
     ("maps",),

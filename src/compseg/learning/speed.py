@@ -1,4 +1,4 @@
-"""How a step is computed: precision, memory format, compilation, a fused optimizer.
+"""How a step is computed: precision, memory format, compilation, a fused optimizer, memory that is kept.
 
 Chosen by rule and not by a stopwatch, so that the same run chooses alike each time. Measured in docs/performance.md.
 """
@@ -17,6 +17,7 @@ from compseg.errors import CompsegError
 from compseg.learning.module import CompSegNet
 from compseg.learning.say import say
 from compseg.learning.trainer import Trainer
+from compseg.memory import keep_freed
 
 FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
@@ -48,12 +49,14 @@ def settle_step(cfg: DictConfig, cohort: Cohort) -> None:
         with open_dict(cfg.optimizer):
             cfg.optimizer.fused = True
         say("auto: optimizer.fused=true (one kernel for all weights)")
+    if not gpu:
+        say("auto: memory is kept from step to step (on a processor large images take up to half the time)")
     _check("compile", cfg.trainer.compile, (None, *MODES))
     _check("memory_format", cfg.trainer.memory_format, tuple(FORMATS))
 
 
 def speed_up(module: CompSegNet, trainer: Trainer) -> None:
-    """Give the module the trainer's memory format, and compile what each step runs.
+    """Give the module the trainer's memory format, compile what each step runs, and keep what it frees.
 
     Compiled in place, so that names in the checkpoint stay as they are. After all that is fitted before training: that
     runs where the weights are before Lightning moves them.
@@ -62,6 +65,8 @@ def speed_up(module: CompSegNet, trainer: Trainer) -> None:
         module: About to be trained.
         trainer: Its settings.
     """
+    if trainer.strategy.root_device.type == "cpu":
+        keep_freed()
     module.memory_format = FORMATS[trainer.memory_format]
     module.segmenter.to(memory_format=module.memory_format)  # type: ignore[call-overload]
     if trainer.compile is not None:

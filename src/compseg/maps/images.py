@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from compseg.cohort import Cohort, is_url
 from compseg.errors import CompsegError
-from compseg.room import Room
+from compseg.memory import Room
 from compseg.samples import Image, Mask, Window
 from compseg.sources.manifest import clean_name, read_manifest
 from compseg.sources.readers import READERS, open_image, read_mask, read_picture

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import csv
-import ctypes
 import logging
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,6 +23,7 @@ from compseg.maps.segmenter import Segmenter, activation_of
 from compseg.maps.threshold import Threshold
 from compseg.maps.tiling import Tile, sight
 from compseg.maps.writing import write_map
+from compseg.memory import give_back_freed
 from compseg.samples import Image, Mask
 
 LOG = logging.getLogger("compseg")
@@ -80,7 +79,7 @@ def predict(
                 writing.result()  # one image at a time waits to be written, and its fault is raised here
                 writing = writer.submit(results.write, result)
             del piece  # before the next one's input is made, with which there would be two
-            _release()
+            give_back_freed()  # else the reader and the writer would keep half a gigabyte
         writing.result()
     return results.rows
 
@@ -238,12 +237,6 @@ def _into(result: Result, segmenter: Segmenter, piece: Piece) -> Result:
         result.activation[core] = activation_of(segmenter.logits_of(piece.given, inner), tissue)
     result.tissue[core], result.picture[core] = tissue, piece.picture
     return result
-
-
-def _release() -> None:
-    """Give the system back what is free: each thread that reads would else keep some, half a gigabyte in all."""
-    if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "malloc_trim"):  # glibc has it, musl not
-        library.malloc_trim(0)
 
 
 def _share(piece: Piece) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from compseg.room import Room
+from compseg.memory import Room
 
 STRIP = 2**17  # values: several arrays of as many fit into a core's cache, and malloc does not give them back each time
 

@@ -1,11 +1,14 @@
 """Memory is used again, and never while someone holds any of it."""
 
 import pickle
+import platform
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
-from compseg.room import Room
+from compseg.memory import Room
 
 HOLDERS = {
     "the array": lambda lent: lent,
@@ -51,3 +54,24 @@ def test_what_lies_there_can_be_looked_at_without_holding_it():
 def test_a_copy_elsewhere_is_empty():
     room = pickle.loads(pickle.dumps(Room("f2")))
     assert room.lend((2, 2)).dtype == np.float16
+
+
+STEPS = """
+import resource, torch
+from compseg.memory import keep_freed
+{}
+net = torch.nn.Sequential(torch.nn.Conv2d(2, 16, 3), torch.nn.Softplus(), torch.nn.Conv2d(16, 1, 3))
+for _ in range(5):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    net(torch.ones(1, 2, 800, 800)).mean().backward()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is asked of glibc alone")
+@pytest.mark.parametrize(("asked", "fewest", "most"), [("", 10_000, 1e9), ("keep_freed()", 0, 1_000)])
+def test_steps_use_the_memory_of_those_before_where_that_is_asked_for(asked, fewest, most):
+    """A result of the first convolution has 10,000 pages."""
+    command = [sys.executable, "-c", STEPS.format(asked)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert fewest <= int(done.stdout) <= most
