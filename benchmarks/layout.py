@@ -22,7 +22,7 @@ import zarr
 from hydra.utils import instantiate
 from zarr.codecs import BloscCodec, Crc32cCodec
 
-from compseg.cohort.layout import block_edge
+from compseg.cohort.layout import CODEC, block_edge
 from compseg.config import compose
 from compseg.learning.training import environment
 
@@ -31,9 +31,6 @@ CROP, WINDOW, BAND = 48, 256, 100  # edges of what is cut from a spot and from t
 ROUNDS = 3
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 BEGIN, END = "<!-- layouts: made by benchmarks/layout.py -->", "<!-- end of layouts -->"
-
-
-ZSTD = BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle")
 
 
 @dataclass(frozen=True)
@@ -47,7 +44,7 @@ class Layout:
     even: bool = True  # blocks of equal size, near that edge, in place of a remainder
     bands: int = 0  # of a block; 0: all
     shard: bool = True  # all blocks in one file
-    codec: Any = ZSTD
+    codec: Any = CODEC
     pipeline: str = "zarr.core.codec_pipeline.BatchedCodecPipeline"
 
     def write(self, path: Path, image: np.ndarray) -> None:
@@ -100,8 +97,9 @@ LAYOUTS = (
     Layout("channels first, blocks of one band", first=True, edge=0, bands=1),
     Layout("a file a block", shard=False),
     Layout("not compressed", codec=None),
-    Layout("LZ4, bits shuffled", codec=BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle")),
+    Layout("LZ4HC 5, bits shuffled", codec=BloscCodec(cname="lz4hc", clevel=5, shuffle="bitshuffle")),
     Layout("Zstandard 1, bits shuffled", codec=BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle")),
+    Layout("Zstandard 3, bits shuffled", codec=BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle")),
     Layout("Zstandard 3, bytes shuffled", codec=BloscCodec(cname="zstd", clevel=3, shuffle="shuffle")),
 )
 

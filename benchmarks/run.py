@@ -14,11 +14,12 @@ from pathlib import Path
 import torch
 from common import put, table
 
-PARTS = ("data", "step", "head", "prediction", "size", "peers", "gpu_paper")
+# Those that train last: the process then keeps what it frees, which would help the others too.
+PARTS = ("data", "step", "head", "prediction", "peers", "layout", "size", "gpu_paper")
 
 
 def main(arguments: list[str]) -> None:
-    chosen = arguments or [*PARTS, "layout"]
+    chosen = arguments or PARTS
     with tempfile.TemporaryDirectory() as folder:
         for part in chosen:
             begun = time.perf_counter()

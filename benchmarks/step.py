@@ -20,7 +20,7 @@ from compseg.learning.module import CompSegNet
 from compseg.learning.say import quiet_libraries
 from compseg.learning.training import build_module, build_trainer, settle
 
-CHANNELS, SIZE, BATCH, EPOCHS, STEPS = 450, 64, 7, 2, 12
+CHANNELS, SIZE, BATCH, EPOCHS, STEPS = 450, 64, 7, 6, 12
 NETWORK = ("model=unet_small", "method=paper2020", "preprocess=none", "augmentation=none", "scheduler=constant")
 TRAINER = ("trainer.accelerator=cpu", f"trainer.max_epochs={EPOCHS}", "trainer.enable_progress_bar=false")
 
