@@ -14,12 +14,12 @@ from pathlib import Path
 import torch
 from common import put, table
 
-# Those that train last: the process then keeps what it frees, which would help the others too.
-PARTS = ("data", "step", "head", "prediction", "peers", "layout", "size", "gpu_paper")
+# Those that train as compseg does last: the process then keeps what it frees, which would help the others too.
+PARTS = ("data", "step", "head", "prediction", "peers", "size", "gpu_paper")
 
 
 def main(arguments: list[str]) -> None:
-    chosen = arguments or PARTS
+    chosen = arguments or ("layout", *PARTS)
     with tempfile.TemporaryDirectory() as folder:
         for part in chosen:
             begun = time.perf_counter()

@@ -18,7 +18,7 @@ SCHEMA = 1
 ATTRIBUTE = "compseg"
 SAMPLES = "samples"
 DTYPES = ("float16", "float32")
-# Bit planes shuffled together suit smooth spectra, of which LZ4 then makes little more than Zstandard, faster both ways.
+# Bit planes shuffled together suit smooth spectra. LZ4 leaves little more of them than Zstandard, and is faster.
 CODEC = BloscCodec(cname="lz4", clevel=9, shuffle="bitshuffle")
 
 Array = NDArray[Any]
