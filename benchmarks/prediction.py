@@ -81,6 +81,7 @@ def named(name: str, channels: Channels) -> Segmenter:
 def measure(folder: Path, size: int = SIZE, channels: int = CHANNELS) -> list[Row]:
     """Rows of the table."""
     mosaic = prepare(Mosaic(size, channels), folder / f"mosaic_{size}.zarr", progress=False)
+    os.sync()  # else the system writes it to disk while it is read
     return [row for name in NETWORKS for row in _of_network(name, Path(mosaic.path), folder, size)]
 
 
