@@ -50,7 +50,7 @@ def settle_step(cfg: DictConfig, cohort: Cohort) -> None:
             cfg.optimizer.fused = True
         say("auto: optimizer.fused=true (one kernel for all weights)")
     if not gpu:
-        say("auto: memory is kept from step to step (on a processor large images take up to half the time)")
+        say("auto: a step uses the memory of the one before (on a processor that saves up to half its time)")
     _check("compile", cfg.trainer.compile, (None, *MODES))
     _check("memory_format", cfg.trainer.memory_format, tuple(FORMATS))
 
