@@ -120,8 +120,10 @@ import signal
 from compseg.learning.stopping import STOPS, deaf_forkserver
 
 if __name__ == "__main__":
-    with deaf_forkserver().Pool(1) as workers:
-        deaf = set(STOPS) <= workers.apply(signal.pthread_sigmask, (signal.SIG_BLOCK, ()))
+    workers = deaf_forkserver().Pool(1)
+    deaf = set(STOPS) <= workers.apply(signal.pthread_sigmask, (signal.SIG_BLOCK, ()))
+    workers.close()  # and not as a context, which ends in SIGTERM: the worker may not hear it, and would be waited for
+    workers.join()
     print(deaf, bool(set(STOPS) & signal.pthread_sigmask(signal.SIG_BLOCK, ())))
 """
 
