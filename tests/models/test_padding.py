@@ -34,6 +34,18 @@ def test_a_size_that_fits_is_not_copied():
     assert pad_to_multiple(x, 16) is x
 
 
+def test_compiled_it_is_not_copied_either():
+    """On a GPU the copy would lay channels apart, and every pass over the image would gather them again."""
+    first = []
+
+    def seen(graph, _):
+        first.append(next(node.target for node in graph.graph.nodes if node.op == "call_function"))
+        return graph
+
+    torch.compile(UNet(3, width=4, depth=2), backend=seen, fullgraph=True)(torch.rand(1, 3, 16, 16))
+    assert first == [torch.conv2d]
+
+
 class Halving(nn.Module):
     """Fails where a side is odd, and gives what it was given."""
 

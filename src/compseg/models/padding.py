@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -16,17 +18,14 @@ def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
     the coarsest level, where batch and instance norm need something to average.
     """
     height, width = x.shape[-2:]
-    right, bottom = _missing(width, multiple), _missing(height, multiple)
-    # An exported graph has to hold for every size, so it pads always, if by nothing; else a needless copy is spared.
-    if torch.compiler.is_exporting() or right or bottom:
+    # Export traces sizes as symbols. Its graph has to hold for all of them, so it pads always, if by nothing, and by a
+    # formula, which `max` would not be; else a needless copy is spared.
+    symbols = any(isinstance(side, torch.SymInt) for side in x.shape[-2:])
+    larger: Callable[[int, int], int] = torch.sym_max if symbols else max
+    right, bottom = (larger(2 * multiple, -(-size // multiple) * multiple) - size for size in (width, height))
+    if symbols or right or bottom:
         return functional.pad(x, (0, right, 0, bottom), mode="replicate")
     return x
-
-
-def _missing(size: int, multiple: int) -> int:
-    # sym_max is max for plain sizes, and stays a formula where export traces sizes as symbols.
-    padded: int = torch.sym_max(2 * multiple, (size + multiple - 1) // multiple * multiple)  # type: ignore[no-untyped-call]
-    return padded - size
 
 
 def crop_to(x: Tensor, height: int, width: int) -> Tensor:
