@@ -8,8 +8,8 @@ from torch import nn
 from torch.nn import functional
 
 from compseg.errors import CompsegError
-from compseg.models import SegNet, SpectralSpatial, UNet
-from compseg.models.blocks import ACTIVATIONS, NORMS, make_activation, make_norm
+from compseg.models import SegNet, SpectralSpatial, UNet, blocks
+from compseg.models.blocks import ACTIVATIONS, NORMS, Conv, make_activation, make_norm
 
 OWN = (UNet, SegNet, SpectralSpatial)
 
@@ -107,3 +107,25 @@ def test_dropout_drops_channels_in_training_alone(network: type[nn.Module]):
     assert silent.any()
     assert not silent.all()
     assert torch.equal(net.eval()(x), net(x))
+
+
+@pytest.mark.parametrize("inputs", [1, 10, 16])
+def test_channels_are_filled_up_by_nothing_that_counts(monkeypatch, inputs: int):
+    """As on a GPU in half precision, here in double, where only an error would differ."""
+    monkeypatch.setattr(blocks, "half_precision", lambda x: x.dtype)
+    filled, plain = (kind(inputs, 4, 3, padding=1).double() for kind in (Conv, nn.Conv2d))
+    plain.load_state_dict(filled.state_dict())
+    x = torch.randn(2, inputs, 7, 6, dtype=torch.float64)
+    results = []
+    for net in (filled, plain):
+        given = x.clone().requires_grad_()
+        output = net(given)
+        output.square().sum().backward()
+        results.append([output, given.grad, net.weight.grad, net.bias.grad])
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_on_a_processor_nothing_is_filled_up():
+    with torch.autocast("cpu", torch.bfloat16):
+        assert blocks.half_precision(torch.zeros(1)) is None

@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from compseg.errors import CompsegError
 from compseg.models import UNet
+from compseg.models.blocks import Conv
 
 
 def conv(inputs: int, outputs: int, side: int = 3) -> int:
@@ -64,7 +65,7 @@ def test_the_papers_defaults():
     with torch.device("meta"):
         net = UNet(450)
     kinds = {type(module) for module in net.modules() if not list(module.children())}
-    assert kinds == {nn.Conv2d, nn.Softplus, nn.MaxPool2d, nn.ConvTranspose2d, nn.Identity}
+    assert kinds == {Conv, nn.Conv2d, nn.Softplus, nn.MaxPool2d, nn.ConvTranspose2d, nn.Identity}
     assert len(net.encoder) == 5
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 import math
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from compseg.errors import CompsegError
 
@@ -19,6 +21,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 }
 NORMS = ("none", "batch", "group", "instance", "pixel")
 GROUPS = 8
+CHANNEL_GROUP = 8  # channels that a GPU's matrix units read at once in half precision
 
 
 class PixelNorm(nn.LayerNorm):
@@ -89,12 +92,38 @@ def require_at_least(least: int, **sizes: int) -> None:
             raise CompsegError(f"{name}: expected at least {least}; got {size}")
 
 
+class Conv(nn.Conv2d):
+    """A convolution whose input may have any number of channels at full speed.
+
+    GPUs multiply half precision in groups of channels. Where a spectrum's channels fill no whole number of them, cuDNN
+    rearranges the whole image before each pass; zeros that fill up the last group cost a third of that
+    (docs/performance.md). They add nothing: output, parameters and their gradients are those of `nn.Conv2d`.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(B, C, H, W)` to `(B, outputs, H, W)`."""
+        dtype = half_precision(x)
+        if dtype is None or not (missing := -self.in_channels % CHANNEL_GROUP):
+            return super().forward(x)
+        filled, weight = (functional.pad(given, (0, 0, 0, 0, 0, missing)) for given in (x.to(dtype), self.weight))
+        output: Tensor = self._conv_forward(filled, weight, self.bias)
+        return output
+
+
+def half_precision(x: Tensor) -> torch.dtype | None:
+    """The type of half precision in which a GPU is about to multiply `x`; None if it is not."""
+    if not x.is_cuda:
+        return None
+    dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else x.dtype
+    return dtype if dtype in (torch.bfloat16, torch.float16) else None
+
+
 def conv_unit(inputs: int, outputs: int, kernel: int, norm: str, activation: str) -> nn.Sequential:
     """Convolution ('same' zero padding), norm, activation: `(B, inputs, H, W)` to `(B, outputs, H, W)`.
 
     A convolution before a norm has no bias, which the norm would take away again.
     """
-    conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=norm == "none")
+    conv = Conv(inputs, outputs, kernel, padding=kernel // 2, bias=norm == "none")
     return nn.Sequential(conv, make_norm(norm, outputs), make_activation(activation))
 
 
