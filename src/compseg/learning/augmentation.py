@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compseg.learning.memory import empty
+from compseg.learning.memory import empty, sent
 
 Batch = dict[str, Any]
 PICTURES = ("image", "tissue", "truth")
@@ -95,9 +95,7 @@ class SpectralJitter:
         image = pictures["image"].float()
         curve = np.polynomial.legendre.legval(np.linspace(-1, 1, len(image)), generator.normal(size=self.degree + 1))
         scale = _deviation(image, pictures["tissue"])
-        baseline = torch.as_tensor(curve, dtype=image.dtype, device=image.device)[:, None, None] * (
-            self.baseline * scale
-        )
+        baseline = sent(curve.astype(np.float32), image.device)[:, None, None] * (self.baseline * scale)
         factor = float(np.exp(self.gain * generator.normal()))
         return {**pictures, "image": image * factor + baseline}
 

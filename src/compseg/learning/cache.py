@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from compseg.cohort.layout import Array
-from compseg.learning.memory import BatchMemory, empty
+from compseg.learning.memory import BatchMemory, empty, sent
 
 Read = Callable[[Array, str, int], None]
 """Fills an array with one part of a sample."""
@@ -62,7 +62,7 @@ class SampleCache:
         shape = self.rows[indices[0]][0]
         kept, rows = self.arrays[shape, part], [self.rows[index][1] for index in indices]
         if self.device.type != "cpu":
-            return kept.index_select(0, torch.tensor(rows, device=self.device))
+            return kept.index_select(0, sent(rows, self.device))
         batch = self.memory.empty((len(rows), *kept.shape[1:]), kept.dtype, self.device)
         # numpy copies whole rows, where torch would go through them value by value; `clip` is its way without a buffer.
         np.take(kept.numpy(), rows, axis=0, out=batch.numpy(), mode="clip")

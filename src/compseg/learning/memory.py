@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
@@ -75,6 +75,12 @@ def empty(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Ten
     if device.type == "cpu":
         return torch.from_numpy(np.empty(tuple(shape), NUMPY[dtype]))
     return torch.empty(tuple(shape), dtype=dtype, device=device)
+
+
+def sent(values: ArrayLike, device: torch.device) -> Tensor:
+    """Few values on their way to a device; the host does not wait until it has done what it was told before."""
+    here = torch.as_tensor(values)
+    return (here.pin_memory() if device.type == "cuda" else here).to(device, non_blocking=True)
 
 
 def free_memory(device: torch.device) -> int:

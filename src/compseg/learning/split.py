@@ -14,7 +14,7 @@ from compseg.cohort.layout import Array
 from compseg.errors import CompsegError
 from compseg.learning.cache import SampleCache
 from compseg.learning.crops import Crops
-from compseg.learning.memory import BatchMemory
+from compseg.learning.memory import BatchMemory, sent
 from compseg.learning.sampler import BalancedBatches
 from compseg.samples import SampleInfo, Window
 
@@ -98,7 +98,12 @@ class CohortSplit(Dataset[Batch]):
         stacks = {part: self._stacked(part, draw.indices, windows) for part in self.parts}
         image = stacks.pop("image").permute(0, 3, 1, 2)
         masks = {part: stack[:, None] for part, stack in stacks.items()}
-        return {"image": image, **masks, "label": self.labels[list(draw.indices)], "index": list(draw.indices)}
+        return {
+            "image": image,
+            **masks,
+            "label": self.labels[sent(draw.indices, self.device)],
+            "index": list(draw.indices),
+        }
 
     def _window(self, index: int, epoch: int | None) -> Window | None:
         return self.crops.window(self.cohort, self.infos[index].name, index, epoch) if self.crops else None
