@@ -129,10 +129,15 @@ class StopBetweenSteps(Callback):
         trainer.save_checkpoint(Path(trainer.default_root_dir) / CHECKPOINTS / "last.ckpt")
         self._stop(trainer, f" in epoch {trainer.current_epoch} after step {step} of {trainer.num_training_batches}")
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Stop between epochs: the checkpoint of the last one is there."""
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Have the epoch's checkpoint written; callbacks that write one come after this."""
         del pl_module
-        if self._asked(trainer):
+        trainer.stops = self._asked(trainer)  # type: ignore[attr-defined]
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop between epochs if the checkpoint of the last one was written for that; else after the first step."""
+        del pl_module
+        if trainer.stops:  # type: ignore[attr-defined]
             self._stop(trainer, f" before epoch {trainer.current_epoch}")
 
     def _asked(self, trainer: pl.Trainer) -> bool:

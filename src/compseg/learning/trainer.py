@@ -6,8 +6,10 @@ Resuming, best and last checkpoints, and DDP that leaves sampling to us.
 from __future__ import annotations
 
 import inspect
+import math
 import os
 import subprocess
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,7 +41,12 @@ class Trainer(pl.Trainer):
             a checkpoint, or a run folder that holds one.
         compile: A mode of `torch.compile` for the network; None: it runs as it is.
         memory_format: Of the network's input and weights: `channels_last` or `contiguous`.
+
+    Attributes:
+        stops: Whether the run is to end after this epoch, so that `last.ckpt` has to be of it.
     """
+
+    stops = False
 
     def __init__(
         self,
@@ -108,17 +115,19 @@ Trainer.__signature__ = _trainer_signature()  # type: ignore[attr-defined]
 
 
 class BestAndLast(ModelCheckpoint):
-    """`checkpoints/best.ckpt` by a monitored figure and `checkpoints/last.ckpt`, after each epoch.
+    """`checkpoints/best.ckpt` by a monitored figure and `checkpoints/last.ckpt`, after an epoch.
 
     Args:
         monitor: A logged figure of the validation samples.
         mode: `min` or `max`.
         after: Share of the epochs that pass before one may be the best, in [0, 1). While steps are large, the figure
             of few validation samples jumps, and the lowest is a matter of luck.
+        seconds: Least time from one `last.ckpt` to the next, for on a GPU an epoch may take less time than writing it.
+            A run that is killed has that and an unfinished epoch to do again; one that is asked to end has not.
     """
 
-    def __init__(self, monitor: str = "val/loss", mode: str = "min", after: float = 0.0) -> None:
-        self.after = after
+    def __init__(self, monitor: str = "val/loss", mode: str = "min", after: float = 0.0, seconds: float = 10.0) -> None:
+        self.after, self.seconds, self._written = after, seconds, -math.inf
         # Saved when the epoch has ended, validation included: a resumed run starts at the next epoch, not in the middle
         # of this one.
         super().__init__(
@@ -144,6 +153,18 @@ class BestAndLast(ModelCheckpoint):
             super().on_train_epoch_end(trainer, pl_module)
         if self._last_global_step_saved != trainer.global_step:
             self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
+
+    def _save_last_checkpoint(self, trainer: pl.Trainer, monitor_candidates: dict[str, torch.Tensor]) -> None:
+        if self._due(trainer):
+            super()._save_last_checkpoint(trainer, monitor_candidates)
+            self._written = time.monotonic()
+
+    def _due(self, trainer: pl.Trainer) -> bool:
+        ends = trainer.current_epoch + 1 == trainer.max_epochs or trainer.should_stop
+        waited = time.monotonic() - self._written >= self.seconds
+        # Ranks write one checkpoint together, and their clocks differ.
+        due: bool = trainer.strategy.broadcast(ends or waited or getattr(trainer, "stops", False))
+        return due
 
 
 class WholeCheckpoints(TorchCheckpointIO):
