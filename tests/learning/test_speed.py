@@ -21,7 +21,7 @@ TINY = ["model=spectral_spatial", "model.width=8", "preprocess=snv", "channels=6
 
 
 def cohort_of(*shapes):
-    infos = [SimpleNamespace(name=str(number)) for number in range(len(shapes))]
+    infos = [SimpleNamespace(name=str(number), label=number % 2) for number in range(len(shapes))]
     return SimpleNamespace(split=lambda _: infos, shape=lambda name: shapes[int(name)])
 
 
@@ -51,7 +51,7 @@ def gpu(monkeypatch):
 
 
 def settled(*overrides, shapes=((8, 8, 6), (8, 8, 6))):
-    cfg = compose("train", [*TINY, *overrides])
+    cfg = compose("train", [*TINY, "data.batch_size=2", "trainer.max_epochs=4000", *overrides])
     settle_step(cfg, cohort_of(*shapes))
     check_targets(cfg)
     return cfg
@@ -81,6 +81,12 @@ def test_images_of_several_sizes_are_not_compiled_for(gpu):
     assert settled(shapes=shapes).trainer.compile is None
     assert settled("data.crop=8", shapes=shapes).trainer.compile == "default"
     assert settled("data.crop=10", shapes=shapes).trainer.compile is None
+
+
+@pytest.mark.parametrize(("epochs", "mode"), [(3999, None), (4000, "default"), (-1, "default"), ("null", "default")])
+def test_a_short_run_is_not_compiled_for(gpu, epochs, mode):
+    """Two samples in batches of two: a step an epoch."""
+    assert settled(f"trainer.max_epochs={epochs}").trainer.compile == mode
 
 
 def test_what_is_given_stays():

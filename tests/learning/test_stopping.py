@@ -139,6 +139,32 @@ def test_loader_workers_do_not_hear_the_signals(tmp_path):
     assert done.stdout.split() == ["True", "False"], done.stderr
 
 
+COMPILING = """
+import os, signal, time
+from compseg.learning.stopping import deaf_compilers
+
+if __name__ == "__main__":
+    deaf_compilers()
+    from torch._inductor.async_compile import AsyncCompile
+    compilers = AsyncCompile.process_pool()
+    compilers.submit(abs, -1).result(timeout=90)
+    begun = compilers.submit(time.sleep, 2)
+    time.sleep(1)
+    signal.signal(signal.SIGTERM, lambda *_: print("asked", end=" "))
+    os.killpg(os.getpgid(0), signal.SIGTERM)
+    print(begun.result(timeout=30))
+"""
+
+
+def test_what_is_being_compiled_when_all_processes_are_signalled_is_finished(tmp_path):
+    """As a queue does it, or `timeout`."""
+    (tmp_path / "compiling.py").write_text(COMPILING)
+    command = [sys.executable, tmp_path / "compiling.py"]
+    env = {**os.environ, "TORCHINDUCTOR_COMPILE_THREADS": "2"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=180, env=env, start_new_session=True)
+    assert done.stdout.split() == ["asked", "None"], done.stderr
+
+
 @pytest.mark.parametrize(("number", "requeued"), [(signal.SIGUSR1, ["requeue 4242"]), (signal.SIGTERM, [])])
 def test_slurm_gets_its_job_back_when_it_asks_with_its_signal(trained, tmp_path, monkeypatch, capfd, number, requeued):
     """One task of a SLURM job as its processes see it; `scontrol` writes down what it is told."""

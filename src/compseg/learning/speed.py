@@ -6,6 +6,7 @@ Chosen by rule and not by a stopwatch, so that the same run chooses alike each t
 from __future__ import annotations
 
 import inspect
+import math
 from typing import Any
 
 import torch
@@ -16,9 +17,11 @@ from compseg.cohort import Cohort
 from compseg.errors import CompsegError
 from compseg.learning.module import CompSegNet
 from compseg.learning.say import say
+from compseg.learning.stopping import deaf_compilers
 from compseg.learning.trainer import Trainer
 from compseg.memory import keep_freed
 
+LONG = 4000  # steps; of the paper's, each saved 5 ms, and compiling took 10 to 30 s (docs/performance.md)
 FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 
@@ -37,7 +40,7 @@ def settle_step(cfg: DictConfig, cohort: Cohort) -> None:
     gpu = trains_on_cuda(str(cfg.trainer.accelerator))
     rules = {
         "precision": _precision(gpu),
-        "compile": _compile(gpu, _alike(cfg, cohort)),
+        "compile": _compile(gpu, _alike(cfg, cohort), _steps(cfg, cohort)),
         "memory_format": ("channels_last", "as samples are stored"),
     }
     chosen = {key: rule for key, rule in rules.items() if cfg.trainer[key] == "auto"}
@@ -70,6 +73,7 @@ def speed_up(module: CompSegNet, trainer: Trainer) -> None:
     module.memory_format = FORMATS[trainer.memory_format]
     module.segmenter.to(memory_format=module.memory_format)  # type: ignore[call-overload]
     if trainer.compile is not None:
+        deaf_compilers()
         # The corrections are many small steps over all of the input; compiled, they are one.
         module.preprocess.compile()
         module.segmenter.compile(mode=trainer.compile)
@@ -86,10 +90,22 @@ def _precision(gpu: bool) -> tuple[str, str]:
     return "32-true", "a GPU without bf16" if gpu else "no GPU"
 
 
-def _compile(gpu: bool, alike: bool) -> tuple[str | None, str]:
+def _compile(gpu: bool, alike: bool, steps: float) -> tuple[str | None, str]:
     if not gpu:
         return None, "it pays on a GPU"
-    return ("default", "all training images of one size") if alike else (None, "images of several sizes")
+    if not alike:
+        return None, "images of several sizes"
+    if steps < LONG:
+        return None, f"{steps:.0f} steps, and it takes about as long as {LONG} save"
+    return "default", f"{steps:.0f} steps, all images of one size"
+
+
+def _steps(cfg: DictConfig, cohort: Cohort) -> float:
+    """About how many training takes on one device."""
+    epochs, labels = cfg.trainer.max_epochs, [info.label for info in cohort.split("train")]
+    if epochs is None or epochs < 0:
+        return math.inf
+    return float(epochs * 2 * min(labels.count(0), labels.count(1)) // cfg.data.batch_size)
 
 
 def _alike(cfg: DictConfig, cohort: Cohort) -> bool:

@@ -88,19 +88,37 @@ class StopSignals:
             os.kill(os.getpid(), number)
 
 
-def deaf_forkserver() -> BaseContext:
-    """A clean process that loader workers are forked from; it and they do not hear the signals.
+@contextmanager
+def deaf() -> Iterator[None]:
+    """Processes that are started inside do not hear the signals.
 
-    A queue may signal all processes of a job at once, and a rank needs its workers to finish the step.
+    A queue may signal all processes of a job at once, and a rank needs its helpers to finish the step.
     """
     heard = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)  # children start with what is blocked here
     try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, heard)
+
+
+def deaf_forkserver() -> BaseContext:
+    """A clean process that loader workers are forked from; it and they do not hear the signals."""
+    with deaf():
         resource_tracker.ensure_running()
         signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)  # it lets SIGTERM in again
         forkserver.ensure_running()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, heard)
     return multiprocessing.get_context("forkserver")
+
+
+def deaf_compilers() -> None:
+    """Start the processes in which torch compiles for a GPU; they do not hear the signals.
+
+    Where one is ended, torch waits for it without end.
+    """
+    with deaf():
+        from torch._inductor.async_compile import AsyncCompile  # seconds, for those who compile
+
+        AsyncCompile.warm_pool()
 
 
 class StopBetweenSteps(Callback):
