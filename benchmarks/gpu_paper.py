@@ -119,6 +119,7 @@ def measure(folder: Path, size: Size = Size(), modes=MODES) -> list[Row]:
             f"{PAPER_EPOCHS * found.epoch / 60:.2f} min after {found.warm_up:.0f} s of warm-up"
         )
         rows.append(Row(what, found.stepping, f"their products at the peak of {peak / 1e12:.1f} TFLOP/s", at_peak))
+        print(rows[-1].markdown(), flush=True)  # each takes a minute: not to be lost where time on a GPU runs out
     return rows
 
 
