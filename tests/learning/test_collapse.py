@@ -25,6 +25,7 @@ from compseg.learning.collapse import (
 )
 from compseg.learning.diagnosis import Pooled
 from compseg.learning.restarts import give_up, seed_of
+from compseg.learning.starts import seed_of_start
 
 LABELS = [1, 0] * 7
 GROUPS = ["A", "A", "B", "B"] * 3 + ["A", "B"]
@@ -239,7 +240,7 @@ def test_giving_up_keeps_the_history_and_leaves_no_checkpoint(tmp_path):
     assert read_findings(tmp_path) == findings
 
 
-def test_restart_seeds_differ_from_those_given_by_hand():
-    seeds = {seed_of(seed, restarts) for seed in range(50) for restarts in range(4)}
-    assert len(seeds) == 200
-    assert [seed_of(seed, 0) for seed in range(50)] == list(range(50))
+def test_seeds_of_restarts_and_of_starts_differ_from_each_other_and_from_those_given_by_hand():
+    again = {kind(seed, count) for kind in (seed_of, seed_of_start) for seed in range(50) for count in range(1, 4)}
+    assert len(again | set(range(50))) == 2 * 150 + 50
+    assert [kind(seed, 0) for kind in (seed_of, seed_of_start) for seed in range(50)] == [*range(50), *range(50)]

@@ -10,8 +10,7 @@ import torch
 import yaml
 
 from compseg.learning import BestAndLast
-from compseg.learning.restarts import seed_of
-from compseg.learning.starts import best_of
+from compseg.learning.starts import best_of, seed_of_start
 from running import Killed, history_of, run_verb, succeed, tiny, train_here
 
 OPTIONS = ("starts=3", "evaluate=false", "trainer.max_epochs=3", "callbacks.pictures.every=0")
@@ -41,7 +40,7 @@ def test_the_start_of_lowest_loss_becomes_the_run(whole):
     assert losses(run) == losses(best)
     for name, values in weights(best).items():
         assert torch.equal(weights(run)[name], values)
-    seed = seed_of(0, int(best.name) - 1)
+    seed = seed_of_start(0, int(best.name) - 1)
     assert yaml.safe_load((run / "config.yaml").read_text())["seed"] == seed
     provenance = json.loads((run / "segmenter" / "segmenter.json").read_text())["provenance"]
     assert (provenance["run"], provenance["seed"]) == (run.name, seed)

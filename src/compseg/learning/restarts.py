@@ -14,8 +14,11 @@ from compseg.learning.trainer import CHECKPOINTS
 
 
 def seed_of(seed: int, restarts: int) -> int:
-    """The seed after so many restarts; far from those that one would give by hand, 0, 1, 2, as sweeps do."""
-    return int(np.random.SeedSequence((seed, restarts)).generate_state(1)[0]) if restarts else seed
+    """The seed after so many restarts.
+
+    Far from those that one would give by hand, 0, 1, 2, as sweeps do, and none of `starts.seed_of_start`.
+    """
+    return int(np.random.SeedSequence((seed, restarts), spawn_key=(0,)).generate_state(1)[0]) if restarts else seed
 
 
 def detector_of(trainer: pl.Trainer) -> CollapseDetector | None:

@@ -8,10 +8,10 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 from omegaconf import DictConfig
 
 from compseg.errors import CompsegError
-from compseg.learning.restarts import seed_of
 
 STARTS = "starts"
 
@@ -32,10 +32,15 @@ def starts_of(cfg: DictConfig, run: Path) -> dict[Path, DictConfig]:
 
 def _start(cfg: DictConfig, number: int) -> DictConfig:
     part = copy.deepcopy(cfg)
-    part.starts, part.seed = 1, seed_of(cfg.seed, number)
+    part.starts, part.seed = 1, seed_of_start(cfg.seed, number)
     if part.otherwise is not None:
         part.otherwise.starts = 1
     return part
+
+
+def seed_of_start(seed: int, number: int) -> int:
+    """The first start, 0, has the seed that was given, the others one each that is far from those given by hand."""
+    return int(np.random.SeedSequence((seed, number)).generate_state(1)[0]) if number else seed
 
 
 def best_of(figures: Mapping[Path, float], mode: str) -> Path:
