@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -103,16 +104,27 @@ def test_pixels_of_npy_files_stay_on_disk(tmp_path):
 
 
 def test_one_tiles_raw_values_are_in_memory_while_the_network_runs(segmenter, tmp_path, monkeypatch):
-    """Those of the next one; its own have become the network's input."""
-    read, alive, kept = prediction._read, [], []
-    monkeypatch.setattr(
-        prediction, "_read", lambda *given: kept.append(weakref.ref((piece := read(*given)).image)) or piece
-    )
-    segmenter.model.register_forward_hook(lambda *_: alive.append(sum(one() is not None for one in kept)))
-    np.save(tmp_path / "a.npy", cube()[10:])
+    """Those of the next one, which is read meanwhile; its own have become the network's input."""
+    image, alive, kept, another = cube()[10:], [], [], threading.Semaphore(0)
+    tiles = segmenter.tiles(image.shape, 24)
+
+    def read_on(*given, read=prediction._read):
+        piece = read(*given)
+        kept.append(weakref.ref(piece.image))
+        if len(kept) > 1:
+            another.release()
+        return piece
+
+    def at_work(*_):
+        assert len(alive) == len(tiles) - 1 or another.acquire(timeout=60)
+        alive.append(sum(one() is not None for one in kept))
+
+    monkeypatch.setattr(prediction, "_read", read_on)
+    segmenter.model.register_forward_hook(at_work)
+    np.save(tmp_path / "a.npy", image)
     predict(segmenter, new_images(tmp_path / "a.npy"), tmp_path / "out", tile=24)
-    assert len(alive) == len(kept) > 4
-    assert max(alive) == 1
+    assert len(kept) == len(tiles) > 4
+    assert alive == [1] * (len(tiles) - 1) + [0]
 
 
 def test_photographs_keep_their_colours_under_the_overlay(segmenter, tmp_path):
