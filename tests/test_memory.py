@@ -61,17 +61,19 @@ import resource, torch
 from compseg.memory import keep_freed
 {}
 net = torch.nn.Sequential(torch.nn.Conv2d(2, 16, 3), torch.nn.Softplus(), torch.nn.Conv2d(16, 1, 3))
-for _ in range(5):
+faults = []
+for _ in range(12):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     net(torch.ones(1, 2, 800, 800)).mean().backward()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(min(faults))
 """
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is asked of glibc alone")
 @pytest.mark.parametrize(("asked", "fewest", "most"), [("", 10_000, 1e9), ("keep_freed()", 0, 1_000)])
 def test_steps_use_the_memory_of_those_before_where_that_is_asked_for(asked, fewest, most):
-    """A result of the first convolution has 10,000 pages."""
+    """A result of the first convolution has 10,000 pages; a step may find no whole place for one, not all of them."""
     command = [sys.executable, "-c", STEPS.format(asked)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert fewest <= int(done.stdout) <= most
