@@ -10,9 +10,9 @@ from common import Row, cohort_of_spots, growth, side_by_side
 from hydra.utils import instantiate
 from step import spots
 
+from compseg.batches.datamodule import CohortData
 from compseg.cohort import Cohort, prepare
 from compseg.config import compose
-from compseg.learning.data import CohortData
 from compseg.samples import SampleInfo
 
 BATCH, GROWTH = 8, 16

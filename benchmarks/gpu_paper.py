@@ -16,15 +16,15 @@ from hydra.utils import instantiate
 from pytorch_lightning.callbacks import Callback
 from torch.utils.flop_counter import FlopCounterMode
 
+from compseg.batches.datamodule import CohortData
 from compseg.cohort import prepare
 from compseg.config import compose
-from compseg.learning.data import CohortData
-from compseg.learning.loggers import Dashboards
-from compseg.learning.module import CompSegNet
-from compseg.learning.say import quiet_libraries
-from compseg.learning.speed import speed_up
-from compseg.learning.training import build_module, build_trainer, settle
-from compseg.spectra import fit_standardisation
+from compseg.log import quiet_libraries
+from compseg.monitor.dashboards import Dashboards
+from compseg.preprocessing import fit_standardisation
+from compseg.training.module import CompSegNet
+from compseg.training.run import build_module, build_trainer, settle
+from compseg.training.step import speed_up
 
 PAPER_EPOCHS = 400
 MODES = (None, "default", "reduce-overhead")  # as it is; compiled; compiled, with CUDA graphs

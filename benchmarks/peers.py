@@ -21,13 +21,13 @@ from step import BATCH, module_of, spots
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from compseg.batches.datamodule import CohortData
 from compseg.cohort import Cohort
-from compseg.learning.data import CohortData
-from compseg.learning.loggers import Dashboards
-from compseg.learning.say import quiet_libraries
-from compseg.learning.training import build_trainer
+from compseg.log import quiet_libraries
 from compseg.models import UNet
-from compseg.spectra import fit_standardisation
+from compseg.monitor.dashboards import Dashboards
+from compseg.preprocessing import fit_standardisation
+from compseg.training.run import build_trainer
 
 SAMPLES, EPOCHS = 56, 2
 WHAT = f"{EPOCHS} epochs of {SAMPLES} spots"
@@ -196,7 +196,7 @@ def ours(cohort: Cohort, folder: Path, cache: str) -> Callable[[], object]:
     kept = f"data.cache={cache}"
     module, cfg = module_of(
         cohort,
-        "augmentation=turns",
+        "augmentation=flip_rotate90",
         f"trainer.max_epochs={EPOCHS}",
         kept,
         "hydra.run.dir=unused",

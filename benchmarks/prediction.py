@@ -19,15 +19,15 @@ from hydra.utils import instantiate
 
 from compseg.cohort import prepare
 from compseg.config import compose
-from compseg.learning.training import corrections_for
-from compseg.maps import Segmenter
-from compseg.maps.images import new_images
-from compseg.maps.prediction import predict
-from compseg.maps.threshold import fixed
-from compseg.maps.tiling import Tile
+from compseg.evaluation.thresholds import fixed
+from compseg.inference import Segmenter
+from compseg.inference.images import new_images
+from compseg.inference.prediction import predict
+from compseg.inference.tiling import Tile
 from compseg.models import UNet
+from compseg.preprocessing import Preprocess
 from compseg.samples import Channels, SampleArrays, SampleInfo
-from compseg.spectra import Preprocess
+from compseg.training.run import corrections_for
 
 SIZE, CHANNELS = 2048, 450
 NETWORKS = {

@@ -13,13 +13,13 @@ from prediction import segmenter_of
 from step import loader_of, module_of, spots
 
 from compseg.cohort import Cohort
-from compseg.learning.loggers import Dashboards
-from compseg.learning.say import quiet_libraries
-from compseg.learning.training import build_trainer
-from compseg.maps.images import new_images
-from compseg.maps.prediction import predict
+from compseg.inference.images import new_images
+from compseg.inference.prediction import predict
+from compseg.log import quiet_libraries
 from compseg.memory import keep_freed
+from compseg.monitor.dashboards import Dashboards
 from compseg.samples import Channels
+from compseg.training.run import build_trainer
 
 TIMES = 16
 
@@ -68,7 +68,7 @@ def _steps(channels: int, size: int) -> Callable[[], object]:
 
 def _module(channels: int):
     from compseg.config import compose
-    from compseg.learning.training import build_module
+    from compseg.training.run import build_module
 
     return build_module(
         compose(

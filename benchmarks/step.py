@@ -12,13 +12,13 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.optim import AdamW
 from torch.utils.data import DataLoader
 
+from compseg.batches.datamodule import CohortData
 from compseg.cohort import Cohort, prepare
 from compseg.config import compose
-from compseg.learning.data import CohortData
-from compseg.learning.loggers import Dashboards
-from compseg.learning.module import CompSegNet
-from compseg.learning.say import quiet_libraries
-from compseg.learning.training import build_module, build_trainer, settle
+from compseg.log import quiet_libraries
+from compseg.monitor.dashboards import Dashboards
+from compseg.training.module import CompSegNet
+from compseg.training.run import build_module, build_trainer, settle
 
 CHANNELS, SIZE, BATCH, EPOCHS, STEPS = 450, 64, 7, 6, 12
 NETWORK = ("model=unet_small", "method=paper2020", "preprocess=none", "augmentation=none", "scheduler=constant")

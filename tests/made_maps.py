@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from compseg.measures import SampleMap
+from compseg.evaluation import SampleMap
 from compseg.samples import SampleInfo
 
 

@@ -73,7 +73,7 @@ class Killed(BaseException):
 def train_here(run: Path, arguments: list[str]) -> None:
     """Train in this process, so that a test may change what happens on the way; evaluate nothing."""
     from compseg.config import compose
-    from compseg.learning import train
+    from compseg.training import train
 
     train(compose("train", [item for item in arguments if not item.startswith("hydra.")]), run)
 

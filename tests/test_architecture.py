@@ -11,12 +11,15 @@ SRC = Path(__file__).parents[1] / "src"
 # A room may import from every floor before its own, and from no room on its own floor.
 FLOORS = (
     ("errors",),
-    ("files", "samples", "memory"),
-    ("sources", "phantom", "spectra", "models", "comparative", "config"),
+    ("files", "samples", "memory", "log", "run_folder"),
+    ("sources", "phantom", "preprocessing", "models", "comparative", "config", "plots"),
     ("cohort",),
-    ("maps",),
-    ("learning",),
-    ("measures",),
+    ("inference",),
+    ("evaluation",),
+    ("faults",),
+    ("batches",),
+    ("monitor",),
+    ("training",),
     ("report",),
     ("sweeps",),
     ("comparison",),
@@ -25,7 +28,7 @@ FLOORS = (
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
 # These run wherever torch does: they and all that they bring along import torch, numpy and the standard library.
-PURE_ROOMS = ("comparative", "models", "spectra", "maps.segmenter")
+PURE_ROOMS = ("comparative", "models", "preprocessing", "inference.segmenter")
 PURE_IMPORTS = {"torch", "numpy", "compseg", *sys.stdlib_module_names}
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from compseg.maps.threshold import fit_from_labels, fit_from_truth, fixed
-from compseg.measures.scores import dice
+from compseg.evaluation.metrics import dice
+from compseg.evaluation.thresholds import fit_from_labels, fit_from_truth, fixed
 
 sys.path.append(str(Path(__file__).parents[2] / "tests"))
 from made_maps import mixture

@@ -4,10 +4,11 @@ import sys
 from pathlib import Path
 
 from compseg.cohort import Cohort
-from compseg.maps import load_segmenter
-from compseg.measures.evaluation import load_config, load_head, maps_of
+from compseg.evaluation.run import load_head, maps_of
+from compseg.inference import load_segmenter
 from compseg.report import figures
 from compseg.report.panels import chosen
+from compseg.run_folder import load_config
 
 run = Path(sys.argv[1])
 config, segmenter = load_config(run), load_segmenter(run)

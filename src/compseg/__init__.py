@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from compseg.maps.segmenter import Segmenter, load_segmenter
+    from compseg.inference.segmenter import Segmenter, load_segmenter
 
 try:
     __version__ = version("compseg")
@@ -23,7 +23,7 @@ __all__ = ["Segmenter", "__version__", "load_segmenter"]
 def __getattr__(name: str) -> Any:
     # Lazy, so that `compseg --help` does not wait for torch.
     if name in ("Segmenter", "load_segmenter"):
-        from compseg.maps import segmenter
+        from compseg.inference import segmenter
 
         return getattr(segmenter, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

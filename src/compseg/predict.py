@@ -13,10 +13,10 @@ from compseg.errors import CompsegError
 @verb("predict")
 def main(cfg: DictConfig) -> None:
     """Map new images with a run's segmenter: activation maps, overlays, masks and a table of area fractions."""
-    from compseg.maps import load_segmenter
-    from compseg.maps.images import new_images
-    from compseg.maps.prediction import predict
-    from compseg.maps.threshold import fixed
+    from compseg.evaluation.thresholds import fixed
+    from compseg.inference import load_segmenter
+    from compseg.inference.images import new_images
+    from compseg.inference.prediction import predict
 
     if (cfg.run is None) == (cfg.segmenter is None):
         raise CompsegError("predict: give either run=outputs/RUN or segmenter=FOLDER")

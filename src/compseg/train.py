@@ -9,7 +9,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from compseg.config import verb
-from compseg.sweeps import claimed, run_job, was_pruned
+from compseg.faults import StopSignals, run_lock
+from compseg.sweeps import run_job, was_pruned
 
 
 @verb("train", sweep_job=run_job)
@@ -17,13 +18,14 @@ def main(cfg: DictConfig) -> None:
     """Train a CompSegNet from sample labels, extract its segmenter, evaluate it and write the report."""
     from pytorch_lightning.utilities import rank_zero_only
 
-    from compseg.learning import Dashboards, StopSignals, train
+    from compseg.monitor import Dashboards
     from compseg.report import judge
+    from compseg.training import train
 
     run = Path(HydraConfig.get().runtime.output_dir)
     rank: int = rank_zero_only.rank  # type: ignore[attr-defined]
     signals = StopSignals(run)
-    with signals.caught(), nullcontext() if rank else claimed(run), Dashboards.of(cfg.logger) as dashboards:
+    with signals.caught(), nullcontext() if rank else run_lock(run), Dashboards.of(cfg.logger) as dashboards:
         first = train(cfg, run, signals, dashboards)
         if first and cfg.evaluate and not was_pruned(run):
             dashboards.results(judge(run, test=cfg.test, report=cfg.report).metrics, run / "figures")

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from memory_source import MemorySource
 
+from compseg.batches import CohortData
 from compseg.cohort import Cohort, find_faults, is_url, place, prepare, upload
 from compseg.errors import CompsegError
-from compseg.learning import CohortData
 from object_storage import s3_server
 
 obstore = pytest.importorskip("obstore")

@@ -19,6 +19,7 @@ from compseg.comparative import (
     PixelBCE,
     PooledLoss,
     PositiveUnlabelled,
+    RotationConsistency,
     Sigma,
     SigmaHead,
     SizePenalty,
@@ -27,7 +28,6 @@ from compseg.comparative import (
     SupervisedPixels,
     TotalVariation,
     TrapezoidHead,
-    TurnConsistency,
     TwoMap,
     WeightedCrossEntropy,
     mean_over_ranks,
@@ -300,7 +300,7 @@ def test_spectral_crf_would_have_boundaries_where_spectra_change():
     assert SpectralCRF()(SigmaHead()(image[:, :1], tissue)._replace(image=torch.zeros_like(image)), labels).isfinite()
 
 
-LOOKS = [(TurnConsistency(), "turned"), (FlipConsistency(), "flipped"), (MeanTeacher(), "average")]
+LOOKS = [(RotationConsistency(), "rotated"), (FlipConsistency(), "flipped"), (MeanTeacher(), "average")]
 
 
 @pytest.mark.parametrize(("objective", "look"), LOOKS)

@@ -68,8 +68,8 @@ def test_groups_are_those_that_may_be_left_out():
         groups_of({"c": Samples(groups=("A", "A", "B"))}, "val")
 
 
-def configs(objective, teacher=None, method="m"):
-    return {("c", "unet", method): OmegaConf.create({"objective": objective, "teacher": teacher})}
+def configs(objective, pseudo_labels=None, method="m"):
+    return {("c", "unet", method): OmegaConf.create({"objective": objective, "pseudo_labels": pseudo_labels})}
 
 
 @pytest.mark.parametrize(

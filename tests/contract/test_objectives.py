@@ -26,7 +26,7 @@ def names(group):
 
 def composed(*overrides):
     """The part of a training configuration that this room owns."""
-    groups = {"head": "sigma", "objective": "printed", "regulariser": None, "teacher": "none", "method": None}
+    groups = {"head": "sigma", "objective": "printed", "regulariser": None, "pseudo_labels": "none", "method": None}
     defaults = ["_self_", *({group: option} for group, option in groups.items())]
     root = {"defaults": defaults, "maps": 1, "method": None, "regularisers": {}, "channels": 3}
     ConfigStore.instance().store("contract_of_objectives", root)
@@ -64,9 +64,9 @@ def batch():
 def looked_at(out):
     """The head's output with all that an objective may read beyond it, made up of map 1, pixel by pixel."""
     other = out.logits[:, 1:]
-    turned, average = torch.sigmoid(other), torch.sigmoid(-other / 2).detach()
-    looks = {"turned": turned, "flipped": turned, "average": average}
-    return out._replace(image=torch.cat([other, other.cos()], dim=1).detach(), **looks)
+    rotated, average = torch.sigmoid(other), torch.sigmoid(-other / 2).detach()
+    views = {"rotated": rotated, "flipped": rotated, "average": average}
+    return out._replace(image=torch.cat([other, other.cos()], dim=1).detach(), **views)
 
 
 def output(logits, tissue):
@@ -115,8 +115,8 @@ def test_statistics_are_those_of_each_sample_alone(objective, batch):
 
 
 def test_turning_the_image_does_not_matter(objective, batch):
-    turned = [t.rot90(1, (2, 3)) for t in batch]
-    torch.testing.assert_close(statistics(objective, *turned), statistics(objective, *batch))
+    rotated = [t.rot90(1, (2, 3)) for t in batch]
+    torch.testing.assert_close(statistics(objective, *rotated), statistics(objective, *batch))
 
 
 @pytest.mark.parametrize("name", names("objective"))

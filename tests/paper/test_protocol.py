@@ -12,9 +12,9 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from compseg.batches import BalancedBatches
 from compseg.comparative import ComparativeHead
 from compseg.config import check_targets, compose
-from compseg.learning import BalancedBatches
 from compseg.models.blocks import Conv
 from running import history_of, succeed
 
@@ -37,7 +37,7 @@ PRINTED = [
     ("3.2: its target is alpha", "objective.target", "alpha"),
     ("3.2: above the target it charges as below", "objective.one_sided", False),
     ("3.2: there is no other term", "regularisers", {}),
-    ("3.2: the sample labels are all that is learned from", "teacher", None),
+    ("3.2: the sample labels are all that is learned from", "pseudo_labels", None),
     ("3.2: SoftPlus", "model.activation", "softplus"),
     ("3.2: no normalisation is named", "model.norm", "none"),
     ("3.2: no dropout is named", "model.dropout", 0.0),

@@ -3,8 +3,8 @@ import sys
 import numpy as np
 import pytest
 
-from compseg.maps.style import paint_activation
-from compseg.maps.threshold import Threshold
+from compseg.inference.threshold import Threshold
+from compseg.plots.style import paint_activation
 from compseg.report import figures
 from compseg.report.panels import caption, chosen, colour_ceiling, panels, ranked, spread
 from compseg.samples import Channels

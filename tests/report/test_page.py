@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from compseg.maps.threshold import Threshold
-from compseg.measures import figures_of_splits, metrics
-from compseg.measures.shortcuts import Shortcuts
+from compseg.evaluation import figures_of_splits, metrics
+from compseg.evaluation.shortcuts import Shortcuts
+from compseg.inference.threshold import Threshold
 from compseg.report import Spectra, read_history, write_report
 from compseg.report.page import map_uri
 from compseg.samples import Channels

@@ -3,9 +3,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from compseg.maps.threshold import Threshold, fixed
-from compseg.measures import figures_of_splits, metrics
-from compseg.measures.shortcuts import Cue, GroupGap, Origin, Shortcuts, group_gap
+from compseg.evaluation import figures_of_splits, metrics
+from compseg.evaluation.shortcuts import Cue, GroupGap, Origin, Shortcuts, group_gap
+from compseg.evaluation.thresholds import fixed
+from compseg.inference.threshold import Threshold
 from compseg.report.verdict import dice_of_all_tissue, verdict_on
 from made_maps import by_hand, mixture
 

@@ -25,7 +25,7 @@ def test_a_baseline_goes_the_whole_way(trained, tmp_path, method, maps):
     )
     assert ("model: fitted, SingleBand" in printed) == (method == "single_band")
     description = json.loads((run / "segmenter" / "segmenter.json").read_text())
-    kinds = {"single_band": "compseg.models.SingleBand", "gradcam_pp": "compseg.maps.cam.GradCAM"}
+    kinds = {"single_band": "compseg.models.SingleBand", "gradcam_pp": "compseg.inference.cam.GradCAM"}
     assert description["model"]["_target_"] == kinds[method]
     with (run / "samples.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))

@@ -15,10 +15,11 @@ from omegaconf import DictConfig
 from torch import Tensor, distributed, multiprocessing, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from compseg.batches import BalancedBatches
 from compseg.config import compose
 from compseg.config.verbs import conf_dir
-from compseg.learning import BalancedBatches, CompSegNet
-from compseg.learning.training import build_module
+from compseg.training import CompSegNet
+from compseg.training.run import build_module
 from running import history_of, run_verb, succeed, tiny
 from signalled import signal_at
 
@@ -105,7 +106,7 @@ def learned(loss: str, rank: int = 0, world: int = 1) -> dict[str, Tensor]:
         optimizer.zero_grad()
         step(batch_of(list(batches)[number % len(batches)])).backward()
         optimizer.step()
-        module.looks.follow(module.segmenter)
+        module.views.follow(module.segmenter)
     return {name: values.clone() for name, values in module.state_dict().items()}
 
 

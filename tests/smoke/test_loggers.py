@@ -20,7 +20,7 @@ import yaml
 from PIL import Image as Pillow
 
 from compseg.config import compose
-from compseg.learning.loggers import Dashboards, wandb_logger
+from compseg.monitor.dashboards import Dashboards, wandb_logger
 from running import environment, history_of, run_verb, succeed, tiny
 
 BLOCK, IDENT, HEADER = 32768, 7, 7

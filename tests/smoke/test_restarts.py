@@ -7,9 +7,9 @@ import json
 import pytest
 import yaml
 
-from compseg.learning import training
-from compseg.learning.callbacks import CollapseDetector, read_findings
-from compseg.learning.restarts import seed_of
+from compseg.monitor import CollapseDetector, read_findings
+from compseg.training import training
+from compseg.training.restarts import seed_of
 from running import Killed, history_of, succeed, tiny, train_here
 
 # The printed recipe without a norm, in large steps: the maps are empty after the first of them, from any seed.

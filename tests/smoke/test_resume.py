@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from compseg.learning import BestAndLast
+from compseg.training import BestAndLast
 from running import Killed, command, environment, history_of, run_verb, succeed, tiny, train_here
 
 EPOCHS = 6

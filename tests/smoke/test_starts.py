@@ -9,11 +9,11 @@ import pytest
 import torch
 import yaml
 
-from compseg.learning import BestAndLast
-from compseg.learning.starts import best_of, seed_of_start
+from compseg.training import BestAndLast
+from compseg.training.starts import best_of, seed_of_start
 from running import Killed, history_of, run_verb, succeed, tiny, train_here
 
-OPTIONS = ("starts=3", "evaluate=false", "trainer.max_epochs=3", "callbacks.pictures.every=0")
+OPTIONS = ("n_init=3", "evaluate=false", "trainer.max_epochs=3", "callbacks.pictures.every=0")
 
 
 def losses(run):
@@ -49,7 +49,7 @@ def test_the_start_of_lowest_loss_becomes_the_run(whole):
 
 @pytest.mark.slow
 def test_the_first_start_is_the_run_without_starts(trained, whole, tmp_path):
-    succeed("train", *tiny(trained.cohort, tmp_path, *OPTIONS, "starts=1"))
+    succeed("train", *tiny(trained.cohort, tmp_path, *OPTIONS, "n_init=1"))
     assert losses(tmp_path) == losses(whole[0] / "starts" / "1")
 
 
@@ -92,7 +92,7 @@ def test_a_checkpoint_is_no_place_to_go_on_from(trained, tmp_path):
 
 @pytest.mark.slow
 def test_ranks_go_from_start_to_start_together(trained, tmp_path):
-    two = ("starts=2", "trainer.devices=2", "data.batch_size=4", "trainer.max_epochs=1")
+    two = ("n_init=2", "trainer.devices=2", "data.batch_size=4", "trainer.max_epochs=1")
     printed = succeed("train", *tiny(trained.cohort, tmp_path, *OPTIONS, *two))
     assert printed.count("is kept") == 1
     assert losses(tmp_path) in [losses(tmp_path / "starts" / name) for name in "12"]

@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from compseg.errors import CompsegError
-from compseg.sweeps import claimed
-from compseg.sweeps.claim import is_claimed
+from compseg.faults import is_locked, run_lock
 from compseg.sweeps.jobs import figure_of, lower_is_better, natural, read_job, read_jobs, recorded_overrides, swept_keys
 
 
@@ -79,14 +78,14 @@ def test_any_texts_can_be_sorted(texts):
 
 
 def hold(folder, held, enough):
-    with claimed(folder):
+    with run_lock(folder):
         held.set()
         enough.wait(60)
 
 
 def test_a_claimed_folder_is_running_until_its_process_dies(add_job):
     folder = add_job("0", ["seed=1"], "started")
-    assert not is_claimed(folder)
+    assert not is_locked(folder)
     context = multiprocessing.get_context("spawn")
     held, enough = context.Event(), context.Event()
     process = context.Process(target=hold, args=(folder, held, enough))
@@ -94,13 +93,13 @@ def test_a_claimed_folder_is_running_until_its_process_dies(add_job):
     try:
         assert held.wait(60)
         assert read_job(folder).status == "running"
-        with pytest.raises(CompsegError, match="another process is training"), claimed(folder):
+        with pytest.raises(CompsegError, match="another process is training"), run_lock(folder):
             pass
     finally:
         process.kill()
         process.join()
     assert read_job(folder).status == "unfinished"
-    with claimed(folder):
+    with run_lock(folder):
         pass
 
 
@@ -110,5 +109,5 @@ def test_without_locks_training_goes_on(tmp_path, monkeypatch):
 
     monkeypatch.setattr("filelock.FileLock.acquire", no_locks)
     (tmp_path / ".claim.lock").touch()
-    with claimed(tmp_path):
-        assert not is_claimed(tmp_path)
+    with run_lock(tmp_path):
+        assert not is_locked(tmp_path)

@@ -8,20 +8,20 @@ from compseg.sweeps.side_by_side import side_by_side
 class Fake:
     """Ends after so many looks, or when it is stopped."""
 
-    def __init__(self, name, looks, world):
-        self.name, self.looks, self.world, self.stops = name, looks, world, []
+    def __init__(self, name, views, world):
+        self.name, self.views, self.world, self.stops = name, views, world, []
         world.append(self)
 
     def ended(self):
-        self.looks -= 1
-        return self.looks < 0 or bool(self.stops)
+        self.views -= 1
+        return self.views < 0 or bool(self.stops)
 
     def stop(self, *, at_once=False):
         self.stops.append(at_once)
 
 
 def room(world, places):
-    return lambda: sum(job.looks >= 0 for job in world) < places
+    return lambda: sum(job.views >= 0 for job in world) < places
 
 
 def test_in_order_and_no_more_than_there_is_room_for():
@@ -29,7 +29,7 @@ def test_in_order_and_no_more_than_there_is_room_for():
 
     def start(job):
         begun = Fake(*job, world)
-        most.append(sum(job.looks >= 0 for job in world))
+        most.append(sum(job.views >= 0 for job in world))
         return begun
 
     jobs = [("a", 5), ("b", 1), ("c", 1), ("d", 0)]
@@ -58,12 +58,12 @@ def test_a_job_for_which_there_is_too_little_room_waits_and_is_not_overtaken():
     world, refusals = [], []
 
     def start(job):
-        name, looks, need = job
-        free = 3 - sum(2 if job.name == "a" else 1 for job in world if job.looks >= 0)
+        name, views, need = job
+        free = 3 - sum(2 if job.name == "a" else 1 for job in world if job.views >= 0)
         if need > free:
             refusals.append(name)
             return None
-        return Fake(name, looks, world)
+        return Fake(name, views, world)
 
     jobs = [("a", 3, 2), ("big", 0, 3), ("c", 0, 1)]
     ended = [job.name for job in side_by_side(jobs, lambda: True, start, pause=0)]

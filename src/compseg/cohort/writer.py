@@ -32,8 +32,8 @@ from compseg.cohort.places import is_url
 from compseg.cohort.splits import DEFAULT_SPLITS, assign_splits
 from compseg.cohort.store import Cohort, read_attributes
 from compseg.errors import CompsegError
+from compseg.preprocessing.tissue import resolve_rule, tissue_mask
 from compseg.samples import Channels, SampleArrays, SampleInfo, Source
-from compseg.spectra.tissue import resolve_rule, tissue_mask
 
 Header = dict[str, Any]
 
@@ -85,14 +85,14 @@ def prepare(
     header = _header(
         source, tissue, dtype=dtype, chunk=chunk, pixel_size=pixel_size, pixel_unit=pixel_unit, splits=dict(splits)
     )
-    say = Console(stderr=True, quiet=not progress, markup=False, soft_wrap=True)
+    log = Console(stderr=True, quiet=not progress, markup=False, soft_wrap=True)
     _refuse_strangers(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _alone(path, say):
+    with _alone(path, log):
         if not overwrite and _there(path, header):
-            say.print(f"{path}: is there already, made from the same samples and settings")
+            log.print(f"{path}: is there already, made from the same samples and settings")
         else:
-            _build(source, path, header, say)
+            _build(source, path, header, log)
     return Cohort.open(path)
 
 
@@ -119,13 +119,13 @@ def _header(source: Source, tissue: str, *, dtype: str, chunk: int, **rest: Any)
 
 
 @contextmanager
-def _alone(path: Path, say: Console) -> Iterator[None]:
+def _alone(path: Path, log: Console) -> Iterator[None]:
     """Hold the lock beside the cohort; other ranks wait here while one prepares."""
     lock = FileLock(path.with_name(f".{path.name}.lock"))
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        say.print(f"{path}: another process is preparing it; waiting")
+        log.print(f"{path}: another process is preparing it; waiting")
         lock.acquire()
     try:
         yield
@@ -151,13 +151,13 @@ def _there(path: Path, header: Header) -> bool:
     return True
 
 
-def _build(source: Source, path: Path, header: Header, say: Console) -> None:
+def _build(source: Source, path: Path, header: Header, log: Console) -> None:
     infos = assign_splits(_named(source.infos()), header["splits"])
     partial = partial_path(path)
-    root = _begin(partial, header, say)
+    root = _begin(partial, header, log)
     records = [
         _finished(root, info) or _write_sample(source, root, partial, info, header)
-        for info in track(infos, f"Preparing {path.name}", console=say, disable=say.quiet)
+        for info in track(infos, f"Preparing {path.name}", console=log, disable=log.quiet)
     ]
     classes = {info.class_name: info.label for info in infos if info.class_name}
     samples = [record.to_dict() for record in records]
@@ -180,14 +180,14 @@ def _named(infos: Sequence[SampleInfo]) -> Sequence[SampleInfo]:
     return infos
 
 
-def _begin(partial: Path, header: Header, say: Console) -> zarr.Group:
+def _begin(partial: Path, header: Header, log: Console) -> zarr.Group:
     """The group to write to: an interrupted one of the same making, else a new one."""
     begun = read_attributes(partial)
     if begun is not None and all(begun.get(key) == header[key] for key in header):
-        say.print(f"{partial}: going on where an earlier preparation stopped")
+        log.print(f"{partial}: going on where an earlier preparation stopped")
         return zarr.open_group(partial, mode="a", zarr_format=3)
     if partial.exists():
-        say.print(f"{partial}: left by a preparation with other samples or settings; starting anew")
+        log.print(f"{partial}: left by a preparation with other samples or settings; starting anew")
         shutil.rmtree(partial)
     return zarr.create_group(partial, zarr_format=3, attributes={ATTRIBUTE: header})
 

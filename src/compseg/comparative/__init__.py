@@ -1,7 +1,7 @@
 """The paper's idea: pool a sample's activation map, transfer it to one number, compare that number with the label.
 
 Read in this order: `transfers` (the pooling neuron's sigma), `pools` (from a map to a fraction), `head` (both
-together), `objectives` (what a label asks of the result), `teacher` (a first answer without a network). The room
+together), `objectives` (what a label asks of the result), `pseudo_labels` (a first answer without a network). The room
 imports torch alone.
 """
 
@@ -17,12 +17,12 @@ from compseg.comparative.objectives import (
     PixelBCE,
     PooledLoss,
     PositiveUnlabelled,
+    RotationConsistency,
     SizePenalty,
     SpectralCRF,
     Sum,
     SupervisedPixels,
     TotalVariation,
-    TurnConsistency,
     TwoMap,
     WeightedCrossEntropy,
     mean_over_ranks,
@@ -39,7 +39,7 @@ from compseg.comparative.pools import (
     RankPool,
     TopKPool,
 )
-from compseg.comparative.teacher import FisherTeacher
+from compseg.comparative.pseudo_labels import FisherPseudoLabels
 from compseg.comparative.transfers import Identity, Sigma, Transfer, Trapezoid
 
 __all__ = [
@@ -47,7 +47,7 @@ __all__ = [
     "ComparativeHead",
     "DenseNegatives",
     "Entropy",
-    "FisherTeacher",
+    "FisherPseudoLabels",
     "FlipConsistency",
     "GeneralizedMeanPool",
     "HeadOutput",
@@ -66,6 +66,7 @@ __all__ = [
     "PooledLoss",
     "PositiveUnlabelled",
     "RankPool",
+    "RotationConsistency",
     "Sigma",
     "SigmaHead",
     "SizePenalty",
@@ -77,7 +78,6 @@ __all__ = [
     "Transfer",
     "Trapezoid",
     "TrapezoidHead",
-    "TurnConsistency",
     "TwoMap",
     "WeightedCrossEntropy",
     "mean_over_ranks",

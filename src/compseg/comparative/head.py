@@ -36,7 +36,7 @@ class HeadOutput(NamedTuple):
     alpha: float
     ceiling: float
     image: Tensor | None = None
-    turned: Tensor | None = None
+    rotated: Tensor | None = None
     flipped: Tensor | None = None
     average: Tensor | None = None
 

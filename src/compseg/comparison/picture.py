@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from compseg.comparison.standings import Entrant, Outcome, Standing, ordered, places, standings
 from compseg.comparison.table import Layout, labels
-from compseg.maps.style import DISEASE, FAINT, HEALTHY, INK, OTHER, styled
+from compseg.plots.style import DISEASE, FAINT, HEALTHY, INK, OTHER, styled
 
 COLUMNS = 3
 DASHES = ("--", ":", "-.")
@@ -95,10 +95,10 @@ def _dots(outcomes: Sequence[Outcome], cohort: str, entrant: Entrant, figure: st
 
 def _lines(axes: Axes, here: Sequence[Standing], layout: Layout) -> None:
     """Ceiling and floors, each the mean over models where there are several."""
-    looks = {layout.ceiling: (HEALTHY, "-")} | {
+    views = {layout.ceiling: (HEALTHY, "-")} | {
         name: (DISEASE, DASHES[i % len(DASHES)]) for i, name in enumerate(layout.floors)
     }
-    for name, (colour, dashes) in looks.items():
+    for name, (colour, dashes) in views.items():
         means = [one.mean for one in here if one.entrant[1] == name]
         if means:
             axes.axvline(

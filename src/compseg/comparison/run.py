@@ -18,8 +18,8 @@ from compseg.comparison.progress import Progress
 from compseg.comparison.standings import Outcome, read_outcome, read_outcomes
 from compseg.comparison.table import Layout, jobs_csv, page
 from compseg.errors import CompsegError
+from compseg.evaluation import FIGURES, FOR_SELECTION, NEED_TRUTH
 from compseg.files import atomic_bytes, atomic_text
-from compseg.measures import FIGURES, FOR_SELECTION, NEED_TRUTH
 from compseg.sweeps.attempt import OUTPUT
 from compseg.sweeps.jobs import refuse_another, write_record
 
@@ -119,8 +119,8 @@ def refuse_what_needs_truth(layout: Layout, configs: Configs, cohorts: Mapping[s
 
 
 def _needs_truth(config: DictConfig) -> bool:
-    taught = bool(config.teacher and config.teacher.teaches)
-    return bool(instantiate(config.objective).needs_truth) and not taught
+    trains_on_pseudo_labels = bool(config.pseudo_labels and config.pseudo_labels.supervises)
+    return bool(instantiate(config.objective).needs_truth) and not trains_on_pseudo_labels
 
 
 def _has_truth(cohort: Cohort, which: str) -> bool:

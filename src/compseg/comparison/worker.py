@@ -12,7 +12,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 
 # By name: a room below the verbs may not import them.
-PRELOAD = ["compseg.config", "compseg.learning", "compseg.report", "compseg.models", "hydra.core.plugins"]
+PRELOAD = ["compseg.config", "compseg.training", "compseg.report", "compseg.models", "hydra.core.plugins"]
 
 
 def run_verb(verb: str, arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:

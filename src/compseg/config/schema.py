@@ -23,8 +23,8 @@ class TrainConfig:
     objective: Any = MISSING  # the loss
     regularisers: dict[str, Any] = field(default_factory=dict)  # what is added to the loss, by name
     method: str | None = None  # the name of the head and objective together
-    teacher: Any = None  # marks the region that the segmenter is trained on, where the method works so
-    otherwise: Any = None  # what takes the place of the keys of these names where the teacher finds nothing
+    pseudo_labels: Any = None  # marks the region that the segmenter is trained on, where the method works so
+    fallback: Any = None  # what takes the place of the keys of these names where the pseudo-labeller finds nothing
     optimizer: Any = MISSING
     scheduler: Any = None
     augmentation: Any = None
@@ -34,12 +34,12 @@ class TrainConfig:
     logger: Any = None
     threshold: Any = None  # how the activation threshold is fitted on the validation samples
     seed: int = MISSING  # of everything random
-    starts: int = 1  # seeds that are trained from, one after the other, to keep the best
+    n_init: int = 1  # seeds that are trained from, one after the other, to keep the best
     channels: int = MISSING  # image channels; filled in from the cohort
     maps: int = 1  # activation maps a segmenter gives
     depth: int = 1  # halvings of the default segmenter; filled in from the cohort
     floor: Any = None  # a map without a network, in place of the model
-    localiser: Any = None  # reads the map off the trained model, which is a classifier then
+    cam: Any = None  # reads the map off the trained model, which is a classifier then
     name: str = MISSING  # what the run is called in logs and reports
     evaluate: bool = True  # whether to evaluate and report when training ends
     test: bool = True  # whether evaluation looks at the test samples

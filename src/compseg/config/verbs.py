@@ -20,8 +20,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from compseg.config.hints import explain
+from compseg.config.run_dir import quiet_rank, rank, started
 from compseg.config.schema import register_schemas
-from compseg.config.starting import quiet_rank, rank, started
 from compseg.config.targets import check_targets
 from compseg.errors import Stopped
 

@@ -3,7 +3,7 @@
 The room imports torch alone. A segmenter of another library needs no code here, only a YAML file in `conf/model`.
 """
 
-from compseg.models.floors import AllOnes, SingleBand
+from compseg.models.baselines import AllOnes, SingleBand
 from compseg.models.padding import MeanOfOutputs, Padded, pad_to_multiple
 from compseg.models.segnet import SegNet
 from compseg.models.spectral_spatial import SpectralSpatial

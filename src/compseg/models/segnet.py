@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from compseg.models.blocks import conv_units, initialise, make_dropout, require_at_least, start_at
 from compseg.models.padding import crop_to, pad_to_multiple
-from compseg.models.receptive import CONV, POOL, UNPOOL, receptive_field
+from compseg.models.receptive_field import CONV, POOL, UNPOOL, receptive_field
 
 CONVS = (2, 2, 3, 3, 3)
 FACTORS = (1, 2, 4, 8, 8)

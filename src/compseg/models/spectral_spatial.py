@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from compseg.models.blocks import conv_units, initialise, make_dropout, require_at_least, start_at
-from compseg.models.receptive import CONV, receptive_field
+from compseg.models.receptive_field import CONV, receptive_field
 
 
 class SpectralSpatial(nn.Module):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from compseg.errors import CompsegError
 from compseg.models.blocks import conv_units, initialise, make_dropout, require_at_least, start_at
 from compseg.models.padding import crop_to, pad_to_multiple
-from compseg.models.receptive import BILINEAR, CONV, POOL, UNPOOL, before, receptive_field
+from compseg.models.receptive_field import BILINEAR, CONV, POOL, UNPOOL, before, receptive_field
 from compseg.samples import Window
 
 

@@ -11,12 +11,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from compseg.maps.curves import curves_of
-from compseg.maps.overlay import RGB
-from compseg.maps.style import DISEASE, FAINT, HEALTHY, INK, OTHER, empty_figure, styled
-from compseg.maps.threshold import Threshold
-from compseg.measures.sample_map import SampleMap
-from compseg.measures.scores import area_roc, labels_of, with_disease_truth
+from compseg.evaluation.curves import curves_of
+from compseg.evaluation.metrics import area_roc, labels_of, with_disease_truth
+from compseg.evaluation.sample_map import SampleMap
+from compseg.inference.threshold import Threshold
+from compseg.plots.overlay import RGB
+from compseg.plots.style import DISEASE, FAINT, HEALTHY, INK, OTHER, empty_figure, styled
 from compseg.report.panels import TITLES, caption, colour_ceiling, panels
 from compseg.samples import Channels
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from compseg.measures import SampleMap, prevalence
-from compseg.measures.evaluation import Evaluation, evaluate_run
-from compseg.measures.shortcuts import Shortcuts, cue_values, cues, group_gap, origin_of, thinned
+from compseg.evaluation import SampleMap, prevalence
+from compseg.evaluation.run import Evaluation, evaluate_run
+from compseg.evaluation.shortcuts import Shortcuts, cue_values, cues, group_gap, origin_of, thinned
 from compseg.report.figures import Spectra
 from compseg.report.page import read_history, write_report
 from compseg.samples import SampleInfo

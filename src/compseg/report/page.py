@@ -15,12 +15,12 @@ from jinja2 import Environment, PackageLoader
 from matplotlib.figure import Figure
 from PIL import Image as Pillow
 
+from compseg.evaluation.sample_map import SampleMap
+from compseg.evaluation.shortcuts import Shortcuts
+from compseg.evaluation.tables import COLUMNS, sample_row
 from compseg.files import atomic_bytes, atomic_text
-from compseg.maps.overlay import RGB, resize
-from compseg.maps.threshold import Threshold
-from compseg.measures.metrics import COLUMNS, sample_row
-from compseg.measures.sample_map import SampleMap
-from compseg.measures.shortcuts import Shortcuts
+from compseg.inference.threshold import Threshold
+from compseg.plots.overlay import RGB, resize
 from compseg.report import figures as draw
 from compseg.report.panels import caption, chosen, colour_ceiling, panels, ranked, spread
 from compseg.report.verdict import verdict_on
@@ -59,7 +59,7 @@ def write_report(
     Args:
         path: Of the page; it and the figures are written atomically.
         title: Heading, for example the name of the run.
-        metrics: Figures of merit as `compseg.measures.metrics` makes them.
+        metrics: Figures of merit as `compseg.evaluation.tables` makes them.
         threshold: The threshold that they rest on.
         test_maps: Test samples with their maps, at least one.
         val_maps: Validation samples with theirs, to compare groups.

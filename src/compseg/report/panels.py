@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from compseg.maps.overlay import RGB, as_rgb
-from compseg.maps.style import paint_activation, paint_mask
-from compseg.maps.threshold import Threshold
-from compseg.measures.sample_map import SampleMap
-from compseg.measures.scores import area_fraction, dice
+from compseg.evaluation.metrics import area_fraction, dice
+from compseg.evaluation.sample_map import SampleMap
+from compseg.inference.threshold import Threshold
+from compseg.plots.overlay import RGB, as_rgb
+from compseg.plots.style import paint_activation, paint_mask
 
 TITLES = ("reference", "activation", "thresholded", "truth")
 

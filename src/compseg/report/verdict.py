@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from compseg.maps.curves import curves_of
-from compseg.maps.threshold import Threshold
-from compseg.measures.sample_map import SampleMap
-from compseg.measures.scores import labels_of, prevalence, with_disease_truth
-from compseg.measures.shortcuts import Cue, GroupGap, Origin, Shortcuts
+from compseg.evaluation.curves import curves_of
+from compseg.evaluation.metrics import labels_of, prevalence, with_disease_truth
+from compseg.evaluation.sample_map import SampleMap
+from compseg.evaluation.shortcuts import Cue, GroupGap, Origin, Shortcuts
+from compseg.inference.threshold import Threshold
 
 FEW = 10  # samples of a class below which no interval is to be trusted
 SURE = 0.01  # p below which groups differ, or a cue is more than chance
@@ -50,7 +50,7 @@ def verdict_on(
     """Put the figures of merit into words.
 
     Args:
-        metrics: As `compseg.measures.metrics` makes them.
+        metrics: As `compseg.evaluation.tables` makes them.
         threshold: The fitted threshold.
         maps: Test samples.
         shortcuts: Signs that the maps live on something else than the region.

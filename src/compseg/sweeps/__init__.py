@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from compseg.sweeps.callback import SweepCallback
-from compseg.sweeps.claim import claimed
 from compseg.sweeps.jobs import was_pruned
 from compseg.sweeps.launch import run_job
 from compseg.sweeps.summary import summarise
 
-__all__ = ["SweepCallback", "claimed", "run_job", "summarise", "was_pruned"]
+__all__ = ["SweepCallback", "run_job", "summarise", "was_pruned"]

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-from compseg.sweeps.claim import is_claimed
+from compseg.faults.lock import is_locked
 from compseg.sweeps.jobs import DONE, read_job, recorded_overrides, write_record
 
 OUTPUT = "output.txt"
@@ -80,7 +80,7 @@ class Attempt:
 
     def _begin(self) -> bool:
         """Start the process if the folder is free; whether another has done the work in the meantime."""
-        if is_claimed(self.folder):
+        if is_locked(self.folder):
             self.waited = True
             return False
         if self.waited and recorded_overrides(self.folder) and read_job(self.folder).status in DONE:

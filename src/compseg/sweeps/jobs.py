@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from compseg.errors import CompsegError
+from compseg.faults.lock import is_locked
 from compseg.files import atomic_json
-from compseg.sweeps.claim import is_claimed
 
 RECORD = "job.json"
 DONE = ("finished", "pruned")
@@ -166,7 +166,7 @@ def _key_and_value(override: str) -> tuple[str, str]:
 def _status(folder: Path, recorded: str, judged: bool) -> str:
     if recorded not in ("started", "stopped"):
         return recorded
-    if is_claimed(folder):
+    if is_locked(folder):
         return "running"
     # A job may have outlived the sweep that waited for it; one that was told to end has not written all.
     return "finished" if judged and recorded == "started" else "unfinished"

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from compseg.maps.style import FAINT, INK, styled
+from compseg.plots.style import FAINT, INK, styled
 from compseg.sweeps.jobs import Job, figure_of, lower_is_better, natural
 
 # Of Okabe and Ito's palette; markers tell the groups apart in grey print too.

@@ -12,8 +12,8 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from compseg.errors import CompsegError
+from compseg.faults.lock import run_lock
 from compseg.files import atomic_text
-from compseg.sweeps.claim import claimed
 from compseg.sweeps.jobs import read_job
 from compseg.sweeps.space import Space
 from compseg.sweeps.study import SweepStudy, open_study
@@ -40,7 +40,7 @@ def search(config: DictConfig, loader: Any, launcher: Any, arguments: Sequence[s
         raise CompsegError("evaluate=false: a search goes by a figure of the evaluation; leave it out")
     space = Space(arguments, loader)
     sweep.mkdir(parents=True, exist_ok=True)
-    with claimed(sweep):
+    with run_lock(sweep):
         trials = len(open_study(settings, config.rank_by).get_trials(deepcopy=False))
         # Not the seed alone: a search that is taken up would ask for its first trials again.
         sampler = instantiate(settings.strategy, _partial_=True)(seed=settings.seed + trials)

@@ -13,7 +13,7 @@ from compseg.files import atomic_bytes, atomic_text, csv_text
 from compseg.sweeps.jobs import Job, figure_of, lower_is_better, read_jobs, swept_keys
 
 # Groups of the configuration that the loss is made of.
-LOSS_GROUPS = ("head", "objective", "method", "teacher", "regulariser", "regularisers")
+LOSS_GROUPS = ("head", "objective", "method", "pseudo_labels", "regulariser", "regularisers")
 STATES = ("finished", "pruned", "failed", "running", "unfinished")
 
 

@@ -12,11 +12,11 @@ from compseg.comparative.objectives.outside_tissue import OutsideTissue
 from compseg.comparative.objectives.pixel_bce import PixelBCE
 from compseg.comparative.objectives.pooled import PooledLoss
 from compseg.comparative.objectives.positive_unlabelled import PositiveUnlabelled
+from compseg.comparative.objectives.rotation_consistency import FlipConsistency, RotationConsistency
 from compseg.comparative.objectives.size_penalty import SizePenalty
 from compseg.comparative.objectives.spectral_crf import SpectralCRF
 from compseg.comparative.objectives.supervised import SupervisedPixels
 from compseg.comparative.objectives.total_variation import TotalVariation
-from compseg.comparative.objectives.turn_consistency import FlipConsistency, TurnConsistency
 from compseg.comparative.objectives.two_map import TwoMap
 from compseg.comparative.objectives.weighted_cross_entropy import WeightedCrossEntropy
 
@@ -31,12 +31,12 @@ __all__ = [
     "PixelBCE",
     "PooledLoss",
     "PositiveUnlabelled",
+    "RotationConsistency",
     "SizePenalty",
     "SpectralCRF",
     "Sum",
     "SupervisedPixels",
     "TotalVariation",
-    "TurnConsistency",
     "TwoMap",
     "WeightedCrossEntropy",
     "mean_over_ranks",

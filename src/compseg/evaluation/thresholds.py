@@ -1,0 +1,179 @@
+"""The activation above which a pixel counts as disease: fitted on validation maps, stored with the segmenter.
+
+The paper chose one threshold by eye on seven validation spots (.35, section 4). Here it is fitted, from truth where
+the validation samples have some, otherwise from the maps and the labels alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compseg.errors import CompsegError
+from compseg.evaluation.curves import LabelledMap, curves_of
+from compseg.evaluation.resampling import percentile_interval, resample
+from compseg.inference.threshold import Threshold
+
+PAPER = 0.35
+FALSE_ALARMS = 0.05
+NO_SHARE = 1e-6
+REPLICATES = 500
+Floats = NDArray[np.float64]
+
+
+def fixed(value: float = PAPER) -> Threshold:
+    """A threshold given beforehand; .35 is the paper's.
+
+    Raises:
+        CompsegError: If it lies outside [0, 1].
+    """
+    if not 0 <= value <= 1:
+        raise CompsegError(
+            f"threshold {value}: expected a value in [0, 1], as activations are; for the paper's use {PAPER}"
+        )
+    return Threshold(value, f"fixed beforehand at {value:g}", value, value)
+
+
+def fit_from_truth(maps: Sequence[LabelledMap], seed: int = 0) -> Threshold:
+    """The one threshold with the highest mean Dice over the disease samples.
+
+    Args:
+        maps: Validation maps; disease samples whose truth marks at least one tissue pixel are used, the others ignored.
+        seed: Of the bootstrap.
+
+    Raises:
+        CompsegError: If no disease sample has such a truth.
+    """
+    drawn = [
+        item for item in maps if item.info.label == 1 and item.truth is not None and (item.truth & item.tissue).any()
+    ]
+    if not drawn:
+        raise CompsegError(
+            f"threshold from truth: expected a disease sample with a truth mask, got none among {len(maps)} validation "
+            "samples; fit it from labels"
+        )
+    curves = curves_of(drawn)
+    dice = curves.dice
+    weights = resample([item.info for item in drawn], REPLICATES, seed)
+    value = _best_level(curves.levels, dice.mean(0))
+    low, high = percentile_interval(np.array([_best_level(curves.levels, w @ dice) for w in weights]))
+    return Threshold(value, f"fitted to the truth of {len(drawn)} validation samples (highest mean Dice)", low, high)
+
+
+def fit_from_labels(maps: Sequence[LabelledMap], seed: int = 0) -> Threshold:
+    """The threshold with the highest Dice that is to be expected, knowing the labels alone.
+
+    Let F(t) and U(t) be the fractions of healthy and of disease samples' tissue that lie above t, averaged over
+    samples. Disease samples mix disease, share pi, with tissue like that of healthy samples: U = pi TPR + (1 - pi) F.
+    As TPR <= 1, no (U - F) / (1 - F) can exceed pi, and where the disease lies wholly above t it equals pi: its
+    maximum estimates pi. Then pi TPR = U - (1 - pi) F is the hit area, U the marked and pi the true area, so
+
+        Dice(t) = 2 (U - (1 - pi) F) / (U + pi).
+
+    The bound on pi is that of Blanchard, Lee and Scott, JMLR 11:2973 (2010), over the sets {a > t}.
+    `docs/explanation/thresholds.md` derives it at leisure and says when not to trust it.
+
+    Args:
+        maps: Validation maps of both classes; truth is not looked at.
+        seed: Of the bootstrap.
+
+    Returns:
+        The fitted threshold. Where the maps hold no answer the threshold that 5 % of healthy tissue exceeds, or
+        without healthy samples the paper's; `how` says so.
+    """
+    maps = [item for item in maps if item.tissue.any()]
+    disease = np.array([item.info.label == 1 for item in maps], dtype=bool)
+    if disease.all():
+        return Threshold(PAPER, f"no healthy validation sample to fit to: the paper's {PAPER}", PAPER, PAPER)
+    curves = curves_of(maps)
+    levels, fractions, everyone = curves.levels, curves.fractions, np.ones(len(maps))
+    value = _level_from_labels(levels, fractions, disease, everyone)
+    weights = resample([item.info for item in maps], REPLICATES, seed)
+    low, high = percentile_interval(np.array([_level_from_labels(levels, fractions, disease, w) for w in weights]))
+    return Threshold(value, _how_from_labels(fractions, disease), low, high)
+
+
+def fit_from_probabilities(maps: Sequence[LabelledMap], seed: int = 0) -> Threshold:
+    """The threshold with the highest Dice to be expected, where activations are probabilities of disease.
+
+    So they are where the segmenter was trained pixel by pixel, by cross-entropy, on pseudo-labels. Of a disease
+    sample with tissue activations a, the pixels above t hold sum(a > t) a diseased ones, all of it sum a, so
+
+        Dice(t) = 2 sum_{a > t} a / (|{a > t}| + sum a),
+
+    and its mean over disease samples is maximised (Lipton, Elkan and Naryanaswamy, ECML 2014: the best t is half of the
+    Dice reached). It sees no truth, and moves with maps that a new array has made fainter.
+
+    Args:
+        maps: Validation maps; those of disease samples with tissue are used.
+        seed: Of the bootstrap.
+
+    Returns:
+        The fitted threshold; without a disease sample the even odds of .5.
+    """
+    disease = [item for item in maps if item.info.label == 1 and item.tissue.any()]
+    if not disease:
+        return Threshold(0.5, "no disease validation sample to fit to: even odds", 0.5, 0.5)
+    curves = curves_of(disease)
+    total = np.array([item.activation[item.tissue].sum(dtype=np.float64) for item in disease])
+    dice = 2 * curves.mass / np.maximum(curves.above + total[:, None], 1e-12)
+    weights = resample([item.info for item in disease], REPLICATES, seed)
+    low, high = percentile_interval(np.array([_best_level(curves.levels, w @ dice) for w in weights]))
+    value = _best_level(curves.levels, dice.mean(0))
+    how = f"fitted to the probabilities in {len(disease)} validation samples (highest expected Dice)"
+    return Threshold(value, how, low, high)
+
+
+def disease_share(U: Floats, F: Floats) -> float:
+    """Estimated share pi of disease in the disease samples' tissue, in [0, 1].
+
+    Args:
+        U: `(L,)` fraction of disease samples' tissue above each level.
+        F: `(L,)` the same of healthy samples. Levels that more than half of the healthy tissue exceeds are left out:
+            a small 1 - F would blow up the noise of U - F.
+    """
+    trusted = F <= 0.5
+    return float(np.clip((U - F)[trusted] / (1 - F[trusted]), 0, 1).max(initial=0))
+
+
+def expected_dice(U: Floats, F: Floats, share: float) -> Floats:
+    """`(L,)` Dice to be expected at each level, `2 (U - (1 - pi) F) / (U + pi)`, in [0, 1]; see `fit_from_labels`."""
+    hit = np.clip(U - (1 - share) * F, 0, np.minimum(U, share))
+    return 2 * hit / (U + share)
+
+
+def _level_from_labels(levels: Floats, fractions: Floats, disease: NDArray[np.bool_], weights: Floats) -> float:
+    U, F = _class_means(fractions, disease, weights)
+    share = disease_share(U, F)
+    if share < NO_SHARE:
+        return float(levels[np.argmax(F <= FALSE_ALARMS)])
+    return _best_level(levels, expected_dice(U, F, share))
+
+
+def _class_means(fractions: Floats, disease: NDArray[np.bool_], weights: Floats) -> tuple[Floats, Floats]:
+    # Mean over samples, not over pixels, so that a large sample counts no more than a small one.
+    F = np.average(fractions[~disease], axis=0, weights=weights[~disease])
+    # Without disease samples nothing exceeds the healthy ones, which is the case of no signal.
+    U = np.average(fractions[disease], axis=0, weights=weights[disease]) if disease.any() else F
+    return U, F
+
+
+def _how_from_labels(fractions: Floats, disease: NDArray[np.bool_]) -> str:
+    fallback = f"the level that {100 * FALSE_ALARMS:.0f} % of healthy validation tissue exceeds"
+    if not disease.any():
+        return f"no disease validation sample to fit to: {fallback}"
+    share = disease_share(*_class_means(fractions, disease, np.ones(len(disease))))
+    if share < NO_SHARE:
+        return f"disease samples are no more active than healthy ones: {fallback}"
+    found = f"highest expected Dice; estimated disease share {share:.2f}"
+    return f"fitted to the labels of {len(disease)} validation samples ({found})"
+
+
+def _best_level(levels: Floats, score: Floats) -> float:
+    """The middle of the first run of levels with the highest score, so that well separated maps are cut half-way."""
+    best = score >= score.max() - 1e-12
+    first = int(best.argmax())
+    length = int((~best[first:]).argmax()) or len(best) - first
+    return float(levels[first] + levels[first + length - 1]) / 2

@@ -1,0 +1,55 @@
+"""A run folder belongs to one process at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from compseg.errors import CompsegError
+
+LOCK = ".claim.lock"
+
+
+@contextmanager
+def run_lock(run: Path) -> Iterator[None]:
+    """Hold a run folder while training in it. The claim of a process that was killed ends with the process.
+
+    On a file system without locks nothing is held.
+
+    Args:
+        run: The run folder.
+
+    Raises:
+        CompsegError: If another process trains there, one that outlived its killed sweep for example.
+    """
+    lock = FileLock(run / LOCK)
+    try:
+        lock.acquire(timeout=1)  # longer than `is_locked` holds it
+    except Timeout:
+        raise CompsegError(
+            f"{run}: another process is training in this folder; wait for it or give another hydra.run.dir"
+        ) from None
+    except (OSError, NotImplementedError):
+        pass
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def is_locked(run: Path) -> bool:
+    """Whether a process is training in a run folder."""
+    if not (run / LOCK).is_file():
+        return False
+    lock = FileLock(run / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    except (OSError, NotImplementedError):
+        return False
+    lock.release()
+    return False

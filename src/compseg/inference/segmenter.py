@@ -1,0 +1,382 @@
+"""The extracted segmenter: what is left of a CompSegNet after training, and all that prediction needs.
+
+"After convergence of the CompSegNet training [...] only the underlying U-Net is extracted" (paper, 3.2). Needs torch
+and numpy alone.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from compseg.comparative import FisherPseudoLabels
+from compseg.errors import CompsegError
+from compseg.files import atomic_json, atomic_torch
+from compseg.inference.background import reference_of_tiles
+from compseg.inference.threshold import Threshold
+from compseg.inference.tiling import MapsParts, Tile, cut, largest_side, sight
+from compseg.preprocessing import Preprocess, tissue_mask
+from compseg.samples import Channels, Image, Mask, Window
+
+FORMAT = 2
+DESCRIPTION, WEIGHTS = "segmenter.json", "weights.pt"
+TILE_MEMORY = 1.6e9  # bytes that a tile may take; what reads it and writes its map takes some more
+FASTEST_SIDE = 512  # pixels, beside the margins: more than that only leaves the processor's cache
+Pieces = Callable[[], Iterable[tuple[Tile, Image, Mask]]]
+TRUSTED = ("compseg.", "torch.nn.", "monai.networks.", "segmentation_models_pytorch.")
+
+
+@dataclass
+class Segmenter:
+    """A callable from raw cubes to activation maps.
+
+    Attributes:
+        model: From `(B, C, H, W)` to logits `(B, M, H, W)`; map 0 is the disease map.
+        preprocess: From raw values to network input.
+        model_node: How to build `model`: `_target_` and plain arguments.
+        preprocess_node: How to build `preprocess`.
+        channels: The channel axis that the model was trained on.
+        tissue_rule: Which pixels count where no mask is given: `all`, `nonzero` or `otsu`.
+        dtype: Type that raw values are rounded to first, as the training cohort stored them, so that a map does not
+            depend on whether a sample came from a cohort or from a file.
+        threshold: The activation above which a pixel counts as disease, once fitted.
+        provenance: Where it came from: run, epoch, validation loss, versions. Plain values.
+        pseudo-labels: Knows what a sample's pixels are compared with, where the network reads contrasts; None: it reads
+            samples as they are.
+        teacher_node: How to build `pseudo_labels`.
+    """
+
+    model: nn.Module
+    preprocess: Preprocess
+    model_node: dict[str, Any]
+    preprocess_node: dict[str, Any]
+    channels: Channels
+    tissue_rule: str = "all"
+    dtype: str = "float16"
+    threshold: Threshold | None = None
+    provenance: dict[str, Any] = field(default_factory=dict)
+    pseudo_labels: FisherPseudoLabels | None = None
+    pseudo_labels_node: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        self.model.eval()
+        self.preprocess.eval()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return self.preprocess.mean.device
+
+    def to(self, device: str | torch.device) -> Segmenter:
+        """Move model and preprocessing, in place."""
+        self.model.to(device)
+        self.preprocess.to(device)
+        if self.pseudo_labels is not None:
+            self.pseudo_labels.to(device)
+        return self
+
+    def tissue(self, image: Image) -> Mask:
+        """The `(H, W)` tissue mask of an image without one, by the training cohort's rule."""
+        return tissue_mask(image, self.tissue_rule)
+
+    def __call__(self, image: Image, tissue: Mask | None = None) -> NDArray[np.float32]:
+        """The activation map of one image.
+
+        Args:
+            image: `(H, W, C)` raw values, or `(H, W)` where the model takes one channel.
+            tissue: `(H, W)` bool; the tissue rule decides where it is None.
+
+        Returns:
+            `(H, W)` float32 in [0, 1], zero outside the tissue.
+
+        Raises:
+            CompsegError: If the channels are not the model's.
+        """
+        image = self._checked(image)
+        mask = self.tissue(image) if tissue is None else tissue
+        activation, tiles = np.zeros(mask.shape, np.float32), self.tiles(mask.shape)
+        reference = self.reference(tiles, lambda: ((tile, image[tile.seen], mask[tile.seen]) for tile in tiles))
+        for tile in tiles:
+            activation[tile.core] = self.activation(image[tile.seen], mask[tile.seen], reference, tile.inner)
+        return activation
+
+    def reference(self, tiles: Sequence[Tile], pieces: Pieces) -> Tensor | None:
+        """What the pixels of an image in several tiles are compared with: that of the whole image.
+
+        Args:
+            tiles: Of the image.
+            pieces: Gives each tile with the image `(h, w, C)` and the tissue `(h, w)` that it sees; called twice.
+
+        Returns:
+            `(1, C)`; None where none is needed, or the one tile that there is has its own.
+
+        Raises:
+            CompsegError: If tissue pixels are not finite.
+        """
+        if self.pseudo_labels is None or len(tiles) == 1 or not self.pseudo_labels.own:
+            return None
+        shape = (tiles[-1].core[0].stop, tiles[-1].core[1].stop)
+        return reference_of_tiles(
+            self.pseudo_labels,
+            shape,
+            lambda: ((tile, *self._preprocessed(image, tissue)) for tile, image, tissue in pieces()),
+        )
+
+    def tiles(self, shape: tuple[int, ...], side: int | None = None, overlap: int | None = None) -> list[Tile]:
+        """How an image is cut so that memory stays bounded.
+
+        Args:
+            shape: `(H, W)` of the image.
+            side: Largest side of what a tile sees, pixels; None: what is fastest, and fits into `TILE_MEMORY`.
+            overlap: Margin around a tile's core, pixels; None: as far as the network sees, so that there are no seams.
+
+        Returns:
+            Tiles whose cores part the image; a small image is one.
+        """
+        seen = sight(self.model)
+        overlap = seen.reach if overlap is None else overlap
+        if side is None:
+            margin = 0 if self._by_parts is None else overlap
+            side = largest_side(self.model, self.channels.count, np.dtype(self.dtype).itemsize, TILE_MEMORY, margin)
+            # Where a cut would show, an image stays whole as long as memory allows.
+            side = side if seen.fault else min(side, FASTEST_SIDE + 2 * overlap)
+        return cut((shape[0], shape[1]), side, overlap, seen.grid)
+
+    def activation(
+        self, image: Image, tissue: Mask, reference: Tensor | None = None, core: Window | None = None
+    ) -> NDArray[np.float32]:
+        """The activation map of one image or tile `(H, W, C)` in one piece, `(H, W)` or that of its core.
+
+        Without tissue there is nothing to compute.
+
+        Args:
+            image: Raw values.
+            tissue: `(H, W)` bool.
+            reference: Of the whole image, if this is a tile of it: see `reference`.
+            core: The part that is wanted; None: all.
+
+        Raises:
+            CompsegError: If the channels are not the model's, or tissue pixels not finite.
+        """
+        image = self._checked(image)
+        wanted = tissue if core is None else tissue[core]
+        if not tissue.any():
+            return np.zeros(wanted.shape, np.float32)
+        return activation_of(self.logits_of(self.network_input(image, tissue, reference), core), wanted)
+
+    @torch.inference_mode()
+    def logits(self, image: Image, tissue: Mask) -> Tensor:
+        """The logits `(1, M, H, W)` of one image `(H, W, C)`, float32, on the model's device."""
+        return self.logits_of(self.network_input(image, tissue))
+
+    @torch.inference_mode()
+    def logits_of(self, given: Tensor, core: Window | None = None) -> Tensor:
+        """The logits `(1, M, H, W)` of a network input, or those of its core, float32.
+
+        A network that has a method `within`, as `models.UNet` has, is asked for the core alone.
+        """
+        if core is not None and (network := self._by_parts) is not None:
+            return network.within(given, core).float()
+        logits: Tensor = self.model(given).float()
+        return logits if core is None else logits[..., *core]
+
+    @property
+    def _by_parts(self) -> MapsParts | None:
+        return self.model if isinstance(self.model, MapsParts) and not sight(self.model).fault else None
+
+    @torch.inference_mode()
+    def network_input(self, image: Image, tissue: Mask, reference: Tensor | None = None) -> Tensor:
+        """What the model is given of an image `(H, W, C)`: `(1, C, H, W)` float32 in channels_last memory.
+
+        Raises:
+            CompsegError: If tissue pixels are not finite.
+        """
+        given, mask = self._preprocessed(image, tissue)
+        if self.pseudo_labels is None:
+            return given
+        if reference is None:
+            return self.pseudo_labels.contrast(given, mask)
+        return self.pseudo_labels.against(given, mask, reference)
+
+    def _preprocessed(self, image: Image, tissue: Mask) -> tuple[Tensor, Tensor]:
+        cube = torch.from_numpy(np.ascontiguousarray(image, dtype=self.dtype)).to(self.device)
+        mask = torch.from_numpy(np.ascontiguousarray(tissue)).to(self.device)
+        # Channel-last in memory already: permuting gives torch's channels_last format without a copy.
+        given = self.preprocess(cube.permute(2, 0, 1)[None], mask[None, None])
+        if not given.sum().isfinite():
+            raise CompsegError(
+                f"holds NaN or infinite values, or some beyond {self.dtype}; "
+                "replace them, for example by zero outside the tissue"
+            )
+        return given, mask[None, None]
+
+    def _checked(self, image: Image) -> Image:
+        image = image[..., None] if image.ndim == 2 else image
+        self.check(image.shape)
+        return image
+
+    def check(self, shape: tuple[int, ...]) -> None:
+        """Refuse an image of another shape than `(H, W, C)` with the model's channels.
+
+        Raises:
+            CompsegError: It is one.
+        """
+        if len(shape) != 3 or shape[2] != self.channels.count:
+            raise CompsegError(
+                f"image of shape {shape}: expected (H, W, {self.channels.count}), the channels that this "
+                "segmenter was trained on; give images with the same channels, last"
+            )
+
+    def with_threshold(self, threshold: Threshold) -> Segmenter:
+        """The same segmenter with another threshold."""
+        return replace(self, threshold=threshold)
+
+    def save(self, folder: Path) -> None:
+        """Write `segmenter.json` and `weights.pt`, each atomically.
+
+        The description comes last: without it the folder is no segmenter.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        parts = {"model": self.model, "preprocess": self.preprocess, "pseudo_labels": self.pseudo_labels}
+        states = {name: part.state_dict() for name, part in parts.items() if part is not None}
+        atomic_torch(folder / WEIGHTS, {name: {k: v.cpu() for k, v in state.items()} for name, state in states.items()})
+        self.save_description(folder)
+
+    def save_description(self, folder: Path) -> None:
+        """Write `segmenter.json` alone, for example after fitting a threshold."""
+        description = {
+            "format": FORMAT,
+            "model": self.model_node,
+            "preprocess": self.preprocess_node,
+            "pseudo_labels": self.pseudo_labels_node,
+            "channels": self.channels.to_dict(),
+            "tissue_rule": self.tissue_rule,
+            "dtype": self.dtype,
+            "threshold": self.threshold.to_dict() if self.threshold else None,
+            "provenance": self.provenance,
+        }
+        atomic_json(folder / DESCRIPTION, description)
+
+
+def activation_of(logits: Tensor, tissue: Mask) -> NDArray[np.float32]:
+    """The activation map `(H, W)`, zero outside the tissue, of logits `(1, M, H, W)`.
+
+    Prediction and evaluation share it, so that their numbers cannot part.
+    """
+    return np.where(tissue, torch.sigmoid(logits[0, 0]).cpu().numpy(), np.float32(0))
+
+
+def load_segmenter(path: str | Path, device: str | torch.device = "cpu", trust: Sequence[str] = ()) -> Segmenter:
+    """Load an extracted segmenter.
+
+    Args:
+        path: A run folder, or its `segmenter/` folder.
+        device: Where to compute.
+        trust: Packages, beyond compseg's own and the known network libraries, that the description may build a network
+            from (`("mylab",)`). A segmenter from elsewhere must not be able to call just anything.
+
+    Returns:
+        A callable from raw cubes `(H, W, C)` to maps `(H, W)`, in evaluation mode.
+
+    Raises:
+        CompsegError: If the folder holds no segmenter, or one of a newer format, or one that asks for an untrusted
+            package.
+    """
+    folder = _segmenter_folder(Path(path))
+    plain = _read_description(folder)
+    model = build(plain["model"], trust)
+    preprocess = build(plain["preprocess"], trust)
+    pseudo_labels = build(plain["pseudo_labels"], trust)
+    _load_weights(folder / WEIGHTS, model=model, preprocess=preprocess, pseudo_labels=pseudo_labels)
+    segmenter = Segmenter(
+        model=model,
+        preprocess=preprocess,
+        model_node=plain["model"],
+        preprocess_node=plain["preprocess"],
+        channels=Channels.from_dict(plain["channels"]),
+        tissue_rule=plain["tissue_rule"],
+        dtype=plain["dtype"],
+        threshold=Threshold.from_dict(plain["threshold"]) if plain["threshold"] else None,
+        provenance=plain["provenance"],
+        pseudo_labels=pseudo_labels,
+        pseudo_labels_node=plain["pseudo_labels"],
+    )
+    return segmenter.to(device)
+
+
+def build(node: Any, trust: Sequence[str] = ()) -> Any:
+    """Build an object from `_target_` and arguments, recursively, from trusted packages alone."""
+    if isinstance(node, Mapping):
+        arguments = {key: build(value, trust) for key, value in node.items() if key != "_target_"}
+        return _target(node["_target_"], trust)(**arguments) if "_target_" in node else arguments
+    if isinstance(node, list | tuple):
+        return [build(item, trust) for item in node]
+    return node
+
+
+def _target(name: str, trust: Sequence[str]) -> Any:
+    allowed = (*TRUSTED, *(f"{package}." for package in trust))
+    if not name.startswith(allowed):
+        package = name.split(".")[0]
+        raise CompsegError(
+            f"{name}: this segmenter asks for code outside {', '.join(allowed)}; "
+            f"if you trust it, pass trust=[{package}]"
+        )
+    module, _, attribute = name.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise CompsegError(f"{name}: cannot be imported ({error}); install the package that provides it") from error
+
+
+def _segmenter_folder(path: Path) -> Path:
+    for folder in (path, path / "segmenter"):
+        if (folder / DESCRIPTION).is_file():
+            return folder
+    raise CompsegError(
+        f"{path}: holds no segmenter ({DESCRIPTION} is missing); give a run folder that training has finished"
+    )
+
+
+def _read_description(folder: Path) -> dict[str, Any]:
+    try:
+        # Format 1 knew no pseudo-labeller.
+        plain: dict[str, Any] = {
+            "pseudo_labels": None,
+            **json.loads((folder / DESCRIPTION).read_text(encoding="utf-8")),
+        }
+        newer = plain["format"] > FORMAT
+    except (ValueError, KeyError, TypeError) as error:
+        raise CompsegError(
+            f"{folder / DESCRIPTION}: not a segmenter's description ({error}); extract it again from the run"
+        ) from error
+    if newer:
+        raise CompsegError(
+            f"{folder / DESCRIPTION}: format {plain['format']} is newer than this compseg reads ({FORMAT}); "
+            "update compseg"
+        )
+    return plain
+
+
+def _load_weights(path: Path, **modules: nn.Module | None) -> None:
+    if not path.is_file():
+        raise CompsegError(f"{path}: missing; copy the whole segmenter folder, weights included")
+    try:
+        states = torch.load(path, map_location="cpu", weights_only=True)
+        for part, module in modules.items():
+            if module is not None:
+                module.load_state_dict(states[part])
+    except Exception as error:  # torch raises many kinds for a damaged file; all mean the same to the user
+        reason = str(error).splitlines()[0]
+        raise CompsegError(
+            f"{path}: weights cannot be read or do not fit the description ({reason}); copy or train it again"
+        ) from error

@@ -1,0 +1,132 @@
+"""Large images in pieces, each read with the margin that makes its map the whole image's.
+
+Needs torch and numpy alone.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor, nn
+from torch.nn.modules.instancenorm import _InstanceNorm
+
+from compseg.models.receptive_field import grid, reach
+from compseg.samples import Window
+
+UNKNOWN_REACH, UNKNOWN_GRID = 64, 32
+LARGEST_SIDE = 2**20
+AVERAGING = (nn.GroupNorm, _InstanceNorm)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A piece of an image.
+
+    Attributes:
+        core: Rows and columns of the map that it decides; the cores of all tiles part the image.
+        seen: Rows and columns of the image that it is computed from.
+    """
+
+    core: Window
+    seen: Window
+
+    @property
+    def inner(self) -> Window:
+        """The core, counted from the first row and column of what is seen."""
+        rows, columns = (slice(c.start - s.start, c.stop - s.start) for c, s in zip(self.core, self.seen, strict=True))
+        return rows, columns
+
+
+@runtime_checkable
+class MapsParts(Protocol):
+    """A network that computes the map of a part of an image for less than all of it."""
+
+    def within(self, x: Tensor, core: Window) -> Tensor:
+        """The logits of the core `(B, M, h, w)`, those of the whole image `(B, C, H, W)` there."""
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What a network sees of an image.
+
+    Attributes:
+        reach: Pixels from a pixel of the map to the furthest pixel of the image that it may depend on.
+        grid: A tile that begins at a multiple of it is pooled as it is within the whole image.
+        fault: Why tiles differ from the whole image all the same; empty where they do not.
+    """
+
+    reach: int
+    grid: int
+    fault: str = ""
+
+
+def sight(model: nn.Module) -> Sight:
+    """The sight of a network: exact where it says its `steps`, a guess for others' networks."""
+    steps: Sequence[str] | None = getattr(model, "steps", None)
+    averaging = next((type(part).__name__ for part in model.modules() if isinstance(part, AVERAGING)), None)
+    fault = f"its {averaging} averages over the whole image (model.norm=batch, pixel or none does not)"
+    if steps is None:
+        unknown = f"{type(model).__name__} does not say how far it sees; overlap={UNKNOWN_REACH} is a guess"
+        return Sight(UNKNOWN_REACH, UNKNOWN_GRID, fault if averaging else unknown)
+    return Sight(reach(steps), grid(steps), fault if averaging else "")
+
+
+def cut(shape: tuple[int, int], side: int, overlap: int, grid: int) -> list[Tile]:
+    """Tiles of an image.
+
+    Args:
+        shape: `(H, W)` of the image.
+        side: Largest side in pixels of what a tile sees; an image that is no larger is one tile. It is raised to leave
+            a core of one grid step.
+        overlap: Margin around a core, at least.
+        grid: Multiple at which tiles begin.
+
+    Returns:
+        Tiles row by row.
+    """
+    rows, columns = (list(_stretches(size, side, overlap, grid)) for size in shape)
+    return [Tile((r_core, c_core), (r_seen, c_seen)) for r_core, r_seen in rows for c_core, c_seen in columns]
+
+
+def _stretches(size: int, side: int, overlap: int, grid: int) -> Iterator[tuple[slice, slice]]:
+    """Core and seen range of each tile along one axis."""
+    if size <= side:
+        yield slice(0, size), slice(0, size)
+        return
+    margin = math.ceil(overlap / grid) * grid
+    largest = max(grid, (side - 2 * margin) // grid * grid)
+    # As few cores as the side allows, all about the same: a sliver at the end would cost a whole margin.
+    step = math.ceil(size / math.ceil(size / largest) / grid) * grid
+    for start in range(0, size, step):
+        stop = min(start + step, size)
+        yield slice(start, stop), slice(max(0, start - margin), min(stop + margin, size))
+
+
+def largest_side(model: nn.Module, channels: int, itemsize: int, memory: float, margin: int = 0) -> int:
+    """Side in pixels of the largest square tile that is mapped within `memory` bytes.
+
+    A pixel costs the raw values of the next tile, which is read meanwhile, the network's input in float32, and then
+    either the raw values that this is made of, or what a U-Net holds at its finest level: two convolutions' results and
+    what is between them on the way down; on the way up the skip, and seven times as much where the map is wanted (what
+    comes from below, both joined, convolutions' results).
+
+    Args:
+        model: The network.
+        channels: Of the image.
+        itemsize: Bytes of a raw value.
+        memory: Bytes.
+        margin: Pixels around the core where the network computes the map of the core alone, else 0.
+    """
+    first = next((part for part in model.modules() if isinstance(part, nn.Conv2d)), None)
+    width = first.out_channels if first else channels
+
+    def taken(side: int) -> int:
+        seen, wanted = side**2, max(0, side - 2 * margin) ** 2
+        finest = 4 * width * max(3 * seen, seen + 7 * wanted)
+        return channels * (itemsize + 4) * seen + max(channels * itemsize * seen, finest)
+
+    return max(1, bisect_right(range(LARGEST_SIDE), memory, key=taken) - 1)

@@ -1,0 +1,198 @@
+"""Dashboards: the same on W&B and on TensorBoard, and none that keeps a run from starting."""
+
+from __future__ import annotations
+
+import json
+import netrc
+import os
+import sys
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from hydra.utils import instantiate
+from numpy.typing import NDArray
+from omegaconf import DictConfig
+from PIL import Image as Pillow
+from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
+from pytorch_lightning.utilities import rank_zero_only
+
+from compseg.files import atomic_text
+from compseg.inference.segmenter import DESCRIPTION
+from compseg.log import log
+
+# What stands before the slash makes a section of W&B's workspace and a group of TensorBoard's; by epoch, all of them.
+SECTIONS = ("train", "val", "collapse", "figures", "activation")
+
+JOB = "job.json"  # what a sweep leaves in the run folder of each of its jobs
+
+RGB = NDArray[np.uint8]
+Counts = tuple[NDArray[np.float64], NDArray[np.float64]]
+
+
+def wandb_logger(save_dir: str, name: str | None = None, group: str | None = None, **options: Any) -> WandbLogger:
+    """A W&B logger; offline where there is no key, to be sent later with `wandb sync`.
+
+    The mode is chosen before W&B starts: falling back after a failed log-in leaves its library in a bad state. A run
+    that is resumed in its folder goes on as the same run of W&B.
+
+    Args:
+        save_dir: The run folder; W&B's files go to `wandb` in it.
+        name: Of the run; None: that of the run folder, after the group's if there is one.
+        group: Runs that belong together; None: `WANDB_RUN_GROUP` if that is set; for a job of a sweep the name of the
+            sweep's folder.
+        **options: Further ones of `pytorch_lightning.loggers.WandbLogger`: project, tags, notes, entity.
+    """
+    offline = os.environ.get("WANDB_MODE", "") == "offline" or not _has_key()
+    if offline:
+        log(
+            f"logger=wandb: offline, for there is no key; send it later with: wandb sync {save_dir}/wandb/offline-run-*"
+        )
+    run = Path(save_dir)
+    # An artifact is copied aside before it is sent: into the run's folder, so that it stays with an offline run.
+    os.environ.setdefault("WANDB_DATA_DIR", str(run / "wandb"))
+    group = group or os.environ.get("WANDB_RUN_GROUP") or (run.parent.name if (run / JOB).is_file() else None)
+    return WandbLogger(
+        offline=offline,
+        log_model=False,
+        save_dir=save_dir,
+        name=name or (f"{group}/{run.name}" if group else run.name),
+        group=group,
+        id=None if os.environ.get("WANDB_RUN_ID") else _run_id(run),  # an agent of W&B's names its runs
+        **options,
+    )
+
+
+def _run_id(run: Path) -> str | None:
+    """The folder's name for its run of W&B, made up on first use."""
+    if rank_zero_only.rank:  # type: ignore[attr-defined]
+        return None
+    file = run / "wandb" / "run_id"
+    if not file.is_file():
+        atomic_text(file, uuid.uuid4().hex[:8])
+    return file.read_text(encoding="utf-8")
+
+
+def _has_key() -> bool:
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").split("//")[-1]
+    try:
+        return netrc.netrc().authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+class Dashboards:
+    """The dashboards of a run, if any; a context that closes them: what fails inside is a crashed run there too.
+
+    On other ranks than 0 nothing is sent anywhere.
+
+    Args:
+        loggers: Of Lightning.
+    """
+
+    def __init__(self, loggers: Sequence[Logger] = ()) -> None:
+        self.loggers = list(loggers)
+
+    @classmethod
+    def of(cls, nodes: DictConfig | None) -> Dashboards:
+        """Those of a configuration, by name."""
+        return cls(list(instantiate(nodes, _convert_="all").values()) if nodes else [])
+
+    def __enter__(self) -> Dashboards:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        code = 0 if error is None else getattr(error, "exit_code", 1)  # the end by a signal has a code of its own
+        for logger in self.loggers:
+            logger.finalize("failed" if code else "success")
+        # W&B is not imported for this: without it there is nothing to close.
+        if (wandb := sys.modules.get("wandb")) and wandb.run is not None:
+            wandb.finish(exit_code=code)
+
+    @rank_zero_only
+    def describe(self, config: Mapping[str, Any]) -> None:
+        """Send the resolved configuration, and to W&B that epochs are what it plots against."""
+        for logger in self.loggers:
+            logger.log_hyperparams(dict(config))
+            if isinstance(logger, WandbLogger):
+                logger.experiment.define_metric("epoch", hidden=True)
+                for section in SECTIONS:
+                    logger.experiment.define_metric(f"{section}/*", step_metric="epoch")
+
+    @rank_zero_only
+    def pictures(self, pictures: Mapping[str, RGB], step: int | None = None, epoch: int | None = None) -> None:
+        """Send pictures `(h, w, 3)` by name; step and epoch of training where they belong to one."""
+        for logger in self.loggers:
+            if isinstance(logger, WandbLogger):
+                _to_wandb(logger, {name: _wandb().Image(picture) for name, picture in pictures.items()}, step, epoch)
+            if isinstance(logger, TensorBoardLogger):
+                for name, picture in pictures.items():
+                    logger.experiment.add_image(name, picture, step, dataformats="HWC")
+
+    @rank_zero_only
+    def histograms(self, histograms: Mapping[str, Counts], step: int, epoch: int) -> None:
+        """Send histograms by name: counts `(K,)` and edges `(K + 1,)`."""
+        for logger in self.loggers:
+            if isinstance(logger, WandbLogger):
+                made = {name: _wandb().Histogram(np_histogram=counts) for name, counts in histograms.items()}
+                _to_wandb(logger, made, step, epoch)
+            if isinstance(logger, TensorBoardLogger):
+                for name, counts in histograms.items():
+                    _to_tensorboard(logger, name, counts, step)
+
+    @rank_zero_only
+    def segmenter(self, folder: Path) -> None:
+        """Send the extracted segmenter to W&B as an artifact of type `model`; its description becomes the metadata."""
+        for logger in self.loggers:
+            if isinstance(logger, WandbLogger):
+                metadata = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+                artifact = _wandb().Artifact("segmenter", type="model", metadata=metadata)
+                artifact.add_dir(str(folder))
+                logger.experiment.log_artifact(artifact)
+
+    @rank_zero_only
+    def results(self, metrics: Mapping[str, float], figures: Path) -> None:
+        """Send the figures of merit, W&B's summary of the run, and the report's figures from their folder."""
+        for logger in self.loggers:
+            logger.log_metrics(dict(metrics))
+        self.pictures({f"test/{file.stem}": _pixels(file) for file in sorted(figures.glob("*.png"))})
+
+
+def _to_wandb(logger: WandbLogger, things: dict[str, Any], step: int | None, epoch: int | None) -> None:
+    # Lightning sends an epoch's scalars with these two; what shall stand beside them needs them too.
+    place = {} if step is None else {"trainer/global_step": step, "epoch": epoch}
+    logger.experiment.log({**things, **place})
+
+
+def _to_tensorboard(logger: TensorBoardLogger, name: str, counts: Counts, step: int) -> None:
+    heights, edges = counts
+    middles = (edges[:-1] + edges[1:]) / 2
+    logger.experiment.add_histogram_raw(
+        name,
+        min=float(edges[0]),
+        max=float(edges[-1]),
+        num=float(heights.sum()),
+        sum=float(heights @ middles),
+        sum_squares=float(heights @ middles**2),
+        bucket_limits=edges[1:].tolist(),
+        bucket_counts=heights.tolist(),
+        global_step=step,
+    )
+
+
+def _pixels(file: Path) -> RGB:
+    with Pillow.open(file) as picture:
+        return np.asarray(picture.convert("RGB"))
+
+
+def _wandb() -> Any:
+    import wandb  # half a second, for those who log there
+
+    return wandb

@@ -1,0 +1,110 @@
+"""Draws some validation samples, histograms, ROC and spectra every few epochs: as files and on dashboards."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from PIL import Image as Pillow
+from pytorch_lightning.callbacks import Callback
+
+from compseg.errors import CompsegError
+from compseg.files import atomic_bytes
+from compseg.monitor.dashboards import RGB, Dashboards
+from compseg.monitor.diagnosis import BINS, Diagnosis
+from compseg.monitor.diagnostics import diagnosis_of
+from compseg.monitor.shown import Shown
+from compseg.samples import SampleInfo
+
+WITH_DASHBOARD = 5
+
+
+class EpochPreviews(Callback):
+    """Pictures of the epoch in `figures/epochs`, and the same on dashboards, by rank zero.
+
+    The samples are the same in every epoch and for any number of devices: some of each class, evenly spaced over the
+    validation split.
+
+    Args:
+        every: Epochs from one set of pictures to the next, the last epoch always among them; `auto`: 5 with a
+            dashboard, and without one the last epoch alone; 0: none at all.
+        per_class: Samples of each class.
+
+    Raises:
+        CompsegError: On another word, or a negative number.
+    """
+
+    def __init__(self, every: int | str = "auto", per_class: int = 3) -> None:
+        if every != "auto" and (isinstance(every, str) or every < 0):
+            raise CompsegError(f"callbacks.pictures.every={every}: expected auto or a number of epochs, 0 for none")
+        self.every, self.per_class = every, per_class
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Draw if it is time to. All ranks compute the maps, for a model may lie in parts on them."""
+        if not self._due(trainer):
+            return
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        shown = [show(data, place, trainer, pl_module) for place in chosen(data.val.infos, self.per_class)]
+        if trainer.is_global_zero:
+            # matplotlib is slow to import, and needed here alone.
+            from compseg.monitor.drawing import draw
+
+            diagnosis = diagnosis_of(trainer)
+            self._send(trainer, draw(shown, diagnosis, data.cohort.channels, trainer.current_epoch), diagnosis)
+
+    def _due(self, trainer: pl.Trainer) -> bool:
+        every = (WITH_DASHBOARD if trainer.loggers else trainer.max_epochs) if self.every == "auto" else self.every
+        epoch = trainer.current_epoch + 1
+        return bool(every) and (epoch % int(every or 1) == 0 or epoch == trainer.max_epochs)
+
+    def _send(self, trainer: pl.Trainer, pictures: Mapping[str, RGB], diagnosis: Diagnosis) -> None:
+        epoch, step = trainer.current_epoch, trainer.global_step
+        folder = Path(trainer.default_root_dir) / "figures" / "epochs"
+        for name, picture in pictures.items():
+            write_png(folder / f"{name}_{epoch:04d}.png", picture)
+        dashboards = Dashboards(trainer.loggers)
+        dashboards.pictures({f"figures/{name}": picture for name, picture in pictures.items()}, step, epoch)
+        edges = np.linspace(0, 1, BINS + 1)
+        classes = zip(("healthy", "disease"), diagnosis.histogram, strict=True)
+        dashboards.histograms({f"activation/{name}": (counts, edges) for name, counts in classes}, step, epoch)
+
+
+def chosen(infos: Sequence[SampleInfo], per_class: int) -> list[int]:
+    """Places of some samples of each class, disease first, evenly spaced."""
+    places: list[int] = []
+    for label in (1, 0):
+        members = [place for place, info in enumerate(infos) if info.label == label]
+        evenly = np.linspace(0, len(members) - 1, min(per_class, len(members))).astype(int)
+        places += [members[i] for i in np.unique(evenly)]
+    return places
+
+
+@torch.no_grad()
+def show(data: Any, place: int, trainer: pl.Trainer, net: Any) -> Shown:
+    """The map of one validation sample with the present weights, and what stands beside it."""
+    info, cohort = data.val.infos[place], data.cohort
+    image, tissue = cohort.image(info.name), cohort.tissue(info.name)
+    batch = [torch.from_numpy(image).permute(2, 0, 1)[None], torch.from_numpy(tissue)[None, None]]
+    with trainer.precision_plugin.val_step_context():
+        output = net(*(trainer.precision_plugin.convert_input(part.to(net.device)) for part in batch))
+    return Shown(
+        info=info,
+        image=image,
+        reference=cohort.reference(info.name),
+        activation=output.activation[0, 0].float().cpu().numpy(),
+        tissue=tissue,
+        truth=cohort.truth(info.name),
+        x=float(output.x[0]),
+    )
+
+
+def write_png(path: Path, picture: RGB) -> None:
+    """Write `(h, w, 3)` uint8."""
+    content = io.BytesIO()
+    Pillow.fromarray(picture).save(content, format="png")
+    atomic_bytes(path, content.getvalue())

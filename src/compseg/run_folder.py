@@ -1,0 +1,51 @@
+"""What lies in a run folder, for all rooms that read one: names of its files, its configuration, its checkpoints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from compseg.errors import CompsegError
+
+CHECKPOINTS, BEST, LAST = "checkpoints", "best.ckpt", "last.ckpt"
+
+
+def load_config(run: Path) -> DictConfig:
+    """The resolved configuration of a run.
+
+    Raises:
+        CompsegError: If the folder is no run.
+    """
+    path = run / "config.yaml"
+    if not path.is_file():
+        raise CompsegError(f"{run}: not a run folder (config.yaml is missing); give a folder that compseg.train wrote")
+    config = OmegaConf.load(path)
+    assert isinstance(config, DictConfig)
+    return config
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint of plain values and tensors.
+
+    Raises:
+        CompsegError: If it is missing or damaged.
+    """
+    import torch  # a leaf should not cost those torch who ask for a name alone
+
+    if not path.is_file():
+        raise CompsegError(f"{path}: no such checkpoint; train at least one epoch, or give another run")
+    try:
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a damaged file
+        raise CompsegError(
+            f"{path}: not a readable checkpoint ({str(error).splitlines()[0]}); use another or train again"
+        ) from error
+    return checkpoint
+
+
+def best_metric(checkpoint: dict[str, Any]) -> float:
+    """The best figure of the run so far, `val/loss` unless another was chosen."""
+    states = checkpoint["callbacks"].items()
+    return next(float(state["best_model_score"]) for name, state in states if name.startswith("BestAndLast"))

@@ -1,0 +1,235 @@
+"""The CompSegNet as a LightningModule: it only joins preprocessing, segmenter, comparative head and objective."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from compseg.batches.augmentation import Augmentation, Batch, augment
+from compseg.comparative import ComparativeHead, FisherPseudoLabels, HeadOutput, Objective, mean_over_ranks
+from compseg.errors import CompsegError
+from compseg.preprocessing import Preprocess
+from compseg.training.sharding import shard
+from compseg.training.views import Views
+
+OptimizerFactory = Callable[..., torch.optim.Optimizer]
+SchedulerFactory = Callable[..., torch.optim.lr_scheduler.LRScheduler]
+
+
+class EpochSums:
+    """What an epoch leaves behind: sums of the objective's statistics and of x by class.
+
+    They are kept on the device and read once at the end.
+    """
+
+    def __init__(self) -> None:
+        self.statistics: Tensor | None = None
+        self.by_class: Tensor | None = None
+
+    def add(self, statistics: Tensor, x: Tensor, labels: Tensor) -> None:
+        """Add one batch: statistics `(B, K)`, pooled activation `(B,)`, labels `(B,)`."""
+        rows = torch.cat([torch.ones_like(statistics[:, :1]), statistics], dim=1).detach().double()
+        classes = torch.stack([1 - labels, labels])
+        sums = torch.stack([classes.sum(1), (classes * x.detach()).sum(1)]).double()
+        self.statistics = rows.sum(0) + (0 if self.statistics is None else self.statistics.to(rows.device))
+        self.by_class = sums + (0 if self.by_class is None else self.by_class.to(sums.device))
+
+    def means(self, reduce: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        """Means over all samples of all ranks, then start anew.
+
+        Statistics `(K,)` and x of healthy and disease samples `(2,)`.
+        """
+        assert self.statistics is not None
+        assert self.by_class is not None
+        statistics, by_class = reduce(self.statistics), reduce(self.by_class)
+        self.load(None)
+        return (statistics[1:] / statistics[0]).float(), (by_class[1] / by_class[0]).float()
+
+    def state(self, reduce: Callable[[Tensor], Tensor]) -> dict[str, Tensor] | None:
+        """The sums over all ranks in the middle of an epoch; None before its first batch."""
+        if self.statistics is None or self.by_class is None:
+            return None
+        return {"statistics": reduce(self.statistics.clone()), "by_class": reduce(self.by_class.clone())}
+
+    def load(self, state: Mapping[str, Tensor] | None) -> None:
+        """Go on from a state; on one rank, for it holds what all of them had."""
+        self.statistics = state["statistics"] if state else None
+        self.by_class = state["by_class"] if state else None
+
+
+class CompSegNet(pl.LightningModule):
+    """Segmenter plus comparative head, trained from sample labels (paper, 3.1 and Fig. 2).
+
+    Args:
+        segmenter: From `(B, C, H, W)` to logits `(B, M, H, W)`.
+        head: Pools the activation map over the tissue and transfers it: x and o.
+        objective: The loss on them.
+        preprocess: From raw values to network input; its standardisation is fitted before training.
+        pseudo_labels: Gives the network the contrast of each sample and, if it supervises, marks the region that the
+            objective takes for truth; fitted before training. None, or one that does not supervise: truth, if any,
+            comes with the batch.
+        optimizer: Makes an optimizer of parameters.
+        scheduler: Makes a schedule of an optimizer, stepped each batch; `total_steps` is filled in where it is asked
+            for.
+        augmentations: Applied to training batches in order.
+        seed: Of the augmentation.
+        config: The resolved configuration, plain values; travels in the checkpoint.
+
+    Attributes:
+        memory_format: Of the segmenter's input.
+    """
+
+    memory_format = torch.channels_last
+
+    def __init__(
+        self,
+        segmenter: nn.Module,
+        head: ComparativeHead,
+        objective: Objective,
+        preprocess: Preprocess,
+        optimizer: OptimizerFactory,
+        pseudo_labels: FisherPseudoLabels | None = None,
+        scheduler: SchedulerFactory | None = None,
+        augmentations: Mapping[str, Augmentation] | None = None,
+        seed: int = 0,
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.segmenter, self.head, self.objective, self.preprocess = segmenter, head, objective, preprocess
+        self.pseudo_labels, self.views = pseudo_labels, Views(segmenter, objective, seed)
+        self.make_optimizer, self.make_scheduler = optimizer, scheduler
+        self.augmentations, self.seed, self.config = dict(augmentations or {}), seed, dict(config or {})
+        self.epoch_sums = {"train": EpochSums(), "val": EpochSums()}
+
+    def forward(self, image: Tensor, tissue: Tensor) -> HeadOutput:
+        """Raw image `(B, C, H, W)` and tissue `(B, 1, H, W)` to map, pooled activation and output."""
+        return self._of_input(self.network_input(image, tissue), tissue)
+
+    @property
+    def trains_on_pseudo_labels(self) -> bool:
+        """Whether the objective takes a pseudo-labeller's marks for truth."""
+        return self.pseudo_labels is not None and self.pseudo_labels.supervises
+
+    def network_input(self, image: Tensor, tissue: Tensor) -> Tensor:
+        """Raw `(B, C, H, W)` of whole samples and tissue `(B, 1, H, W)` to what the segmenter reads, of that shape."""
+        return self._contrast(self.preprocess(image, tissue), tissue)
+
+    def _contrast(self, image: Tensor, tissue: Tensor) -> Tensor:
+        if self.pseudo_labels is None:
+            return image
+        with torch.autocast(self.device.type, enabled=False):
+            return self.pseudo_labels.contrast(image, tissue)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """The objective of one balanced batch, `loss`, and for callbacks the pooled activation `x (B,)`."""
+        del batch_idx
+        statistics, output = self._statistics(self._prepared(batch, self.augmentations), "train")
+        return {"loss": self.objective.finish(mean_over_ranks(statistics.mean(0))), "x": output.x.detach()}
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, HeadOutput]:
+        """Collects, for the loss is formed over all validation samples at the epoch's end; callbacks get the output."""
+        del batch_idx
+        return {"head": self._statistics(self._prepared(batch, {}), "val")[1]}
+
+    def on_train_epoch_end(self) -> None:
+        """Log `train/...`."""
+        self._log_epoch("train")
+
+    def on_validation_epoch_end(self) -> None:
+        """Log `val/...`."""
+        self._log_epoch("val")
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Step, and let an average of the weights follow."""
+        super().optimizer_step(*args, **kwargs)
+        self.views.follow(self.segmenter)
+
+    def configure_model(self) -> None:
+        """Leave every device a share of the network, where the trainer's strategy is made for that.
+
+        Raises:
+            CompsegError: If an average of the network is kept too, which would have to be shared alike.
+        """
+        if self.device_mesh is not None:
+            if self.views.average is not None:
+                raise CompsegError("trainer.strategy=fsdp: does not go with regulariser=mean_teacher; leave one away")
+            for part in (self.segmenter, self.head):
+                shard(part, self.device_mesh["data_parallel"])
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer and, stepped each batch, its schedule."""
+        optimizer = self.make_optimizer(parameter for parameter in self.parameters() if parameter.requires_grad)
+        if self.make_scheduler is None:
+            return optimizer
+        scheduler = self.make_scheduler(optimizer, total_steps=int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Put the resolved configuration beside the weights, and what an unfinished epoch has summed up so far."""
+        checkpoint["config"] = self.config
+        checkpoint["epoch_sums"] = self.epoch_sums["train"].state(self._over_ranks)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on with the sums of the epoch."""
+        if self.trainer.is_global_zero:
+            self.epoch_sums["train"].load(checkpoint.get("epoch_sums"))
+
+    @torch.no_grad()
+    def _prepared(self, batch: Batch, augmentations: Mapping[str, Augmentation]) -> Batch:
+        """The batch augmented, its image the network's input, its truth the pseudo-labels where these supervise.
+
+        What augmentation merely moves about is made ready first, once for both.
+        """
+
+        def augmented(batch: Batch) -> Batch:
+            return augment(batch, augmentations, self.seed, self.current_epoch)
+
+        def preprocessed(batch: Batch) -> Batch:
+            return {**batch, "image": self.preprocess(batch["image"], batch["tissue"])}
+
+        def contrasted(batch: Batch) -> Batch:
+            return {**batch, "image": self._contrast(batch["image"], batch["tissue"])}
+
+        if all(augmentation.is_geometric for augmentation in augmentations.values()):
+            return augmented(contrasted(self._with_pseudo_labels(preprocessed(batch))))
+        if self.trains_on_pseudo_labels:
+            # Before augmentation: what the pseudo-labeller marks must not depend on a jitter that it was not fitted to.
+            batch = {**self._with_pseudo_labels(preprocessed(batch)), "image": batch["image"]}
+        return contrasted(preprocessed(augmented(batch)))
+
+    def _with_pseudo_labels(self, batch: Batch) -> Batch:
+        """A preprocessed batch with the pseudo-labeller's marks for truth, if there is one that teaches."""
+        if self.pseudo_labels is None or not self.trains_on_pseudo_labels:
+            return batch
+        with torch.autocast(self.device.type, enabled=False):
+            return {**batch, "truth": self.pseudo_labels(batch["image"], batch["tissue"], batch["label"])}
+
+    def _statistics(self, batch: Batch, stage: str) -> tuple[Tensor, HeadOutput]:
+        image = batch["image"].contiguous(memory_format=self.memory_format)
+        # In validation the looks of one epoch, so that its figures tell the weights apart and nothing else.
+        views = self.views(self.segmenter, image, batch["index"], self.current_epoch if self.training else 0)
+        output = self._of_input(image, batch["tissue"])._replace(**views)
+        with torch.autocast(self.device.type, enabled=False):  # half precision is for the network alone
+            statistics = self.objective.statistics(output, batch["label"], truth=batch.get("truth"))
+        self.epoch_sums[stage].add(statistics, output.x, batch["label"])
+        return statistics, output
+
+    def _of_input(self, image: Tensor, tissue: Tensor) -> HeadOutput:
+        output: HeadOutput = self.head(self.segmenter(image), tissue)
+        return output
+
+    def _log_epoch(self, stage: str) -> None:
+        statistics, x = self.epoch_sums[stage].means(self._over_ranks)
+        with torch.no_grad():
+            loss = self.objective.finish(statistics)
+        values = {"loss": loss, "x_healthy": x[0], "x_disease": x[1]}
+        # Already the same on all ranks, so nothing is left to synchronise.
+        self.log_dict({f"{stage}/{name}": value for name, value in values.items()}, prog_bar=True, rank_zero_only=False)
+
+    def _over_ranks(self, sums: Tensor) -> Tensor:
+        reduced: Tensor = self.trainer.strategy.reduce(sums, reduce_op="sum")
+        return reduced

@@ -1,0 +1,88 @@
+"""Ends a run between two steps after a signal, on all ranks at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+from pytorch_lightning.callbacks import Callback
+
+from compseg.faults.signals import StopSignals
+from compseg.faults.watchdog import Watchdog
+from compseg.log import log
+from compseg.run_folder import CHECKPOINTS, LAST
+from compseg.training.batch_norm import average_statistics
+
+
+class StopBetweenSteps(Callback):
+    """After a signal: finish the step, write `last.ckpt`, stop. All ranks do so after the same step.
+
+    Every step asks all ranks whether one of them got a signal, for a signal may reach one alone. A run that goes on
+    from such a checkpoint takes the next step of the same epoch. A signal during validation waits for its end.
+
+    Args:
+        signals: What has come.
+        watch: Told before this rank ends.
+    """
+
+    def __init__(self, signals: StopSignals, watch: Watchdog) -> None:
+        self.signals, self.watch = signals, watch
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Stop here unless gradients are being accumulated or the epoch, which ends with a checkpoint, is over."""
+        del outputs, batch
+        step = batch_idx + 1
+        if trainer.is_last_batch or step % trainer.accumulate_grad_batches or not self._asked(trainer):
+            return
+        average_statistics(trainer, pl_module)
+        trainer.save_checkpoint(Path(trainer.default_root_dir) / CHECKPOINTS / LAST)
+        self._stop(trainer, f" in epoch {trainer.current_epoch} after step {step} of {trainer.num_training_batches}")
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Have the epoch's checkpoint written; callbacks that write one come after this."""
+        del pl_module
+        trainer.stops = self._asked(trainer)  # type: ignore[attr-defined]
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop between epochs if the checkpoint of the last one was written for that; else after the first step."""
+        del pl_module
+        if trainer.stops:  # type: ignore[attr-defined]
+            self._stop(trainer, f" before epoch {trainer.current_epoch}")
+
+    def _asked(self, trainer: pl.Trainer) -> bool:
+        if trainer.world_size == 1:
+            return self.signals.received is not None
+        mine = torch.tensor(self.signals.received or 0, device=trainer.strategy.root_device)
+        if number := int(trainer.strategy.reduce(mine, reduce_op="max")):
+            self.signals.received = signal.Signals(number)
+        return number > 0
+
+    def _stop(self, trainer: pl.Trainer, done: str) -> None:
+        requeue(trainer, self.signals)
+        trainer.strategy.barrier("stop")
+        self.watch.release()
+        raise self.signals.stopped(done)
+
+
+def requeue(trainer: pl.Trainer, signals: StopSignals) -> None:
+    """Put the job back into SLURM's queue if SLURM has asked by the signal that Lightning has it send for that.
+
+    Lightning would do so by itself, but save in the middle of a step, and on one rank while another is elsewhere.
+    """
+    environment = trainer._accelerator_connector.cluster_environment
+    if not isinstance(environment, SLURMEnvironment) or not environment.auto_requeue:
+        return
+    if signals.received is environment.requeue_signal and trainer.is_global_zero:
+        job = os.environ["SLURM_JOB_ID"]
+        if array := os.environ.get("SLURM_ARRAY_JOB_ID"):
+            job = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+        code = subprocess.run(["scontrol", "requeue", job], check=False).returncode
+        log(f"SLURM job {job}: " + (f"scontrol requeue failed with exit code {code}" if code else "back in the queue"))

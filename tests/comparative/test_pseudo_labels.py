@@ -1,0 +1,275 @@
+"""The pseudo-labeller against independent computations, and on made samples where what it should find is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import uniform_filter
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.metrics import roc_auc_score
+
+from compseg.comparative.pseudo_labels import FisherPseudoLabels, auc, excess_share, fisher, local_mean, own_reference
+
+CHANNELS = 6
+SIGNATURE = np.array([0, 1.5, -1, 0, 0.5, 0])
+
+
+def made_sample(generator: np.random.Generator, disease: bool, size: int = 24, cue: float = 0.7):
+    """Noise, a cue that differs from sample to sample, and in disease samples a square with its own signature."""
+    image = generator.normal(size=(CHANNELS, size, size)) * 0.6 + generator.normal(size=(CHANNELS, 1, 1)) * cue
+    truth = np.zeros((size, size), bool)
+    if disease:
+        row, column = generator.integers(2, size - 12, 2)
+        truth[row : row + 10, column : column + 10] = True
+        image += SIGNATURE[:, None, None] * truth
+    tissue = np.ones((1, size, size), bool)
+    tissue[:, :2] = False
+    return torch.from_numpy(image).float(), torch.from_numpy(tissue), torch.from_numpy(truth & tissue[0]), int(disease)
+
+
+def made_cohort(count: int = 60, seed: int = 0, cue: float = 0.7):
+    generator = np.random.default_rng(seed)
+    return [made_sample(generator, bool(index % 2), cue=cue) for index in range(count)]
+
+
+def fitted(samples, **options) -> FisherPseudoLabels:
+    pseudo_labels = FisherPseudoLabels(CHANNELS, pixels=12_000, **options)
+    pseudo_labels.fit(((image, tissue, label) for image, tissue, _, label in samples), len(samples))
+    return pseudo_labels
+
+
+def stacked(samples):
+    image, tissue, truth = (torch.stack([sample[part] for sample in samples]) for part in range(3))
+    return image, tissue, truth[:, None], torch.tensor([float(sample[3]) for sample in samples])
+
+
+def shifted(image: torch.Tensor, seed: int = 0) -> torch.Tensor:
+    """Something else added to all spectra of each sample, far beyond what tells samples apart."""
+    shift = 9 * torch.randn(len(image), CHANNELS, generator=torch.Generator().manual_seed(seed))
+    return image + shift[:, :, None, None]
+
+
+def test_it_finds_the_region_in_new_samples_whatever_tells_samples_apart():
+    pseudo_labels = fitted(made_cohort(), reach=3)
+    image, tissue, truth, labels = stacked(made_cohort(seed=1))
+    marked = pseudo_labels(image, tissue, labels)
+    assert 2 * (marked & truth).sum() / (marked.sum() + truth.sum()) > 0.85
+    diseased = truth[labels > 0].sum() / tissue[labels > 0].sum()
+    assert pseudo_labels.share == pytest.approx(diseased.item(), abs=0.06)
+
+
+def test_healthy_samples_and_background_are_never_marked():
+    pseudo_labels = fitted(made_cohort())
+    image, tissue, _, labels = stacked(made_cohort(seed=1))
+    marked = pseudo_labels(image, tissue, labels)
+    assert not marked[labels == 0].any()
+    assert not marked[~tissue].any()
+    assert marked.any()
+
+
+def test_turning_a_sample_turns_its_mark():
+    pseudo_labels = fitted(made_cohort())
+    image, tissue, _, labels = stacked(made_cohort(seed=1))
+    rotated = pseudo_labels(image.rot90(1, (-2, -1)), tissue.rot90(1, (-2, -1)), labels)
+    assert torch.equal(rotated, pseudo_labels(image, tissue, labels).rot90(1, (-2, -1)))
+
+
+def test_the_same_pixels_give_the_same_teacher_and_the_state_travels():
+    one, other = fitted(made_cohort()), fitted(made_cohort())
+    assert torch.equal(one.filter, other.filter)
+    copy = FisherPseudoLabels(CHANNELS)
+    copy.load_state_dict(one.state_dict())
+    image, tissue, _, labels = stacked(made_cohort(seed=1))
+    assert torch.equal(copy(image, tissue, labels), one(image, tissue, labels))
+
+
+def test_what_it_marks_where_nothing_differs_says_nothing_about_new_samples():
+    """Twenty samples always differ in something; whatever it is, it must not be mistaken for more than that."""
+    generator = np.random.default_rng(3)
+    samples = [(*made_sample(generator, disease=False)[:3], index % 2) for index in range(60)]
+    pseudo_labels = fitted(samples[:20])
+    image, tissue, _, labels = stacked(samples[20:])
+    above = ((pseudo_labels.score(image, tissue) > pseudo_labels.level) & tissue).flatten(1).double().mean(1)
+    assert abs(above[labels > 0].mean() - above[labels == 0].mean()) < 0.2
+
+
+def test_one_channel_is_enough():
+    samples = [(image[1:2], tissue, truth, label) for image, tissue, truth, label in made_cohort()]
+    pseudo_labels = FisherPseudoLabels(1, reach=3)
+    pseudo_labels.fit(((image, tissue, label) for image, tissue, _, label in samples), len(samples))
+    assert pseudo_labels.filter.isfinite().all()
+
+
+def test_a_sample_is_judged_against_itself():
+    """What moves a whole sample, however far, does not move its mark."""
+    pseudo_labels = fitted(made_cohort())
+    image, tissue, _, labels = stacked(made_cohort(seed=1))
+    same = pseudo_labels(shifted(image), tissue, labels) == pseudo_labels(image, tissue, labels)
+    assert same.double().mean() > 0.999
+
+
+def test_with_a_stand_in_a_sample_may_move_away_from_disease_alone():
+    pseudo_labels = fitted(made_cohort())
+    pseudo_labels.stand_in.fill_(True)
+    image, tissue, _, labels = stacked(made_cohort(seed=1))
+    away = shifted(image) - image
+    towards = (away[:, :, :1, :1] * pseudo_labels.filter[:, None, None]).sum(1, keepdim=True).sign()
+    same = pseudo_labels(image - away * towards, tissue, labels) == pseudo_labels(image, tissue, labels)
+    assert same.double().mean() > 0.99
+    assert pseudo_labels(image + away * towards, tissue, labels).sum() > 2 * pseudo_labels(image, tissue, labels).sum()
+
+
+def test_samples_that_are_disease_throughout_are_marked_throughout():
+    """They have no healthy pixel of their own to be judged against; no healthy sample looks like them."""
+    whole = torch.arange(120) % 6 == 1
+    image, tissue, truth, labels = stacked(made_cohort(120, cue=0.2))
+    everywhere = whole[:, None, None, None]
+    image += torch.from_numpy(SIGNATURE).float()[:, None, None] * (everywhere & ~truth)
+    truth = (truth | everywhere) & tissue
+    pseudo_labels = fitted(list(zip(image, tissue, truth[:, 0], labels.int().tolist(), strict=True)), reach=3)
+    assert pseudo_labels.own
+    assert pseudo_labels.stand_in
+    marked = pseudo_labels(image, tissue, labels)
+    assert marked[whole].sum() / truth[whole].sum() > 0.95
+    assert 2 * (marked & truth)[~whole].sum() / (marked[~whole].sum() + truth[~whole].sum()) > 0.85
+
+
+def test_a_reference_scores_no_higher_than_every_healthy_sample():
+    pixels, direction = torch.tensor([[1.0, 0], [3.0, 0], [9.0, 0]]), torch.tensor([1.0, 0])
+    marked, none = torch.tensor([False, False, True]), torch.tensor([True, True, True])
+    low, high = torch.tensor([1.5, 7]), torch.tensor([2.5, 7])
+    assert own_reference(pixels, marked, high, direction).tolist() == [2, 0]
+    assert own_reference(pixels, marked, low, direction).tolist() == [1.5, 7]
+    assert own_reference(pixels, none, high, direction).tolist() == [2.5, 7]
+    assert own_reference(pixels, marked, None, direction).tolist() == [2, 0]
+
+
+def test_samples_whose_rest_is_no_reference_are_judged_as_they_are():
+    """Tiles of a scene: what is not disease is one field or another, and their means say nothing about disease."""
+    generator = np.random.default_rng(0)
+    fields = -SIGNATURE * generator.uniform(0, 4, (8, 1))
+
+    def tile(disease: bool):
+        image = generator.normal(size=(CHANNELS, 24, 24)) * 0.6
+        image[:, :, :12] += fields[generator.integers(8)][:, None, None]
+        image[:, :, 12:] += fields[generator.integers(8)][:, None, None]
+        truth = np.zeros((24, 24), bool)
+        if disease:
+            truth[generator.integers(12) :, generator.integers(12) :] = True
+            image[:, truth] = generator.normal(size=(CHANNELS, truth.sum())) * 0.6 + SIGNATURE[:, None]
+        return torch.from_numpy(image).float(), torch.ones(1, 24, 24, dtype=torch.bool), truth, int(disease)
+
+    samples = [tile(bool(index % 2)) for index in range(60)]
+    pseudo_labels = fitted(samples, reach=3)
+    image, tissue, truth, labels = stacked(
+        [(*sample[:2], torch.from_numpy(sample[2]), sample[3]) for sample in samples]
+    )
+    marked = pseudo_labels(image, tissue, labels)
+    assert not pseudo_labels.own
+    assert not pseudo_labels.stand_in
+    assert 2 * (marked & truth).sum() / (marked.sum() + truth.sum()) > 0.85
+    assert fitted(made_cohort()).own
+
+
+def test_auc_against_sklearn():
+    generator = torch.Generator().manual_seed(0)
+    healthy, disease = (torch.randint(0, 9, (count,), generator=generator) for count in (30, 40))
+    expected = roc_auc_score([0] * 30 + [1] * 40, torch.cat([healthy, disease]))
+    assert auc(healthy, disease) == pytest.approx(expected)
+
+
+def test_fisher_against_sklearn():
+    generator = np.random.default_rng(0)
+    zeros, ones = generator.normal(size=(400, 4)), generator.normal(size=(300, 4)) @ np.diag([1, 2, 1, 1]) + 1
+    found = fisher(torch.from_numpy(ones), torch.from_numpy(zeros), 1e-9).numpy()
+    reference = LinearDiscriminantAnalysis(solver="lsqr").fit(np.vstack([zeros, ones]), [0] * 400 + [1] * 300).coef_[0]
+    np.testing.assert_allclose(found / np.linalg.norm(found), reference / np.linalg.norm(reference), atol=1e-6)
+
+
+def test_excess_share_of_a_known_mixture():
+    generator = torch.Generator().manual_seed(0)
+    clean = torch.randn(20000, generator=generator, dtype=torch.float64)
+    mixed = torch.cat(
+        [
+            torch.randn(14000, generator=generator, dtype=torch.float64),
+            torch.randn(6000, generator=generator, dtype=torch.float64) + 8,
+        ]
+    )
+    share, level = excess_share(mixed, clean)
+    assert share.item() == pytest.approx(0.3, abs=0.01)
+    assert (mixed > level).double().mean().item() == pytest.approx(0.3, abs=0.01)
+
+
+def test_local_mean_against_scipy():
+    generator = np.random.default_rng(0)
+    image, tissue = generator.normal(size=(9, 11)), generator.random((9, 11)) > 0.3
+    total, share = (uniform_filter(x, 3, mode="constant") for x in (image * tissue, tissue.astype(float)))
+    found = local_mean(torch.from_numpy(image)[None, None], torch.from_numpy(tissue)[None, None], 3)[0, 0].numpy()
+    np.testing.assert_allclose(found[tissue], (total / np.maximum(share, 1e-9))[tissue], atol=1e-9)
+    assert not found[~tissue].any()
+
+
+def test_what_moves_a_whole_sample_leaves_its_contrast():
+    pseudo_labels = fitted(made_cohort())
+    image, tissue, _, _ = stacked(made_cohort(seed=1))
+    same = (pseudo_labels.contrast(shifted(image), tissue) - pseudo_labels.contrast(image, tissue)).abs() < 1e-4
+    assert same.double().mean() > 0.99
+    assert not pseudo_labels.contrast(image, tissue)[(~tissue).expand_as(image)].any()
+
+
+@pytest.mark.parametrize("stand_in", [False, True])
+def test_contrast_is_the_pixel_less_the_mean_of_its_samples_unmarked_pixels(stand_in):
+    pseudo_labels = fitted(made_cohort())
+    pseudo_labels.stand_in.fill_(stand_in)
+    image, tissue, _, _ = stacked(made_cohort(seed=1))
+    marked = pseudo_labels.marked(pseudo_labels.score(image, tissue), tissue)
+    assert pseudo_labels.own
+    highest = (pseudo_labels.highest.double() @ pseudo_labels.filter.double()).item()
+    for sample, inside, mark, contrast in zip(
+        image, tissue, marked, pseudo_labels.contrast(image, tissue), strict=True
+    ):
+        reference = sample[:, (inside & ~mark)[0]].double().mean(1)
+        if stand_in and reference @ pseudo_labels.filter.double() > highest:
+            reference = pseudo_labels.highest.double()
+        expected = (sample.double() - reference[:, None, None]) * inside
+        torch.testing.assert_close(contrast.double(), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_sample_that_is_marked_throughout_is_compared_with_the_healthy_sample_that_comes_nearest():
+    pseudo_labels = fitted(made_cohort(cue=0.2), reach=3)
+    pseudo_labels.stand_in.fill_(True)
+    image, tissue, _, _ = stacked(made_cohort(seed=1, cue=0.2))
+    everywhere = image[:1] + 3 * torch.from_numpy(SIGNATURE).float()[:, None, None]
+    expected = (everywhere - pseudo_labels.highest[:, None, None]) * tissue[:1]
+    torch.testing.assert_close(pseudo_labels.contrast(everywhere, tissue[:1]), expected, atol=1e-5, rtol=0)
+
+
+def test_where_own_samples_are_no_reference_images_are_left_as_they_are():
+    pseudo_labels = fitted(made_cohort())
+    pseudo_labels.own.fill_(False)
+    image, tissue, _, _ = stacked(made_cohort(seed=1))
+    assert torch.equal(pseudo_labels.contrast(image, tissue), image * tissue)
+
+
+def test_contrast_keeps_the_layout_with_channels_last():
+    pseudo_labels = fitted(made_cohort())
+    image, tissue, _, _ = stacked(made_cohort(seed=1))
+    image = image.contiguous(memory_format=torch.channels_last)
+    assert pseudo_labels.contrast(image, tissue).is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(("found", "low", "high"), [(True, 0.95, 1.0), (False, 0.2, 0.69)])
+def test_it_knows_from_held_out_labels_whether_it_found_anything(found: bool, low: float, high: float):
+    generator = np.random.default_rng(3)
+    samples = [made_sample(generator, found and bool(index % 2)) for index in range(60)]
+    samples = [(*sample[:3], index % 2) for index, sample in enumerate(samples)]
+    pseudo_labels = fitted(samples, reach=3)
+    assert low <= pseudo_labels.held_out_auc <= high
+    assert 0 < pseudo_labels.share < 1
+
+
+def test_too_few_samples_prove_nothing():
+    pseudo_labels = fitted(made_cohort(3), reach=3)
+    assert np.isnan(pseudo_labels.held_out_auc)
+    assert pseudo_labels.own
