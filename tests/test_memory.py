@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from compseg.memory import Room
+from compseg.memory import ReusableBuffer
 
 HOLDERS = {
     "the array": lambda lent: lent,
@@ -21,7 +21,7 @@ HOLDERS = {
 
 @pytest.mark.parametrize("holder", HOLDERS)
 def test_what_is_held_is_left_alone(holder):
-    room = Room("f4")
+    room = ReusableBuffer("f4")
     lent = room.lend((3, 4))
     lent[:] = 1
     place, held = lent.ctypes.data, HOLDERS[holder](lent)
@@ -35,7 +35,7 @@ def test_what_is_held_is_left_alone(holder):
 
 
 def test_memory_is_used_again_by_what_fits():
-    room = Room("f2")
+    room = ReusableBuffer("f2")
     places = [room.lend(shape).ctypes.data for shape in ((3, 4), (12,), (2, 2, 2), (3, 4))]
     assert len(set(places)) == 1
     assert room.lend((50, 50)).shape == (50, 50)
@@ -43,7 +43,7 @@ def test_memory_is_used_again_by_what_fits():
 
 
 def test_what_lies_there_can_be_looked_at_without_holding_it():
-    room = Room("f4")
+    room = ReusableBuffer("f4")
     room.lend((2, 3))[:] = 7
     content = room.content((2, 3))
     assert (content == 7).all()
@@ -52,7 +52,7 @@ def test_what_lies_there_can_be_looked_at_without_holding_it():
 
 
 def test_a_copy_elsewhere_is_empty():
-    room = pickle.loads(pickle.dumps(Room("f2")))
+    room = pickle.loads(pickle.dumps(ReusableBuffer("f2")))
     assert room.lend((2, 2)).dtype == np.float16
 
 

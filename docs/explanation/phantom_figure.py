@@ -40,7 +40,7 @@ def main() -> None:
 def show_spot(axes: list[plt.Axes], spot: SampleArrays, wavenumbers: np.ndarray) -> None:
     first, second = (spot.image[..., np.abs(wavenumbers - place).argmin()] for place in (1080, 1655))
     ratio = np.where(spot.tissue, first / np.maximum(second, 0.1), np.nan)
-    axes[0].imshow(spot.reference)
+    axes[0].imshow(spot.thumbnail)
     axes[1].imshow(np.where(spot.tissue, 1 + spot.truth.astype(float), np.nan), cmap="coolwarm", vmin=1, vmax=2)
     axes[2].imshow(ratio, vmin=0, vmax=1, cmap="viridis")
     for axis in axes:

@@ -40,7 +40,7 @@ def show_sigma_near_alpha(axis: plt.Axes) -> None:
     axis.plot(X, sigma(X), label="sigma, paper")
     axis.axhline(sigma.alpha, color="k", lw=0.8, ls="--", label="alpha")
     axis.axvline(sigma.crossing, color="tab:red", lw=0.8, label=f"x* = {sigma.crossing:.4f}")
-    axis.plot(1, sigma.ceiling, "ko", ms=4, label=f"ceiling = {sigma.ceiling:.3f}")
+    axis.plot(1, sigma.maximum, "ko", ms=4, label=f"ceiling = {sigma.maximum:.3f}")
     axis.set(ylim=(0.097, 0.1015), xlabel="pooled activation x", ylabel="o", title="alpha is not a bound")
     axis.legend(fontsize=7, loc="lower right")
 

@@ -15,6 +15,6 @@ config, segmenter = load_config(run), load_segmenter(run)
 cohort = Cohort.open(config.data.path)
 maps = list(maps_of(segmenter, load_head(run, config), cohort, cohort.split("test")))
 shown = chosen(maps, segmenter.threshold, per_class=2)
-references = {item.info.name: cohort.reference(item.info.name) for item in shown}
+references = {item.info.name: cohort.thumbnail(item.info.name) for item in shown}
 out = Path(sys.argv[2]) if len(sys.argv) > 2 else Path(__file__).with_suffix(".png")
 figures.gallery(shown, segmenter.threshold, references).savefig(out, dpi=70)

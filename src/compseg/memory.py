@@ -40,7 +40,7 @@ def _glibc() -> ctypes.CDLL | None:
     return library if hasattr(library, "malloc_trim") and hasattr(library, "mallopt") else None  # musl has neither
 
 
-class Room:
+class ReusableBuffer:
     """Memory for one array at a time, filled anew once nobody holds what lay in it.
 
     Args:
@@ -51,8 +51,8 @@ class Room:
         self._array: NDArray[Any] = np.empty(1, dtype)
         self._lent: weakref.ref[NDArray[Any]] | None = None
 
-    def __reduce__(self) -> tuple[type[Room], tuple[DTypeLike]]:
-        return Room, (self._array.dtype,)
+    def __reduce__(self) -> tuple[type[ReusableBuffer], tuple[DTypeLike]]:
+        return ReusableBuffer, (self._array.dtype,)
 
     def lend(self, shape: tuple[int, ...]) -> NDArray[Any]:
         """An array in the memory of the one before, or in other memory while that one, or a part of it, is in use."""

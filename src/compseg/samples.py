@@ -47,13 +47,13 @@ class SampleArrays:
         image: `(H, W, C)`, raw values as the instrument gave them.
         tissue: `(H, W)` bool, pixels that count; None lets the cohort's tissue rule decide.
         truth: `(H, W)` bool, an expert's mask of the disease region; None where there is none.
-        reference: `(h, w, 3)` uint8, a picture for people (H&E, photograph); None where there is none.
+        thumbnail: `(h, w, 3)` uint8, a picture for people (H&E, photograph); None where there is none.
     """
 
     image: Image
     tissue: Mask | None = None
     truth: Mask | None = None
-    reference: NDArray[np.uint8] | None = None
+    thumbnail: NDArray[np.uint8] | None = None
 
 
 @dataclass(frozen=True)

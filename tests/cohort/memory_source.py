@@ -44,8 +44,8 @@ class MemorySource:
         image = rng.normal(size=self.size).astype(np.float32)
         tissue = rng.random(self.size[:2]) < 0.8
         truth = (rng.random(self.size[:2]) < 0.3) & bool(info.label)
-        reference = rng.integers(0, 256, (*self.size[:2], 3), dtype=np.uint8) if info.label else None
-        return self.change(info, SampleArrays(image, tissue, truth, reference))
+        thumbnail = rng.integers(0, 256, (*self.size[:2], 3), dtype=np.uint8) if info.label else None
+        return self.change(info, SampleArrays(image, tissue, truth, thumbnail))
 
     def channels(self) -> Channels:
         return Channels(self.size[2], tuple(float(1800 - 10 * i) for i in range(self.size[2])), "cm-1")

@@ -34,10 +34,10 @@ def test_round_trip(tmp_path, size):
         np.testing.assert_array_equal(cohort.image(info.name), written.image.astype(np.float16))
         np.testing.assert_array_equal(cohort.tissue(info.name), written.tissue)
         np.testing.assert_array_equal(cohort.truth(info.name), written.truth)
-        reference = cohort.reference(info.name)
-        assert (reference is None) == (written.reference is None)
-        if reference is not None:
-            np.testing.assert_array_equal(reference, written.reference)
+        thumbnail = cohort.thumbnail(info.name)
+        assert (thumbnail is None) == (written.thumbnail is None)
+        if thumbnail is not None:
+            np.testing.assert_array_equal(thumbnail, written.thumbnail)
 
 
 def test_float32_is_exact_and_float16_within_its_bound(tmp_path):

@@ -80,7 +80,7 @@ def level_head(x, head=None):
     return (head or SigmaHead())(logits, torch.ones(len(x), 1, 4, 4, dtype=torch.bool)), logits
 
 
-@pytest.mark.parametrize(("target", "level"), [("alpha", 0.1), ("ceiling", 0.101)])
+@pytest.mark.parametrize(("target", "level"), [("alpha", 0.1), ("maximum", 0.101)])
 @pytest.mark.parametrize("one_sided", [False, True])
 def test_pooled_distances(case, target, level, one_sided):
     error = sigma(case.x) - level * case.label
@@ -94,7 +94,7 @@ def test_pooled_distances(case, target, level, one_sided):
 def test_pooled_cross_entropy(case):
     p = sigma(case.x) / 0.101
     expected = -np.mean(xlogy(case.label, p) + xlogy(1 - case.label, 1 - p))
-    assert case.loss(PooledLoss("bce", "ceiling")) == pytest.approx(expected, rel=1e-4)
+    assert case.loss(PooledLoss("bce", "maximum")) == pytest.approx(expected, rel=1e-4)
 
 
 def test_printed_loss_is_least_at_the_crossing_and_ceiling_at_all_of_the_tissue():
@@ -103,8 +103,8 @@ def test_printed_loss_is_least_at_the_crossing_and_ceiling_at_all_of_the_tissue(
     disease = torch.ones(len(x))
     printed = PooledLoss().statistics(out, disease)[:, 0]
     assert x[printed.argmin()] == pytest.approx(Sigma().crossing, abs=1e-3)
-    ceiling = PooledLoss(target="ceiling").statistics(out, disease)[:, 0]
-    assert (ceiling.diff() <= 0).all()
+    maximum = PooledLoss(target="maximum").statistics(out, disease)[:, 0]
+    assert (maximum.diff() <= 0).all()
     one_sided = PooledLoss(one_sided=True).statistics(out, disease)[:, 0]
     assert (one_sided.diff() <= 0).all()
     assert one_sided[200:].max() == 0
@@ -114,14 +114,14 @@ def test_direction_of_the_pull_on_a_disease_sample_with_half_of_its_tissue_activ
     gradients = {}
     for name, objective in {
         "printed": PooledLoss(),
-        "ceiling": PooledLoss(target="ceiling"),
+        "maximum": PooledLoss(target="maximum"),
         "one_sided": PooledLoss(one_sided=True),
     }.items():
         out, logits = level_head([0.5])
         objective(out, torch.ones(1)).backward()
         gradients[name] = logits.grad.sum().item()
     assert gradients["printed"] > 0  # less activation pays: against the paper's intention
-    assert gradients["ceiling"] < 0
+    assert gradients["maximum"] < 0
     assert gradients["one_sided"] == 0
 
 
@@ -134,7 +134,7 @@ def test_root_has_no_nan_gradient_where_the_loss_is_zero():
 def test_cross_entropy_keeps_its_gradient_at_a_collapsed_map():
     logits = torch.full((1, 1, 4, 4), -30.0, requires_grad=True)
     tissue = torch.ones(1, 1, 4, 4, dtype=torch.bool)
-    PooledLoss("bce", "ceiling")(SigmaHead()(logits, tissue), torch.ones(1)).backward()
+    PooledLoss("bce", "maximum")(SigmaHead()(logits, tissue), torch.ones(1)).backward()
     assert (logits.grad < 0).all()
 
 
@@ -300,7 +300,7 @@ def test_spectral_crf_would_have_boundaries_where_spectra_change():
     assert SpectralCRF()(SigmaHead()(image[:, :1], tissue)._replace(image=torch.zeros_like(image)), labels).isfinite()
 
 
-LOOKS = [(RotationConsistency(), "rotated"), (FlipConsistency(), "flipped"), (MeanTeacher(), "average")]
+LOOKS = [(RotationConsistency(), "rotated"), (FlipConsistency(), "flipped"), (MeanTeacher(), "ema")]
 
 
 @pytest.mark.parametrize(("objective", "look"), LOOKS)
@@ -350,7 +350,7 @@ def test_mean_over_ranks_without_ranks_is_the_identity():
         (lambda: PooledLoss("l2"), "objective.loss"),
         (lambda: PooledLoss(target="beta"), "objective.target"),
         (lambda: PooledLoss("bce", "alpha"), "objective.target"),
-        (lambda: PooledLoss("bce", "ceiling", one_sided=True), "objective.one_sided"),
+        (lambda: PooledLoss("bce", "maximum", one_sided=True), "objective.one_sided"),
         (lambda: SizePenalty(0.5, 0.4), "objective.lower"),
         (lambda: LogBarrier(0.5, 0.5), "objective.lower"),
         (lambda: LogBarrier(t=0), "objective.t"),

@@ -28,7 +28,7 @@ from compseg.errors import CompsegError
 
 def rank_reference(a, rho):
     weights = (1 - 1 / (rho * len(a))) ** np.arange(len(a))
-    return np.average(np.sort(a)[::-1], weights=weights)
+    return np.ema(np.sort(a)[::-1], weights=weights)
 
 
 def topk_reference(z, share, lowest):

@@ -9,7 +9,7 @@ from scipy.ndimage import uniform_filter
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.metrics import roc_auc_score
 
-from compseg.comparative.pseudo_labels import FisherPseudoLabels, auc, excess_share, fisher, local_mean, own_reference
+from compseg.comparative.pseudo_labels import FisherPseudoLabels, auc, excess_share, fisher, local_mean, own_background
 
 CHANNELS = 6
 SIGNATURE = np.array([0, 1.5, -1, 0, 0.5, 0])
@@ -139,10 +139,10 @@ def test_a_reference_scores_no_higher_than_every_healthy_sample():
     pixels, direction = torch.tensor([[1.0, 0], [3.0, 0], [9.0, 0]]), torch.tensor([1.0, 0])
     marked, none = torch.tensor([False, False, True]), torch.tensor([True, True, True])
     low, high = torch.tensor([1.5, 7]), torch.tensor([2.5, 7])
-    assert own_reference(pixels, marked, high, direction).tolist() == [2, 0]
-    assert own_reference(pixels, marked, low, direction).tolist() == [1.5, 7]
-    assert own_reference(pixels, none, high, direction).tolist() == [2.5, 7]
-    assert own_reference(pixels, marked, None, direction).tolist() == [2, 0]
+    assert own_background(pixels, marked, high, direction).tolist() == [2, 0]
+    assert own_background(pixels, marked, low, direction).tolist() == [1.5, 7]
+    assert own_background(pixels, none, high, direction).tolist() == [2.5, 7]
+    assert own_background(pixels, marked, None, direction).tolist() == [2, 0]
 
 
 def test_samples_whose_rest_is_no_reference_are_judged_as_they_are():
@@ -183,8 +183,8 @@ def test_fisher_against_sklearn():
     generator = np.random.default_rng(0)
     zeros, ones = generator.normal(size=(400, 4)), generator.normal(size=(300, 4)) @ np.diag([1, 2, 1, 1]) + 1
     found = fisher(torch.from_numpy(ones), torch.from_numpy(zeros), 1e-9).numpy()
-    reference = LinearDiscriminantAnalysis(solver="lsqr").fit(np.vstack([zeros, ones]), [0] * 400 + [1] * 300).coef_[0]
-    np.testing.assert_allclose(found / np.linalg.norm(found), reference / np.linalg.norm(reference), atol=1e-6)
+    background = LinearDiscriminantAnalysis(solver="lsqr").fit(np.vstack([zeros, ones]), [0] * 400 + [1] * 300).coef_[0]
+    np.testing.assert_allclose(found / np.linalg.norm(found), background / np.linalg.norm(background), atol=1e-6)
 
 
 def test_excess_share_of_a_known_mixture():
@@ -229,10 +229,10 @@ def test_contrast_is_the_pixel_less_the_mean_of_its_samples_unmarked_pixels(stan
     for sample, inside, mark, contrast in zip(
         image, tissue, marked, pseudo_labels.contrast(image, tissue), strict=True
     ):
-        reference = sample[:, (inside & ~mark)[0]].double().mean(1)
-        if stand_in and reference @ pseudo_labels.filter.double() > highest:
-            reference = pseudo_labels.highest.double()
-        expected = (sample.double() - reference[:, None, None]) * inside
+        background = sample[:, (inside & ~mark)[0]].double().mean(1)
+        if stand_in and background @ pseudo_labels.filter.double() > highest:
+            background = pseudo_labels.highest.double()
+        expected = (sample.double() - background[:, None, None]) * inside
         torch.testing.assert_close(contrast.double(), expected, atol=1e-4, rtol=1e-4)
 
 

@@ -74,7 +74,7 @@ def test_sigma_has_a_gradient_in_its_flattest_corner():
 
 def test_crossing_at_the_papers_values():
     assert Sigma().crossing == pytest.approx(0.144624, abs=5e-7)
-    assert Sigma().ceiling == pytest.approx(0.101, abs=1e-9)
+    assert Sigma().maximum == pytest.approx(0.101, abs=1e-9)
     # The crossing moves in proportion to alpha.
     for alpha, crossing in ((0.05, 0.0723), (0.2, 0.289), (0.3, 0.434)):
         assert Sigma(alpha).crossing == pytest.approx(crossing, abs=5e-4)
@@ -117,9 +117,9 @@ def test_trapezoid_is_a_trapezoid(x, alpha, beta):
 
 
 def test_levels():
-    assert (Sigma(0.2, 5, 0.01).saturation, Sigma(0.2, 5, 0.01).ceiling) == (0.2, pytest.approx(0.21))
-    assert (Trapezoid().saturation, Trapezoid().ceiling) == (1, 1)
-    assert (Identity().saturation, Identity().ceiling) == (1, 1)
+    assert (Sigma(0.2, 5, 0.01).saturation, Sigma(0.2, 5, 0.01).maximum) == (0.2, pytest.approx(0.21))
+    assert (Trapezoid().saturation, Trapezoid().maximum) == (1, 1)
+    assert (Identity().saturation, Identity().maximum) == (1, 1)
     x = torch.rand(5)
     assert Identity()(x) is x
 

@@ -44,9 +44,9 @@ def test_shapes_types_and_ranges(head, batch, dtype):
     assert (out.x >= 0).all()
     assert (out.x <= 1).all()
     assert (out.o >= 0).all()
-    assert (out.o <= out.ceiling + 1e-6).all()
+    assert (out.o <= out.maximum + 1e-6).all()
     assert isinstance(out.alpha, float)
-    assert isinstance(out.ceiling, float)
+    assert isinstance(out.maximum, float)
 
 
 def test_no_tissue_gives_0(head, batch):

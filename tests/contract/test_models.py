@@ -156,11 +156,11 @@ def test_the_guides_example_of_another_librarys_network_works():
 def test_trains_in_two_processes(tmp_path: Path):
     names = [name for name in NAMES if importable(name)]
     torch.multiprocessing.spawn(_train_as_one_of_two, args=(str(tmp_path), names), nprocs=2)
-    steps = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+    layers = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
     for name in names:
-        torch.testing.assert_close(steps[0][name], steps[1][name], rtol=0, atol=0, msg=f"{name}: the ranks differ")
+        torch.testing.assert_close(layers[0][name], layers[1][name], rtol=0, atol=0, msg=f"{name}: the ranks differ")
         before = nn.utils.parameters_to_vector(build(name).parameters())
-        assert not torch.equal(steps[0][name], before), f"{name} did not learn"
+        assert not torch.equal(layers[0][name], before), f"{name} did not learn"
 
 
 def _train_as_one_of_two(rank: int, folder: str, names: list[str]) -> None:

@@ -64,8 +64,8 @@ def batch():
 def looked_at(out):
     """The head's output with all that an objective may read beyond it, made up of map 1, pixel by pixel."""
     other = out.logits[:, 1:]
-    rotated, average = torch.sigmoid(other), torch.sigmoid(-other / 2).detach()
-    views = {"rotated": rotated, "flipped": rotated, "average": average}
+    rotated, ema = torch.sigmoid(other), torch.sigmoid(-other / 2).detach()
+    views = {"rotated": rotated, "flipped": rotated, "ema": ema}
     return out._replace(image=torch.cat([other, other.cos()], dim=1).detach(), **views)
 
 

@@ -14,7 +14,7 @@ from compseg.comparative import FisherPseudoLabels
 from compseg.errors import CompsegError
 from compseg.inference import Segmenter
 from compseg.inference.segmenter import activation_of
-from compseg.inference.tiling import cut, largest_side, sight
+from compseg.inference.tiling import cut, largest_side, receptive_field_of
 from compseg.models import Padded, SegNet, SpectralSpatial, UNet
 from compseg.preprocessing import Preprocess, StandardNormalVariate
 from compseg.samples import Channels
@@ -70,7 +70,7 @@ def test_tiles_give_the_whole_images_map(name):
 
 def trains_on_pseudo_labels(own: bool = True) -> FisherPseudoLabels:
     """A pseudo-labeller that marks about a tenth of a cube."""
-    pseudo_labels = FisherPseudoLabels(6, reach=3)
+    pseudo_labels = FisherPseudoLabels(6, radius=3)
     pseudo_labels.filter.copy_(torch.tensor([1.0, -1, 0.5, 0, 0, 0.2]))
     pseudo_labels.level.fill_(0.8)
     pseudo_labels.highest.fill_(0.5)
@@ -90,7 +90,7 @@ def test_tiles_are_compared_with_the_whole_image(own):
     assert (np.abs(whole - plain).max() > 0.05) == own
     tiles = segmenter.tiles(image.shape, 90)
     assert len(tiles) > 1
-    reference = segmenter.reference(tiles, lambda: ((tile, image[tile.seen], tissue[tile.seen]) for tile in tiles))
+    reference = segmenter.background(tiles, lambda: ((tile, image[tile.seen], tissue[tile.seen]) for tile in tiles))
     assert (reference is not None) == own
     tiled = np.zeros_like(whole)
     for tile in tiles:
@@ -114,18 +114,18 @@ def test_less_overlap_than_the_network_sees_leaves_seams():
     width=st.integers(1, 150),
     side=st.integers(1, 100),
     overlap=st.integers(0, 40),
-    grid=st.sampled_from([1, 2, 16]),
+    stride=st.sampled_from([1, 2, 16]),
 )
-def test_cores_part_the_image_and_tiles_begin_on_the_grid(height, width, side, overlap, grid):
+def test_cores_part_the_image_and_tiles_begin_on_the_grid(height, width, side, overlap, stride):
     times = np.zeros((height, width), int)
-    for tile in cut((height, width), side, overlap, grid):
+    for tile in cut((height, width), side, overlap, stride):
         times[tile.core] += 1
         assert np.zeros((height, width))[tile.seen][tile.inner].shape == times[tile.core].shape
         for core, seen, size in zip(tile.core, tile.seen, (height, width), strict=True):
-            assert seen.start % grid == 0
+            assert seen.start % stride == 0
             assert core.start - seen.start >= min(overlap, core.start)
             assert seen.stop - core.stop >= min(overlap, size - core.stop)
-            assert seen.stop - seen.start <= max(side, grid + 2 * (overlap + grid))
+            assert seen.stop - seen.start <= max(side, stride + 2 * (overlap + stride))
     assert (times == 1).all()
 
 
@@ -140,9 +140,13 @@ def test_a_large_image_in_memory_is_tiled_by_itself(monkeypatch):
 
 def test_what_a_network_sees():
     net = UNet(3, width=2)
-    assert (sight(net).reach, sight(net).grid, sight(net).fault) == (107, 16, "")
-    assert "GroupNorm averages" in sight(UNet(3, width=2, norm="group")).fault
-    assert "does not say how far" in sight(Padded(torch.nn.Conv2d(3, 1, 3, padding=1), 8)).fault
+    assert (receptive_field_of(net).radius, receptive_field_of(net).stride, receptive_field_of(net).fault) == (
+        107,
+        16,
+        "",
+    )
+    assert "GroupNorm averages" in receptive_field_of(UNet(3, width=2, norm="group")).fault
+    assert "does not say how far" in receptive_field_of(Padded(torch.nn.Conv2d(3, 1, 3, padding=1), 8)).fault
 
 
 def test_tiles_are_no_larger_than_is_fast_unless_a_cut_would_show():
@@ -174,7 +178,7 @@ def test_a_norm_that_averages_is_given_all_that_the_tile_sees(norm):
     segmenter, core = segmenter_of(net), (slice(20, 40), slice(25, 45))
     x = torch.randn(1, 6, 64, 64)
     with torch.no_grad():
-        assert (float((net.within(x, core) - net(x)[..., *core]).abs().max()) < 1e-4) == (norm == "none")
+        assert (float((net.forward_window(x, core) - net(x)[..., *core]).abs().max()) < 1e-4) == (norm == "none")
         torch.testing.assert_close(segmenter.logits_of(x, core), net(x)[..., *core], atol=1e-5, rtol=0)
 
 

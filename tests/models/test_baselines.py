@@ -37,7 +37,7 @@ def test_all_ones_is_one_everywhere_and_trains_to_nothing():
 
 def test_a_floors_pixel_sees_itself_alone():
     for net in (AllOnes(), SingleBand(3)):
-        assert receptive_field(net.steps) == 1
+        assert receptive_field(net.layers) == 1
         image = torch.randn(1, 3, 5, 6)
         torch.testing.assert_close(net(image)[..., 2:4, 3:], net(image[..., 2:4, 3:]), rtol=0, atol=0)
 

@@ -51,9 +51,9 @@ def test_receptive_fields_in_the_documentation():
 def test_segnet_sees_no_further_than_it_says():
     net = SegNet(1, width=2, norm="none").double().eval()
     x = torch.randn(1, 1, 64, 512, dtype=torch.float64)
-    reach = net.receptive_field
+    radius = net.receptive_field
     changed = x.clone()
     changed[..., :8] += 100
     difference = (net(changed) - net(x)).abs().amax(dim=(0, 1, 2))
     assert difference[:8].any()
-    assert not difference[8 + reach :].any()
+    assert not difference[8 + radius :].any()

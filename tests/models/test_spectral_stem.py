@@ -56,5 +56,5 @@ def test_more_components_than_the_spectra_have(channels, rank):
 
 
 def test_sees_as_far_as_its_network():
-    assert SpectralStem(7, UNet(3, width=2, depth=1), components=3).steps == UNet(3, width=2, depth=1).steps
-    assert SpectralStem(7, nn.Identity()).steps is None
+    assert SpectralStem(7, UNet(3, width=2, depth=1), components=3).layers == UNet(3, width=2, depth=1).layers
+    assert SpectralStem(7, nn.Identity()).layers is None

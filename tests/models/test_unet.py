@@ -109,7 +109,7 @@ def test_the_map_of_a_part_is_that_part_of_the_map(data, depth, upsampling, heig
     x = torch.randn(1, 2, height, width, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     whole = net(x)
     assert height * width < 100 or whole.std() > 1e-2
-    torch.testing.assert_close(net.within(x, core), whole[..., *core], atol=1e-12, rtol=0)
+    torch.testing.assert_close(net.forward_window(x, core), whole[..., *core], atol=1e-12, rtol=0)
 
 
 def test_the_map_of_a_part_costs_less():
@@ -120,6 +120,6 @@ def test_the_map_of_a_part_costs_less():
     counted = []
     for core in (slice(0, 576), slice(112, 464)):
         with FlopCounterMode(display=False) as counter:
-            assert net.within(x, (core, core)).shape[2] == core.stop - core.start
+            assert net.forward_window(x, (core, core)).shape[2] == core.stop - core.start
         counted.append(counter.get_total_flops())
     assert counted[1] < 0.75 * counted[0]

@@ -22,7 +22,7 @@ def tiny(**changes):
 
 
 def same(one, two):
-    pairs = [(one.image, two.image), (one.tissue, two.tissue), (one.truth, two.truth), (one.reference, two.reference)]
+    pairs = [(one.image, two.image), (one.tissue, two.tissue), (one.truth, two.truth), (one.thumbnail, two.thumbnail)]
     return all(np.array_equal(a, b) for a, b in pairs)
 
 
@@ -33,8 +33,8 @@ def test_is_a_source_with_a_spectral_axis():
     sample = source.read(source.infos()[0])
     assert sample.image.shape == (32, 32, 16)
     assert sample.image.dtype == np.float32
-    assert sample.reference.shape == (32, 32, 3)
-    assert sample.reference.dtype == np.uint8
+    assert sample.thumbnail.shape == (32, 32, 3)
+    assert sample.thumbnail.dtype == np.uint8
 
 
 def test_reading_is_deterministic_and_independent_of_order():

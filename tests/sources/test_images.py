@@ -29,7 +29,7 @@ def test_reads_image_masks_and_reference(tmp_path):
     np.testing.assert_array_equal(arrays.image, CUBE)
     np.testing.assert_array_equal(arrays.tissue, tissue)
     np.testing.assert_array_equal(arrays.truth, truth)
-    np.testing.assert_array_equal(arrays.reference, picture)
+    np.testing.assert_array_equal(arrays.thumbnail, picture)
     assert source.channels() == Channels(2)
 
 

@@ -83,11 +83,11 @@ def test_only_what_is_read_is_looked_at():
 
 def test_gradient_runs_through_the_turned_look_and_not_through_the_average():
     segmenter = net()
-    views = Views(segmenter, Sum({"turn": RotationConsistency(), "average": MeanTeacher()}))
+    views = Views(segmenter, Sum({"turn": RotationConsistency(), "ema": MeanTeacher()}))
     found = views(segmenter, images(), [0, 1, 2, 3], 0)
-    assert set(found) == {"rotated", "average"}
+    assert set(found) == {"rotated", "ema"}
     assert found["rotated"].requires_grad
-    assert not found["average"].requires_grad
+    assert not found["ema"].requires_grad
     assert not any(parameter.requires_grad for parameter in views.parameters())
 
 
@@ -115,9 +115,9 @@ def test_the_average_is_the_recursion_of_its_source():
         views.follow(segmenter)
         now = nn.utils.parameters_to_vector(segmenter.parameters()).detach().double().numpy()
         expected = now if expected is None else mu * expected + (1 - mu) * now
-    found = nn.utils.parameters_to_vector(views.average.parameters())
+    found = nn.utils.parameters_to_vector(views.ema.parameters())
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
-    assert (views.average.module[1].running_mean == 4).all()
+    assert (views.ema.module[1].running_mean == 4).all()
 
 
 def module():
@@ -153,10 +153,10 @@ def test_the_average_trains_along_and_survives_a_restart(tmp_path):
     _, broken = fit(2)
     broken.save_checkpoint(tmp_path / "broken.ckpt")
     resumed, _ = fit(4, tmp_path / "broken.ckpt")
-    assert int(whole.views.average.n_averaged) == 8
+    assert int(whole.views.ema.n_averaged) == 8
     for name, value in whole.state_dict().items():
         torch.testing.assert_close(resumed.state_dict()[name], value, msg=name)
-    apart = whole.views.average.module[0].weight - whole.segmenter[0].weight
+    apart = whole.views.ema.module[0].weight - whole.segmenter[0].weight
     assert 0 < apart.abs().max() < 1
     trained = [p for group in broken.optimizers[0].param_groups for p in group["params"]]
     assert len(trained) == len(list(net().parameters()))

@@ -31,7 +31,7 @@ class Record:
     Attributes:
         info: The sample.
         shape: `(H, W, C)` of its image.
-        checksums: SHA-256 of the pixels of each part that it has: `image`, `tissue`, perhaps `truth` and `reference`.
+        checksums: SHA-256 of the pixels of each part that it has: `image`, `tissue`, perhaps `truth` and `thumbnail`.
     """
 
     info: SampleInfo

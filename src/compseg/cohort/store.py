@@ -115,7 +115,7 @@ class Cohort:
         """The expert's mask of the disease region, `(H, W)` bool; None where there is none."""
         return self.part(name, "truth", window) if self.has_truth(name) else None
 
-    def reference(self, name: str) -> NDArray[np.uint8] | None:
+    def thumbnail(self, name: str) -> NDArray[np.uint8] | None:
         """A picture for people, `(h, w, 3)` uint8; None where there is none."""
         return self.part(name, "reference") if "reference" in self.record(name).checksums else None
 
@@ -136,7 +136,7 @@ class Cohort:
         return self._by_name[name]
 
     def part(self, name: str, part: str, window: Window | None = None) -> Array:
-        """One stored array of a sample: `image`, `tissue`, `truth` or `reference`."""
+        """One stored array of a sample: `image`, `tissue`, `truth` or `thumbnail`."""
         with self._naming(name, part):
             array = self._array(node(name, part))
         sizes = array.shape[:2] if window is None else _lengths(window, array.shape)

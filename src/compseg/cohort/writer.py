@@ -233,8 +233,8 @@ def _parts(info: SampleInfo, arrays: SampleArrays, header: Header) -> dict[str, 
             raise CompsegError(
                 f"{where}: {name} is {mask.dtype} {mask.shape}, expected bool {image.shape[:2]}; give one of its size"
             )
-    if arrays.reference is not None:
-        parts["reference"] = arrays.reference
+    if arrays.thumbnail is not None:
+        parts["reference"] = arrays.thumbnail
     return parts
 
 

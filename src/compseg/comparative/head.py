@@ -21,11 +21,11 @@ class HeadOutput(NamedTuple):
         x: `(B,)` pooled activation in [0, 1]; 0 for a sample without tissue.
         o: `(B,)` output, the transfer of x.
         alpha: The o at which the transfer saturates; 1 for a transfer without such a level.
-        ceiling: The largest o; of an increasing transfer, o at x = 1.
+        maximum: The largest o; of an increasing transfer, o at x = 1.
         image: `(B, C, H, W)`, what the segmenter got. This and the rest stand here where an objective `reads` them.
         turned: `(B, 1, H, W)` in [0, 1], the activation of the turned image, turned back.
         flipped: The same of the flipped image, flipped back.
-        average: As `turned`, by the average of the segmenter's past weights, without gradient.
+        ema: As `turned`, by the average of the segmenter's past weights, without gradient.
     """
 
     logits: Tensor
@@ -34,11 +34,11 @@ class HeadOutput(NamedTuple):
     x: Tensor
     o: Tensor
     alpha: float
-    ceiling: float
+    maximum: float
     image: Tensor | None = None
     rotated: Tensor | None = None
     flipped: Tensor | None = None
-    average: Tensor | None = None
+    ema: Tensor | None = None
 
 
 class ComparativeHead(nn.Module):
@@ -69,7 +69,7 @@ class ComparativeHead(nn.Module):
             x = self.pool(logits, tissue)
             o = self.transfer(x)
             activation = torch.sigmoid(logits[:, :1])
-        return HeadOutput(logits, activation, tissue, x, o, self.transfer.saturation, self.transfer.ceiling)
+        return HeadOutput(logits, activation, tissue, x, o, self.transfer.saturation, self.transfer.maximum)
 
 
 class SigmaHead(ComparativeHead):

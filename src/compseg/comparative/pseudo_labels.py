@@ -133,9 +133,11 @@ class FisherPseudoLabels(nn.Module):
         samples are no reference (`own`), images are left as they are.
         """
         ordinary = tissue & ~self.marked(self.score(image, tissue), tissue)
-        return self.against(image, tissue, self.reference(spectra_sum(image, ordinary), ordinary.sum((2, 3))))
+        return self.subtract_background(
+            image, tissue, self.background(sum_of_spectra(image, ordinary), ordinary.sum((2, 3)))
+        )
 
-    def reference(self, total: Tensor, count: Tensor) -> Tensor:
+    def background(self, total: Tensor, count: Tensor) -> Tensor:
         """What a sample's pixels are judged against: the mean spectrum of its unmarked pixels.
 
         The highest-scoring healthy sample's stands in if the labels have it so, where that mean scores higher. From the
@@ -146,10 +148,10 @@ class FisherPseudoLabels(nn.Module):
         own = (count > 0) & (lower | ~self.stand_in)
         return torch.where(own, mean, self.highest) * self.own
 
-    def against(self, image: Tensor, tissue: Tensor, reference: Tensor) -> Tensor:
+    def subtract_background(self, image: Tensor, tissue: Tensor, background: Tensor) -> Tensor:
         """The image `(B, C, H, W)` less a reference `(B, C)` on tissue."""
         # Multiplied rather than chosen, which would lose the layout with channels last; preprocessing leaves no NaN.
-        return (image - reference[:, :, None, None]) * tissue
+        return (image - background[:, :, None, None]) * tissue
 
     @torch.no_grad()
     def fit(self, samples: Iterable[tuple[Tensor, Tensor, int]], count: int, seed: int = 0) -> None:
@@ -183,13 +185,13 @@ def mark(score: Tensor, tissue: Tensor, found: Found) -> Tensor:
         rest = (tissue & ~marked).to(score.dtype)
         count = rest.sum((2, 3), keepdim=True)
         mean = (score * rest).sum((2, 3), keepdim=True) / count.clamp_min(1)
-        reference = torch.where(count > 0, mean.minimum(highest), highest)
+        background = torch.where(count > 0, mean.minimum(highest), highest)
         # Chosen and not asked for, as asking would wait for the device.
-        marked = tissue & (score - torch.where(found.own, reference, 0.0) > found.level)
+        marked = tissue & (score - torch.where(found.own, background, 0.0) > found.level)
     return marked
 
 
-def spectra_sum(image: Tensor, chosen: Tensor) -> Tensor:
+def sum_of_spectra(image: Tensor, chosen: Tensor) -> Tensor:
     """Sum `(B, C)` of the spectra of chosen pixels, from `(B, C, H, W)` and bool `(B, 1, H, W)`."""
     return torch.einsum("bchw,bhw->bc", image, chosen[:, 0].to(image.dtype))
 
@@ -208,7 +210,7 @@ def settle(healthy: Pixels, disease: Pixels, shrinkage: float, way: Way) -> Foun
             parts = zip(disease, torch.split(before, [len(pixels) for pixels in disease]), strict=True)
             mixed = torch.cat(
                 [
-                    pixels - own_reference(pixels, part, highest if way.stand_in else None, direction)
+                    pixels - own_background(pixels, part, highest if way.stand_in else None, direction)
                     for pixels, part in parts
                 ]
             )
@@ -249,7 +251,7 @@ def auc(healthy: Tensor, disease: Tensor) -> float:
     return float((0.5 + 0.5 * (disease[:, None] - healthy).sign()).mean())
 
 
-def own_reference(pixels: Tensor, marked: Tensor, highest: Tensor | None, direction: Tensor) -> Tensor:
+def own_background(pixels: Tensor, marked: Tensor, highest: Tensor | None, direction: Tensor) -> Tensor:
     """What a sample's spectra `(n, C)` are judged against, `(C,)`: the mean of those that are not marked.
 
     `highest`, the mean spectrum of the healthy sample that scores highest, if it is to stand in and that mean scores

@@ -15,11 +15,11 @@ class Transfer(nn.Module):
 
     Attributes:
         saturation: The o at which the transfer saturates; what the printed loss calls alpha.
-        ceiling: The largest o on [0, 1]; of an increasing transfer, o at x = 1.
+        maximum: The largest o on [0, 1]; of an increasing transfer, o at x = 1.
     """
 
     saturation: float = 1.0
-    ceiling: float = 1.0
+    maximum: float = 1.0
 
 
 class Identity(Transfer):
@@ -38,7 +38,7 @@ class Sigma(Transfer):
     that is the tanh above, which neither overflows nor cancels.
 
     Bounds: sigma(0) = 0; the tanh part stays below alpha, but sigma as a whole does not, as the paper says it would: it
-    crosses alpha at `crossing` (x = 0.144624 with the paper's values) and ends at `ceiling` = sigma(1). The slope falls
+    crosses alpha at `crossing` (x = 0.144624 with the paper's values) and ends at `maximum` = sigma(1). The slope falls
     from beta / 2 + gamma to gamma.
 
     Args:
@@ -57,7 +57,7 @@ class Sigma(Transfer):
         require(gamma >= 0, f"head.gamma: expected 0 or more, got {gamma}; the paper's is 0.001")
         self.alpha, self.beta, self.gamma = alpha, beta, gamma
         self.saturation = alpha
-        self.ceiling = self._at(1.0)
+        self.maximum = self._at(1.0)
 
     def forward(self, x: Tensor) -> Tensor:
         """Pooled activation `(B,)` in [0, 1] to output `(B,)` in [0, ceiling]."""

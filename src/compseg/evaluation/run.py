@@ -135,8 +135,8 @@ def maps_of(
 
 def picture_of(cohort: Cohort, info: SampleInfo) -> Any:
     """What a person would look at: the reference picture, else the image itself."""
-    reference = cohort.reference(info.name)
-    return cohort.image(info.name) if reference is None else reference
+    thumbnail = cohort.thumbnail(info.name)
+    return cohort.image(info.name) if thumbnail is None else thumbnail
 
 
 def fit_threshold(val: list[SampleMap], how: str | float, probabilities: bool = False) -> Threshold:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from compseg.comparative import FisherPseudoLabels
-from compseg.comparative.pseudo_labels import spectra_sum
+from compseg.comparative.pseudo_labels import sum_of_spectra
 from compseg.inference.tiling import Tile
 
 Preprocessed = Callable[[], Iterable[tuple[Tile, Tensor, Tensor]]]
@@ -19,7 +19,7 @@ Preprocessed = Callable[[], Iterable[tuple[Tile, Tensor, Tensor]]]
 
 
 @torch.inference_mode()
-def reference_of_tiles(pseudo_labels: FisherPseudoLabels, shape: tuple[int, int], tiles: Preprocessed) -> Tensor:
+def background_of_tiles(pseudo_labels: FisherPseudoLabels, shape: tuple[int, int], tiles: Preprocessed) -> Tensor:
     """The pseudo-labeller's reference `(1, C)` of an image `(H, W)`, as if it were read in one piece.
 
     The tiles are gone through twice: to score all pixels, then to average those that are not marked.
@@ -32,5 +32,5 @@ def reference_of_tiles(pseudo_labels: FisherPseudoLabels, shape: tuple[int, int]
     ordinary = tissue & ~pseudo_labels.marked(score, tissue)
     total = torch.zeros(1, len(pseudo_labels.filter), device=device)
     for tile, image, _ in tiles():
-        total += spectra_sum(image[..., *tile.inner], ordinary[..., *tile.core])
-    return pseudo_labels.reference(total, ordinary.sum((2, 3)))
+        total += sum_of_spectra(image[..., *tile.inner], ordinary[..., *tile.core])
+    return pseudo_labels.background(total, ordinary.sum((2, 3)))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from compseg.cohort import Cohort, is_url
 from compseg.errors import CompsegError
-from compseg.memory import Room
+from compseg.memory import ReusableBuffer
 from compseg.preprocessing.tissue import otsu, tissue_mask
 from compseg.samples import Image, Mask, Window
 from compseg.sources.manifest import clean_name, read_manifest
@@ -28,14 +28,14 @@ class NewImage:
         name: What its files are called.
         path: Its file, or the folder or address of the cohort that holds it.
         tissue: Mask file, if one is given.
-        reference: Picture file, if one is given.
+        thumbnail: Picture file, if one is given.
         cohort: Where it is read from instead of a file.
     """
 
     name: str
     path: str | Path
     tissue: Path | None = None
-    reference: Path | None = None
+    thumbnail: Path | None = None
     cohort: Cohort | None = None
 
     def open(self, channels_first: bool = False) -> OpenImage:
@@ -53,7 +53,7 @@ class NewImage:
                 cohort.shape(self.name),
                 Windows(cohort, self.name),
                 lambda window: cohort.tissue(self.name, window),
-                cohort.reference(self.name),
+                cohort.thumbnail(self.name),
             )
         image = open_image(Path(self.path), channels_first)
         tissue = read_mask(self.tissue) if self.tissue else None
@@ -67,7 +67,7 @@ class NewImage:
             image.shape,
             self._reader(image, channels_first),
             None if tissue is None else lambda window: tissue[window],
-            read_picture(self.reference) if self.reference else None,
+            read_picture(self.thumbnail) if self.thumbnail else None,
         )
 
     def _reader(self, image: Image, channels_first: bool) -> Callable[[Window], Image]:
@@ -86,14 +86,14 @@ class OpenImage:
         shape: `(H, W, C)`.
         image: Reads a window of the image, raw values.
         tissue: Reads a window of the tissue mask; None where none is given.
-        reference: A picture for people, None where there is none.
+        thumbnail: A picture for people, None where there is none.
     """
 
     new: NewImage
     shape: tuple[int, ...]
     image: Callable[[Window], Image]
     tissue: Callable[[Window], Mask] | None
-    reference: NDArray[np.uint8] | None
+    thumbnail: NDArray[np.uint8] | None
 
     def with_tissue(self, rule: str) -> OpenImage:
         """The image with a tissue mask: its own, else by the rule.
@@ -108,7 +108,7 @@ class OpenImage:
         return self._with(lambda window: tissue_mask(self.image(window), rule))
 
     def _with(self, tissue: Callable[[Window], Mask]) -> OpenImage:
-        return OpenImage(self.new, self.shape, self.image, tissue, self.reference)
+        return OpenImage(self.new, self.shape, self.image, tissue, self.thumbnail)
 
     def _otsu_mask(self) -> Mask:
         blocks = [(slice(start, start + BLOCK), slice(None)) for start in range(0, self.shape[0], BLOCK)]
@@ -129,7 +129,7 @@ class Windows:
 
     def __init__(self, cohort: Cohort, name: str) -> None:
         self._cohort, self._name, self._shape = cohort, name, cohort.shape(name)
-        self._room = Room(cohort.dtype)
+        self._room = ReusableBuffer(cohort.dtype)
         self._before: tuple[Window, Image] | None = None  # its pixels, until the next window takes their place
 
     def __call__(self, window: Window) -> Image:
@@ -141,7 +141,7 @@ class Windows:
             self._cohort.read_into(image[:, known:], self._name, "image", (rows, slice(first, columns.stop)))
         self._before = (rows, columns), self._room.content(shape)
         if (rows.stop, columns.stop) == self._shape[:2]:  # the last tile: nobody may ask again
-            self._room, self._before = Room(self._cohort.dtype), None
+            self._room, self._before = ReusableBuffer(self._cohort.dtype), None
         return image
 
     def _move_known(self, image: Image, rows: slice, columns: slice) -> int:

@@ -21,7 +21,7 @@ from compseg.files import atomic_text, csv_text
 from compseg.inference.images import NewImage, OpenImage
 from compseg.inference.segmenter import Segmenter, activation_of
 from compseg.inference.threshold import Threshold
-from compseg.inference.tiling import Tile, sight
+from compseg.inference.tiling import Tile, receptive_field_of
 from compseg.inference.writer import write_map
 from compseg.memory import give_back_freed
 from compseg.samples import Image, Mask
@@ -95,7 +95,7 @@ class Piece:
         tissue: `(h, w)` bool, likewise.
         given: The network's input, once it is made; None where there is no tissue.
         picture: `(h, w)` or `(h, w, 3)`, what people are shown of its core.
-        reference: What the network is to compare its pixels with; None: with its own.
+        background: What the network is to compare its pixels with; None: with its own.
         last: Whether it is the last one of its image.
     """
 
@@ -104,7 +104,7 @@ class Piece:
     image: Image
     tissue: Mask
     picture: Image
-    reference: Tensor | None
+    background: Tensor | None
     last: bool
     given: Tensor | None = None
 
@@ -112,7 +112,7 @@ class Piece:
         """Make the network's input of the image, which is as large as half of it: the network needs the room."""
         try:
             if self.tissue.any():
-                self.given = segmenter.network_input(self.image, self.tissue, self.reference)
+                self.given = segmenter.network_input(self.image, self.tissue, self.background)
         except CompsegError as error:
             raise CompsegError(f"{self.opened.new.path}: {error}") from error
         del self.image
@@ -133,9 +133,9 @@ def _pieces(
         for opened in ahead((partial(_opened, new, segmenter, channels_first) for new in images), reader):
             tiles = segmenter.tiles(opened.shape, side, overlap)
             _warn_of_seams(opened, tiles, segmenter)
-            reference = _reference(opened, tiles, segmenter, reader)
+            background = _background(opened, tiles, segmenter, reader)
             for tile in tiles:
-                yield partial(_read, opened, tile, segmenter.dtype, reference, tile is tiles[-1])
+                yield partial(_read, opened, tile, segmenter.dtype, background, tile is tiles[-1])
 
     # Made before the next is read: with that beside it, it takes three times as long.
     return ahead(readings(), reader, lambda piece: piece.prepare(segmenter))
@@ -177,7 +177,7 @@ def _opened(new: NewImage, segmenter: Segmenter, channels_first: bool) -> OpenIm
     return opened
 
 
-def _reference(opened: OpenImage, tiles: Sequence[Tile], segmenter: Segmenter, reader: Executor) -> Tensor | None:
+def _background(opened: OpenImage, tiles: Sequence[Tile], segmenter: Segmenter, reader: Executor) -> Tensor | None:
     """What the whole image's pixels are compared with, where its tiles cannot tell; it takes two readings."""
 
     def read(tile: Tile) -> tuple[Tile, Image, Mask]:
@@ -185,22 +185,22 @@ def _reference(opened: OpenImage, tiles: Sequence[Tile], segmenter: Segmenter, r
         return tile, opened.image(tile.seen), opened.tissue(tile.seen)
 
     try:
-        return segmenter.reference(tiles, lambda: ahead((partial(read, tile) for tile in tiles), reader))
+        return segmenter.background(tiles, lambda: ahead((partial(read, tile) for tile in tiles), reader))
     except CompsegError as error:
         raise CompsegError(f"{opened.new.path}: {error}") from error
 
 
 def _warn_of_seams(opened: OpenImage, tiles: Sequence[Tile], segmenter: Segmenter) -> None:
-    if len(tiles) > 1 and (fault := sight(segmenter.model).fault):
+    if len(tiles) > 1 and (fault := receptive_field_of(segmenter.model).fault):
         LOG.warning(f"{opened.new.path}: {len(tiles)} tiles, whose maps may not fit at the seams: {fault}")
 
 
-def _read(opened: OpenImage, tile: Tile, dtype: str, reference: Tensor | None, last: bool) -> Piece:
+def _read(opened: OpenImage, tile: Tile, dtype: str, background: Tensor | None, last: bool) -> Piece:
     assert opened.tissue is not None
     raw = opened.image(tile.seen)
     # A copy of what lies in a mapped file: the disk is waited for here and not where the tile is used.
     image = np.array(raw, dtype, order="C") if isinstance(raw, np.memmap) else raw
-    return Piece(opened, tile, image, opened.tissue(tile.seen), _picture(raw[tile.inner]), reference, last)
+    return Piece(opened, tile, image, opened.tissue(tile.seen), _picture(raw[tile.inner]), background, last)
 
 
 def _picture(image: Image) -> Image:
@@ -268,9 +268,9 @@ class Results:
 
     def write(self, result: Result) -> None:
         """Write an image's maps, then its line of the table: a line says that the files are there."""
-        name, reference = result.opened.new.name, result.opened.reference
+        name, thumbnail = result.opened.new.name, result.opened.thumbnail
         mask = self.threshold.apply(result.activation, result.tissue)
-        write_map(self.out / "maps", name, result.picture if reference is None else reference, result.activation, mask)
+        write_map(self.out / "maps", name, result.picture if thumbnail is None else thumbnail, result.activation, mask)
         pixels = int(result.tissue.sum())
         self._add(
             {

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from compseg.comparative import FisherPseudoLabels
 from compseg.errors import CompsegError
 from compseg.files import atomic_json, atomic_torch
-from compseg.inference.background import reference_of_tiles
+from compseg.inference.background import background_of_tiles
 from compseg.inference.threshold import Threshold
-from compseg.inference.tiling import MapsParts, Tile, cut, largest_side, sight
+from compseg.inference.tiling import MapsWindows, Tile, cut, largest_side, receptive_field_of
 from compseg.preprocessing import Preprocess, tissue_mask
 from compseg.samples import Channels, Image, Mask, Window
 
@@ -104,12 +104,12 @@ class Segmenter:
         image = self._checked(image)
         mask = self.tissue(image) if tissue is None else tissue
         activation, tiles = np.zeros(mask.shape, np.float32), self.tiles(mask.shape)
-        reference = self.reference(tiles, lambda: ((tile, image[tile.seen], mask[tile.seen]) for tile in tiles))
+        background = self.background(tiles, lambda: ((tile, image[tile.seen], mask[tile.seen]) for tile in tiles))
         for tile in tiles:
-            activation[tile.core] = self.activation(image[tile.seen], mask[tile.seen], reference, tile.inner)
+            activation[tile.core] = self.activation(image[tile.seen], mask[tile.seen], background, tile.inner)
         return activation
 
-    def reference(self, tiles: Sequence[Tile], pieces: Pieces) -> Tensor | None:
+    def background(self, tiles: Sequence[Tile], pieces: Pieces) -> Tensor | None:
         """What the pixels of an image in several tiles are compared with: that of the whole image.
 
         Args:
@@ -125,7 +125,7 @@ class Segmenter:
         if self.pseudo_labels is None or len(tiles) == 1 or not self.pseudo_labels.own:
             return None
         shape = (tiles[-1].core[0].stop, tiles[-1].core[1].stop)
-        return reference_of_tiles(
+        return background_of_tiles(
             self.pseudo_labels,
             shape,
             lambda: ((tile, *self._preprocessed(image, tissue)) for tile, image, tissue in pieces()),
@@ -142,17 +142,17 @@ class Segmenter:
         Returns:
             Tiles whose cores part the image; a small image is one.
         """
-        seen = sight(self.model)
-        overlap = seen.reach if overlap is None else overlap
+        seen = receptive_field_of(self.model)
+        overlap = seen.radius if overlap is None else overlap
         if side is None:
             margin = 0 if self._by_parts is None else overlap
             side = largest_side(self.model, self.channels.count, np.dtype(self.dtype).itemsize, TILE_MEMORY, margin)
             # Where a cut would show, an image stays whole as long as memory allows.
             side = side if seen.fault else min(side, FASTEST_SIDE + 2 * overlap)
-        return cut((shape[0], shape[1]), side, overlap, seen.grid)
+        return cut((shape[0], shape[1]), side, overlap, seen.stride)
 
     def activation(
-        self, image: Image, tissue: Mask, reference: Tensor | None = None, core: Window | None = None
+        self, image: Image, tissue: Mask, background: Tensor | None = None, core: Window | None = None
     ) -> NDArray[np.float32]:
         """The activation map of one image or tile `(H, W, C)` in one piece, `(H, W)` or that of its core.
 
@@ -161,7 +161,7 @@ class Segmenter:
         Args:
             image: Raw values.
             tissue: `(H, W)` bool.
-            reference: Of the whole image, if this is a tile of it: see `reference`.
+            background: Of the whole image, if this is a tile of it: see `background`.
             core: The part that is wanted; None: all.
 
         Raises:
@@ -171,7 +171,7 @@ class Segmenter:
         wanted = tissue if core is None else tissue[core]
         if not tissue.any():
             return np.zeros(wanted.shape, np.float32)
-        return activation_of(self.logits_of(self.network_input(image, tissue, reference), core), wanted)
+        return activation_of(self.logits_of(self.network_input(image, tissue, background), core), wanted)
 
     @torch.inference_mode()
     def logits(self, image: Image, tissue: Mask) -> Tensor:
@@ -182,19 +182,19 @@ class Segmenter:
     def logits_of(self, given: Tensor, core: Window | None = None) -> Tensor:
         """The logits `(1, M, H, W)` of a network input, or those of its core, float32.
 
-        A network that has a method `within`, as `models.UNet` has, is asked for the core alone.
+        A network that has a method `forward_window`, as `models.UNet` has, is asked for the core alone.
         """
         if core is not None and (network := self._by_parts) is not None:
-            return network.within(given, core).float()
+            return network.forward_window(given, core).float()
         logits: Tensor = self.model(given).float()
         return logits if core is None else logits[..., *core]
 
     @property
-    def _by_parts(self) -> MapsParts | None:
-        return self.model if isinstance(self.model, MapsParts) and not sight(self.model).fault else None
+    def _by_parts(self) -> MapsWindows | None:
+        return self.model if isinstance(self.model, MapsWindows) and not receptive_field_of(self.model).fault else None
 
     @torch.inference_mode()
-    def network_input(self, image: Image, tissue: Mask, reference: Tensor | None = None) -> Tensor:
+    def network_input(self, image: Image, tissue: Mask, background: Tensor | None = None) -> Tensor:
         """What the model is given of an image `(H, W, C)`: `(1, C, H, W)` float32 in channels_last memory.
 
         Raises:
@@ -203,9 +203,9 @@ class Segmenter:
         given, mask = self._preprocessed(image, tissue)
         if self.pseudo_labels is None:
             return given
-        if reference is None:
+        if background is None:
             return self.pseudo_labels.contrast(given, mask)
-        return self.pseudo_labels.against(given, mask, reference)
+        return self.pseudo_labels.subtract_background(given, mask, background)
 
     def _preprocessed(self, image: Image, tissue: Mask) -> tuple[Tensor, Tensor]:
         cube = torch.from_numpy(np.ascontiguousarray(image, dtype=self.dtype)).to(self.device)

@@ -14,10 +14,10 @@ from typing import Protocol, runtime_checkable
 from torch import Tensor, nn
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from compseg.models.receptive_field import grid, reach
+from compseg.models.receptive_field import radius, stride
 from compseg.samples import Window
 
-UNKNOWN_REACH, UNKNOWN_GRID = 64, 32
+UNKNOWN_RADIUS, UNKNOWN_STRIDE = 64, 32
 LARGEST_SIDE = 2**20
 AVERAGING = (nn.GroupNorm, _InstanceNorm)
 
@@ -42,40 +42,40 @@ class Tile:
 
 
 @runtime_checkable
-class MapsParts(Protocol):
+class MapsWindows(Protocol):
     """A network that computes the map of a part of an image for less than all of it."""
 
-    def within(self, x: Tensor, core: Window) -> Tensor:
+    def forward_window(self, x: Tensor, core: Window) -> Tensor:
         """The logits of the core `(B, M, h, w)`, those of the whole image `(B, C, H, W)` there."""
 
 
 @dataclass(frozen=True)
-class Sight:
+class ReceptiveField:
     """What a network sees of an image.
 
     Attributes:
-        reach: Pixels from a pixel of the map to the furthest pixel of the image that it may depend on.
-        grid: A tile that begins at a multiple of it is pooled as it is within the whole image.
+        radius: Pixels from a pixel of the map to the furthest pixel of the image that it may depend on.
+        stride: A tile that begins at a multiple of it is pooled as it is within the whole image.
         fault: Why tiles differ from the whole image all the same; empty where they do not.
     """
 
-    reach: int
-    grid: int
+    radius: int
+    stride: int
     fault: str = ""
 
 
-def sight(model: nn.Module) -> Sight:
-    """The sight of a network: exact where it says its `steps`, a guess for others' networks."""
-    steps: Sequence[str] | None = getattr(model, "steps", None)
+def receptive_field_of(model: nn.Module) -> ReceptiveField:
+    """The sight of a network: exact where it says its `layers`, a guess for others' networks."""
+    layers: Sequence[str] | None = getattr(model, "layers", None)
     averaging = next((type(part).__name__ for part in model.modules() if isinstance(part, AVERAGING)), None)
     fault = f"its {averaging} averages over the whole image (model.norm=batch, pixel or none does not)"
-    if steps is None:
-        unknown = f"{type(model).__name__} does not say how far it sees; overlap={UNKNOWN_REACH} is a guess"
-        return Sight(UNKNOWN_REACH, UNKNOWN_GRID, fault if averaging else unknown)
-    return Sight(reach(steps), grid(steps), fault if averaging else "")
+    if layers is None:
+        unknown = f"{type(model).__name__} does not say how far it sees; overlap={UNKNOWN_RADIUS} is a guess"
+        return ReceptiveField(UNKNOWN_RADIUS, UNKNOWN_STRIDE, fault if averaging else unknown)
+    return ReceptiveField(radius(layers), stride(layers), fault if averaging else "")
 
 
-def cut(shape: tuple[int, int], side: int, overlap: int, grid: int) -> list[Tile]:
+def cut(shape: tuple[int, int], side: int, overlap: int, stride: int) -> list[Tile]:
     """Tiles of an image.
 
     Args:
@@ -83,24 +83,24 @@ def cut(shape: tuple[int, int], side: int, overlap: int, grid: int) -> list[Tile
         side: Largest side in pixels of what a tile sees; an image that is no larger is one tile. It is raised to leave
             a core of one grid step.
         overlap: Margin around a core, at least.
-        grid: Multiple at which tiles begin.
+        stride: Multiple at which tiles begin.
 
     Returns:
         Tiles row by row.
     """
-    rows, columns = (list(_stretches(size, side, overlap, grid)) for size in shape)
+    rows, columns = (list(_stretches(size, side, overlap, stride)) for size in shape)
     return [Tile((r_core, c_core), (r_seen, c_seen)) for r_core, r_seen in rows for c_core, c_seen in columns]
 
 
-def _stretches(size: int, side: int, overlap: int, grid: int) -> Iterator[tuple[slice, slice]]:
+def _stretches(size: int, side: int, overlap: int, stride: int) -> Iterator[tuple[slice, slice]]:
     """Core and seen range of each tile along one axis."""
     if size <= side:
         yield slice(0, size), slice(0, size)
         return
-    margin = math.ceil(overlap / grid) * grid
-    largest = max(grid, (side - 2 * margin) // grid * grid)
+    margin = math.ceil(overlap / stride) * stride
+    largest = max(stride, (side - 2 * margin) // stride * stride)
     # As few cores as the side allows, all about the same: a sliver at the end would cost a whole margin.
-    step = math.ceil(size / math.ceil(size / largest) / grid) * grid
+    step = math.ceil(size / math.ceil(size / largest) / stride) * stride
     for start in range(0, size, step):
         stop = min(start + step, size)
         yield slice(start, stop), slice(max(0, start - margin), min(stop + margin, size))

@@ -17,7 +17,7 @@ class AllOnes(nn.Module):
     of calling all tissue diseased, its pixel average precision the share of disease, its sample AUC one half.
     """
 
-    steps: Sequence[str] = ()  # a pixel sees itself alone
+    layers: Sequence[str] = ()  # a pixel sees itself alone
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class SingleBand(nn.Module):
         area: Under the ROC, of the chosen channel and sign on the pixels looked at.
     """
 
-    steps: Sequence[str] = ()
+    layers: Sequence[str] = ()
     channel: Tensor
     sign: Tensor
     level: Tensor

@@ -61,7 +61,7 @@ class SegNet(nn.Module):
         start_at(self.output, prior)
 
     @property
-    def steps(self) -> list[str]:
+    def layers(self) -> list[str]:
         """The longest path from image to map, in the words of `models.receptive`."""
         down = [step for convs in CONVS for step in [CONV] * convs + [POOL]]
         return down + [step for convs in reversed(CONVS) for step in [UNPOOL] + [CONV] * convs]
@@ -69,7 +69,7 @@ class SegNet(nn.Module):
     @property
     def receptive_field(self) -> int:
         """Side in pixels of the square that one output pixel sees."""
-        return receptive_field(self.steps)
+        return receptive_field(self.layers)
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, C, H, W)` to logits `(B, M, H, W)`, any H and W."""

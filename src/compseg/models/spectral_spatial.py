@@ -56,14 +56,14 @@ class SpectralSpatial(nn.Module):
         start_at(self.output, prior)
 
     @property
-    def steps(self) -> list[str]:
+    def layers(self) -> list[str]:
         """The longest path from image to map, in the words of `models.receptive`."""
         return [CONV] * len(self.spatial)
 
     @property
     def receptive_field(self) -> int:
         """Side in pixels of the square that one output pixel sees: 1 + 2 x `spatial_depth`."""
-        return receptive_field(self.steps)
+        return receptive_field(self.layers)
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, C, H, W)` to logits `(B, M, H, W)`, any H and W."""

@@ -42,9 +42,9 @@ class SpectralStem(nn.Module):
         self.pixels, self.share = pixels, float("nan")
 
     @property
-    def steps(self) -> Sequence[str] | None:
+    def layers(self) -> Sequence[str] | None:
         """The longest path from image to map, in the words of `models.receptive`; None if the network has none."""
-        return getattr(self.net, "steps", None)
+        return getattr(self.net, "layers", None)
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, C, H, W)` to logits `(B, M, H, W)`."""

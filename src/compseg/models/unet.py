@@ -63,7 +63,7 @@ class UNet(nn.Module):
         start_at(self.output, prior)
 
     @property
-    def steps(self) -> list[str]:
+    def layers(self) -> list[str]:
         """The longest path from image to map, in the words of `models.receptive`."""
         return [CONV, CONV, POOL] * self.depth + [CONV, CONV] + [self._doubled, CONV, CONV] * self.depth
 
@@ -74,7 +74,7 @@ class UNet(nn.Module):
     @property
     def receptive_field(self) -> int:
         """Side in pixels of the square that one output pixel sees (204 for the paper's network)."""
-        return receptive_field(self.steps)
+        return receptive_field(self.layers)
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, C, H, W)` to logits `(B, M, H, W)`, any H and W."""
@@ -83,7 +83,7 @@ class UNet(nn.Module):
         logits: Tensor = self.output(self._expand(x, skips))
         return crop_to(logits, height, width)
 
-    def within(self, x: Tensor, core: Window) -> Tensor:
+    def forward_window(self, x: Tensor, core: Window) -> Tensor:
         """The logits of a part of an image, `self(x)[..., *core]`, for less work where the margin is wide.
 
         The expanding path is computed only where the part depends on it, as the authors' network computes no margin

@@ -95,7 +95,7 @@ def show(data: Any, place: int, trainer: pl.Trainer, net: Any) -> Shown:
     return Shown(
         info=info,
         image=image,
-        reference=cohort.reference(info.name),
+        thumbnail=cohort.thumbnail(info.name),
         activation=output.activation[0, 0].float().cpu().numpy(),
         tissue=tissue,
         truth=cohort.truth(info.name),

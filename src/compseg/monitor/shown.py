@@ -17,7 +17,7 @@ class Shown:
     Attributes:
         info: Name and label.
         image: `(H, W, C)` as stored.
-        reference: `(h, w, 3)` uint8 for people, or None.
+        thumbnail: `(h, w, 3)` uint8 for people, or None.
         activation: `(H, W)` in [0, 1].
         tissue: `(H, W)` bool.
         truth: `(H, W)` bool, or None where nobody drew one.
@@ -26,7 +26,7 @@ class Shown:
 
     info: SampleInfo
     image: Image
-    reference: NDArray[np.uint8] | None
+    thumbnail: NDArray[np.uint8] | None
     activation: NDArray[np.float32]
     tissue: Mask
     truth: Mask | None
@@ -35,4 +35,4 @@ class Shown:
     @property
     def picture(self) -> Image:
         """What people look at: the reference, else the image."""
-        return self.image if self.reference is None else self.reference
+        return self.image if self.thumbnail is None else self.thumbnail

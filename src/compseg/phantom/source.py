@@ -118,8 +118,8 @@ class PhantomSource:
     def draw(self, spot: Spot) -> SampleArrays:
         """Draw a spot; with the label changed, the same spot with or without its tumour."""
         tissue, truth, content = self._chemistry(spot)
-        reference = stain(stream(self._seed, layout.STAIN, spot.array, spot.index), content)
-        return SampleArrays(self._measure(spot, tissue, content), tissue, truth, reference)
+        thumbnail = stain(stream(self._seed, layout.STAIN, spot.array, spot.index), content)
+        return SampleArrays(self._measure(spot, tissue, content), tissue, truth, thumbnail)
 
     def _lean(self, spot: Spot, shortcut: str) -> float:
         return self._shortcuts.get(shortcut, 0.0) * spot.lean

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from compseg.memory import Room
+from compseg.memory import ReusableBuffer
 
 STRIP = 2**17  # values: several arrays of as many fit into a core's cache, and malloc does not give them back each time
 
@@ -31,7 +31,7 @@ class Preprocess(nn.Module):
         self.corrections = nn.Sequential(*corrections)
         self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("std", torch.ones(channels))
-        self._room = Room()
+        self._room = ReusableBuffer()
 
     def correct(self, image: Tensor) -> Tensor:
         """The corrections alone: `(B, C, H, W)` of any dtype to float32."""

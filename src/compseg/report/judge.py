@@ -51,7 +51,7 @@ def write_page(run: Path, found: Evaluation) -> Path:
         val_maps=found.val,
         shortcuts=shortcuts_of(found),
         history=read_history(run / "history.csv"),
-        references=references_of(found),
+        references=thumbnails_of(found),
         spectra=spectra_of(found),
         config_text=(run / "config.yaml").read_text(encoding="utf-8"),
         environment=json.loads((run / "environment.json").read_text(encoding="utf-8")),
@@ -74,9 +74,9 @@ def summary(found: Evaluation) -> str:
     return "\n".join(lines)
 
 
-def references_of(found: Evaluation) -> dict[str, NDArray[np.uint8]]:
+def thumbnails_of(found: Evaluation) -> dict[str, NDArray[np.uint8]]:
     """Reference pictures of the test samples that have one."""
-    pictures = {item.info.name: found.cohort.reference(item.info.name) for item in found.test}
+    pictures = {item.info.name: found.cohort.thumbnail(item.info.name) for item in found.test}
     return {name: picture for name, picture in pictures.items() if picture is not None}
 
 

@@ -86,8 +86,8 @@ class Images:
                 f"expected {self._channels.count}{' from source.axis' if self._axis else ' as in the first sample'}; "
                 "convert it, or set source.channels_first=true if the channels come first"
             )
-        reference = read_picture(row.files["reference"]) if "reference" in row.files else None
-        return SampleArrays(image, self._mask(row, "tissue", image), self._truth(row, image), reference)
+        thumbnail = read_picture(row.files["reference"]) if "reference" in row.files else None
+        return SampleArrays(image, self._mask(row, "tissue", image), self._truth(row, image), thumbnail)
 
     def provenance(self) -> dict[str, Any]:
         """What decides the pixels and labels; changes when the manifest, an option or a file changes."""

@@ -26,7 +26,7 @@ class Row:
 
     Attributes:
         info: What is known without its pixels.
-        files: Path of `image` and, where given, `tissue`, `truth` and `reference`.
+        files: Path of `image` and, where given, `tissue`, `truth` and `thumbnail`.
     """
 
     info: SampleInfo
@@ -39,7 +39,7 @@ def read_manifest(path: str | Path, classes: Classes | None = None, labelled: bo
     Args:
         path: CSV in UTF-8 (with or without a byte order mark), separated by commas, semicolons or tabs. Columns:
             `sample`, `image`, and `label` (0/1, healthy/disease) or `class`; optional `split`, `group`, `patient`,
-            `tissue`, `truth`, `reference`. Other columns are ignored, unless they look like a misspelt one.
+            `tissue`, `truth`, `thumbnail`. Other columns are ignored, unless they look like a misspelt one.
         classes: Label of each word in `class`; None leaves samples of that class out. Without it `label` decides.
         labelled: Whether every sample must have a label. New images to predict need none; theirs is then 0.
 

@@ -155,7 +155,7 @@ class CompSegNet(pl.LightningModule):
             CompsegError: If an average of the network is kept too, which would have to be shared alike.
         """
         if self.device_mesh is not None:
-            if self.views.average is not None:
+            if self.views.ema is not None:
                 raise CompsegError("trainer.strategy=fsdp: does not go with regulariser=mean_teacher; leave one away")
             for part in (self.segmenter, self.head):
                 shard(part, self.device_mesh["data_parallel"])

@@ -25,13 +25,13 @@ class Views(nn.Module):
         seed: Of the turns.
 
     Attributes:
-        average: The segmenter with the fading average of its past weights; None if the objective does not read it.
+        ema: The segmenter with the fading average of its past weights; None if the objective does not read it.
     """
 
     def __init__(self, segmenter: nn.Module, objective: Objective, seed: int = 0) -> None:
         super().__init__()
         self.reads, self.seed = objective.reads, seed
-        self.average = averaged(segmenter, objective)
+        self.ema = averaged(segmenter, objective)
 
     def forward(self, segmenter: nn.Module, image: Tensor, index: Sequence[int], epoch: int) -> dict[str, Tensor]:
         """Take the looks.
@@ -55,14 +55,14 @@ class Views(nn.Module):
             "image": lambda: image,
             "rotated": lambda: rotated(segmenter, WAYS),
             "flipped": lambda: rotated(segmenter, FLIPS),
-            "average": torch.no_grad()(lambda: rotated(self.average or segmenter, WAYS)),
+            "ema": torch.no_grad()(lambda: rotated(self.ema or segmenter, WAYS)),
         }
         return {name: look() for name, look in views.items() if name in self.reads}
 
     def follow(self, segmenter: nn.Module) -> None:
         """Move the average towards the segmenter; after each step of the optimizer."""
-        if self.average is not None:
-            self.average.update_parameters(segmenter)
+        if self.ema is not None:
+            self.ema.update_parameters(segmenter)
 
 
 def averaged(segmenter: nn.Module, objective: Objective) -> AveragedModel | None:
@@ -71,9 +71,9 @@ def averaged(segmenter: nn.Module, objective: Objective) -> AveragedModel | None
     if not rates:
         return None
     follow = get_ema_multi_avg_fn(rates[0])  # type: ignore[no-untyped-call]
-    average = AveragedModel(segmenter, multi_avg_fn=follow)
-    average.requires_grad_(False)  # neither the optimizer nor DDP has any business with it
-    return average
+    ema = AveragedModel(segmenter, multi_avg_fn=follow)
+    ema.requires_grad_(False)  # neither the optimizer nor DDP has any business with it
+    return ema
 
 
 def sampled_rotations(

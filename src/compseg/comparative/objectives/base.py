@@ -39,7 +39,7 @@ class Objective(nn.Module):
         columns: K, how many numbers `statistics` gives a sample.
         needs_truth: Whether `statistics` reads pixel masks.
         reads: What `statistics` reads of a `HeadOutput` beyond the head's own: `image`, `turned`,
-            `flipped`, `average`.
+            `flipped`, `ema`.
     """
 
     columns: int = 1

@@ -26,7 +26,7 @@ class MeanTeacher(Objective):
         CompsegError: `mu` is not in [0, 1).
     """
 
-    reads = frozenset({"average"})
+    reads = frozenset({"ema"})
 
     def __init__(self, mu: float = 0.99, weight: float = 1.0) -> None:
         super().__init__(weight)
@@ -39,6 +39,6 @@ class MeanTeacher(Objective):
         Raises:
             ValueError: The average network's activation does not stand in `out`.
         """
-        if out.average is None:
-            raise ValueError("out.average: MeanTeacher expected the average network's activation, got None")
-        return masked_mean((out.activation - out.average).square(), out.tissue).unsqueeze(1)
+        if out.ema is None:
+            raise ValueError("out.ema: MeanTeacher expected the averaged network's activation, got None")
+        return masked_mean((out.activation - out.ema).square(), out.tissue).unsqueeze(1)
