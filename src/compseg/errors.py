@@ -9,6 +9,16 @@ class CompsegError(Exception):
     """
 
 
+def require(holds: bool, message: str) -> None:
+    """Refuse a value that the user gave.
+
+    Raises:
+        CompsegError: `holds` is false; the message is `message`.
+    """
+    if not holds:
+        raise CompsegError(message)
+
+
 class Stopped(BaseException):
     """A signal asked the process to end, and it ends in order. No `Exception`, so that nothing catches it by accident.
 

@@ -14,6 +14,17 @@ from omegaconf import MISSING
 
 
 @dataclass
+class MethodConfig:
+    """What a method is beside its head, objective and pseudo-labels; `conf/method/NAME.yaml` fills it in."""
+
+    name: str = MISSING  # of the method, for tables and reports
+    maps: int = 1  # activation maps that the segmenter gives
+    baseline: Any = None  # a map without a network, in place of the model
+    cam: Any = None  # reads the map off the trained model, which is a classifier then
+    fallback: Any = None  # what replaces the keys of these names where the pseudo-labeller finds nothing
+
+
+@dataclass
 class TrainConfig:
     """`conf/train.yaml`."""
 
@@ -22,9 +33,8 @@ class TrainConfig:
     head: Any = MISSING  # pool and transfer: from maps to one number a sample
     objective: Any = MISSING  # the loss
     regularisers: dict[str, Any] = field(default_factory=dict)  # what is added to the loss, by name
-    method: str | None = None  # the name of the head and objective together
+    method: MethodConfig = field(default_factory=MethodConfig)
     pseudo_labels: Any = None  # marks the region that the segmenter is trained on, where the method works so
-    fallback: Any = None  # what takes the place of the keys of these names where the pseudo-labeller finds nothing
     optimizer: Any = MISSING
     scheduler: Any = None
     augmentation: Any = None
@@ -36,10 +46,6 @@ class TrainConfig:
     seed: int = MISSING  # of everything random
     n_init: int = 1  # seeds that are trained from, one after the other, to keep the best
     channels: int = MISSING  # image channels; filled in from the cohort
-    maps: int = 1  # activation maps a segmenter gives
-    depth: int = 1  # halvings of the default segmenter; filled in from the cohort
-    floor: Any = None  # a map without a network, in place of the model
-    cam: Any = None  # reads the map off the trained model, which is a classifier then
     name: str = MISSING  # what the run is called in logs and reports
     evaluate: bool = True  # whether to evaluate and report when training ends
     test: bool = True  # whether evaluation looks at the test samples
