@@ -145,16 +145,12 @@ def judged() -> list[Step]:
 def sweeps() -> list[Step]:
     # TPE draws its first trials at random: of five, three are left to the estimator.
     tpe = "hydra/sweeper/strategy=tpe hydra.sweeper.n_trials=5 hydra.sweeper.strategy.n_startup_trials=2"
+    local = "hydra/launcher=local hydra.launcher.jobs=1"
     return [
         Step("grid", (f"{GRID} optimizer.lr=0.001,0.01",)),
-        Step("grid_local", (f"{GRID} optimizer=adamw,rmsprop hydra/launcher=local hydra.launcher.jobs=1",)),
+        Step("grid_local", (f"{GRID} optimizer=adamw,rmsprop {local}",)),
         Step("search_tpe", (f"{SEARCH} {tpe}",)),
-        Step(
-            "search_random",
-            (
-                f"{SEARCH} hydra/sweeper/strategy=random hydra.sweeper.n_trials=4 hydra/launcher=local hydra.launcher.jobs=1",
-            ),
-        ),
+        Step("search_random", (f"{SEARCH} hydra/sweeper/strategy=random hydra.sweeper.n_trials=4 {local}",)),
         Step("sweep_report", ("copy @grid", "sweep_report dir=@here rank_by=val/pixel_ap")),
     ]
 
