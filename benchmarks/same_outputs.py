@@ -27,6 +27,8 @@ Rename = Callable[[str], str]
 LEFT_OUT = {"seconds", "started", "created", "date", "time"}
 # Settings and wording: they may change while the numbers stay.
 INFORMATION = {".yaml", ".md", ".json"}
+# Of the machine and of Hydra: places, versions.
+MACHINE = {"environment.json", "multirun.yaml"}
 WEIGHTS = {".pt", ".pth", ".safetensors", ".bin"}
 NUMBER = re.compile(r"-?\d*\.?\d+(?:e[+-]?\d+)?")
 
@@ -141,7 +143,7 @@ def reader_of(path: Path) -> Callable[[Path], Values] | None:
     """What reads a file; None where it is not compared: pages, figures, logs, checkpoints (the weights are theirs)."""
     if path.suffix in WEIGHTS:
         return read_weights
-    if path.name == "environment.json" or (path.suffix == ".png" and "mask" not in path.name):
+    if path.name in MACHINE or (path.suffix == ".png" and "mask" not in path.name):
         return None
     return READERS.get(path.suffix)
 
