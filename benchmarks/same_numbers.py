@@ -27,6 +27,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from same_outputs import Compared, compare_folders
 from same_steps import PLACE, Step, draw, steps_of
@@ -166,8 +167,13 @@ def store() -> Path:
 def git(*words: str) -> str:
     done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
-        sys.exit(f"git {' '.join(words)}: {done.stderr.strip()}")
+        complain(f"git {' '.join(words)}: {done.stderr.strip()}")
     return done.stdout.strip()
+
+
+def complain(message: str) -> NoReturn:
+    print(message, file=sys.stderr)
+    sys.exit(2)
 
 
 def python_of(checkout: Path, today: Path) -> Path:
@@ -234,7 +240,7 @@ def chosen(steps: list[Step], only: str | None) -> list[Step]:
     """Steps of a name, and those that they need."""
     wanted = {step.name for step in steps if fnmatch.fnmatch(step.name, only or "*")}
     if not wanted:
-        sys.exit(f"--only {only}: no such step; there are {', '.join(step.name for step in steps)}")
+        complain(f"--only {only}: no such step; there are {', '.join(step.name for step in steps)}")
     for step in reversed(steps):
         wanted |= set(step.needs) if step.name in wanted else set()
     return [step for step in steps if step.name in wanted]

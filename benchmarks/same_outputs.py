@@ -123,7 +123,7 @@ def apart(one: Any, other: Any) -> str:
     if not len(unequal):
         return "equal but for the sign of a zero or the bits of a NaN"
     place = tuple(int(index) for index in unequal[0])
-    return f"{one[place]!r} at the base, {other[place]!r} now, at {place}; {len(unequal)} of {one.size} differ"
+    return f"{one[place]} at the base, {other[place]} now, at {place}; {len(unequal)} of {one.size} differ"
 
 
 def nameless(values: Values) -> Values:
