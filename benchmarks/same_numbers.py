@@ -32,19 +32,36 @@ from typing import NoReturn
 from same_outputs import Compared, compare_folders
 from same_steps import PLACE, Step, draw, steps_of
 
-# What a refactoring has renamed: old word, new word. To add one is to add a line.
+# What a refactoring has renamed: old word, new word, and what in `conf/` tells that a checkout speaks the new one. To
+# add one is to add a line.
 #
-# "words" stand in the commands of the steps, which are written in old words: keys, groups, options. A word is replaced
-# where it stands by itself: `teacher` in `otherwise.teacher=null`, not in `mean_teacher`; `ceiling=` is the key alone
-# and not an option of that name. A checkout is given the new word where its `conf/` knows that: as a file, a folder, or
-# a key in any file; for `group=option`, as `conf/group/option.yaml`. Otherwise it is given the old one.
+# "words", and under the name of a verb those of its commands alone, stand in the steps, which are written in old words:
+# keys, groups, options. A word is replaced where it stands by itself: `turns` in `augmentation=turns`, not in
+# `turn_consistency`; `ceiling=` is the key alone and not an option of that name.
 #
 # "columns" stand in tables, metrics, settings, and names of tensors, "files" in paths of outputs. These are put into
 # new words on both sides, words of commands too, and then compared.
-RENAMED: dict[str, list[tuple[str, str]]] = {
-    "words": [],
-    "columns": [],
-    "files": [],
+Renamed = tuple[str, str, str]
+RENAMED: dict[str, list[Renamed]] = {
+    "words": [
+        ("starts", "n_init", "train.yaml: n_init:"),
+        ("augmentation=mirror", "augmentation=horizontal_flip", "augmentation/horizontal_flip.yaml"),
+        (
+            "augmentation=turns_and_jitter",
+            "augmentation=flip_rotate90_jitter",
+            "augmentation/flip_rotate90_jitter.yaml",
+        ),
+        ("turn_consistency", "rotation_consistency", "regulariser/rotation_consistency.yaml"),
+        ("+regulariser=", "regulariser=", "train.yaml: - regulariser:"),
+    ],
+    "train": [
+        ("evaluate=false", "evaluation.split=none", "train.yaml: evaluation:"),
+        ("report=false", "evaluation.report=false", "train.yaml: evaluation:"),
+    ],
+    "evaluate": [("test=false", "split=val", "evaluate.yaml: split:")],
+    "compare": [("ceiling=", "upper_bound=", "compare.yaml: upper_bound:")],
+    "columns": [("teacher", "pseudo_labels", ""), ("own_reference", "own_background", "")],
+    "files": [("starts", "inits", "")],
 }
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -190,32 +207,31 @@ def python_of(checkout: Path, today: Path) -> Path:
 
 
 def spoken_by(root: Path, text: str) -> str:
-    """A command with every word that the checkout knows by its new name replaced."""
-    return renamed(text, (pair for pair in RENAMED["words"] if knows(root, pair[1])))
+    """A command in the words that the checkout knows."""
+    verb = text.split()[0]
+    listed = [*RENAMED["words"], *RENAMED.get(verb, [])]
+    return renamed(text, [one for one in listed if knows(root, one[2])])
 
 
 @functools.cache
-def knows(root: Path, word: str) -> bool:
-    """Whether a checkout's `conf/` knows a word; see `RENAMED`."""
-    conf = root / "conf"
-    group, _, option = word.partition("=")
-    if option:
-        return (conf / group / f"{option}.yaml").exists()
-    last = re.findall(r"\w+", word)[-1]
-    key = re.compile(rf"^\s*(- )?(override )?/?{last}(@[\w.]+)?:", re.MULTILINE)
-    return any(path.stem == last or (path.is_file() and key.search(path.read_text())) for path in conf.rglob("*"))
+def knows(root: Path, sign: str) -> bool:
+    """Whether a checkout's `conf/` has a file, or a file with some text in it."""
+    name, _, text = sign.partition(": ")
+    file = root / "conf" / name
+    return file.is_file() and text in file.read_text()
 
 
-def renamed(text: str, pairs: Iterable[tuple[str, str]]) -> str:
+def renamed(text: str, listed: Iterable[Renamed]) -> str:
     """Replace words that stand by themselves; `@word` is a step."""
-    for old, new in pairs:
+    for old, new, _ in listed:
         ends = (r"(?<![\w@])" if old[0].isalnum() else ""), (r"(?!\w)" if old[-1].isalnum() else "")
         text = re.sub(ends[0] + re.escape(old) + ends[1], new, text)
     return text
 
 
 def todays_word(text: str) -> str:
-    return renamed(text, [*RENAMED["columns"], *RENAMED["words"]])
+    kept = ("files",)
+    return renamed(text, [one for kind, listed in RENAMED.items() if kind not in kept for one in listed])
 
 
 def todays_file(path: str) -> str:
