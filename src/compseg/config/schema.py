@@ -25,32 +25,38 @@ class MethodConfig:
 
 
 @dataclass
+class EvaluationConfig:
+    """How a trained run is judged."""
+
+    split: str = MISSING  # the samples that are judged: test, val (test samples stay unseen), or none
+    threshold: Any = MISSING  # auto: fitted on validation samples; or an activation in [0, 1]
+    report: bool = MISSING  # whether to write maps, figures and report.html
+    rank_by: str = MISSING  # the metric that jobs of a sweep are ranked by
+
+
+@dataclass
 class TrainConfig:
     """`conf/train.yaml`."""
 
     data: Any = MISSING  # the samples: path of a cohort, or a source to make one from, and how to load it
+    preprocess: Any = None  # corrections and standardisation, saved with the segmenter
+    augmentation: Any = None
     model: Any = MISSING  # the segmenter
     head: Any = MISSING  # pool and transfer: from maps to one number a sample
     objective: Any = MISSING  # the loss
     regularisers: dict[str, Any] = field(default_factory=dict)  # what is added to the loss, by name
-    method: MethodConfig = field(default_factory=MethodConfig)
     pseudo_labels: Any = None  # marks the region that the segmenter is trained on, where the method works so
+    method: MethodConfig = field(default_factory=MethodConfig)
     optimizer: Any = MISSING
     scheduler: Any = None
-    augmentation: Any = None
-    preprocess: Any = None  # corrections and standardisation, saved with the segmenter
     trainer: Any = MISSING
     callbacks: dict[str, Any] = field(default_factory=dict)
     logger: Any = None
-    threshold: Any = None  # how the activation threshold is fitted on the validation samples
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    name: str = MISSING  # what the run is called in logs and reports
     seed: int = MISSING  # of everything random
     n_init: int = 1  # seeds that are trained from, one after the other, to keep the best
-    channels: int = MISSING  # image channels; filled in from the cohort
-    name: str = MISSING  # what the run is called in logs and reports
-    evaluate: bool = True  # whether to evaluate and report when training ends
-    test: bool = True  # whether evaluation looks at the test samples
-    report: bool = True  # whether evaluation writes maps, figures and report.html
-    rank_by: str = MISSING  # the figure of metrics.json that the jobs of a sweep are ranked by
+    channels: Any = MISSING  # image channels; auto: the cohort's
 
 
 @dataclass
