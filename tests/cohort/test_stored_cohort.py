@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from compseg.cohort import Cohort
+from compseg.cohort import Cohort, find_problems
 from compseg.samples import Channels, SampleInfo
 
 STORED = Path(__file__).parent / "stored"
@@ -46,3 +46,10 @@ def test_every_array(stored):
                 np.testing.assert_array_equal(given, expected)
     assert cohort.image("s03")[7, 7].tolist() == values["s03/image"][7, 7].tolist() != [0, 0, 0]
     assert {name.partition("/")[2] for name in values} == {"image", "tissue", "truth", "thumbnail"}
+
+
+def test_no_byte_has_changed(stored):
+    cohort, _ = stored
+    assert [problem.what for problem in find_problems(cohort.path)] == [
+        f"split {split} has no {label} sample" for split, label in (("val", "disease"), ("test", "healthy"))
+    ]
