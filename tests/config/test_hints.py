@@ -19,6 +19,7 @@ FILES = {
     "experiment/mistyped.yaml": "# @package _global_\nseed: soon\n",
     "experiment/no_yaml.yaml": "# @package _global_\nseed: 3: 4\n",
     "experiment/no_option.yaml": "# @package _global_\ndefaults:\n  - override /model: unett\n",
+    "scanner/mine.yaml": "{}",
     "experiment/old_key.yaml": "# @package _global_\nstarts: 3\n",
     "experiment/old_group.yaml": "# @package _global_\ndefaults:\n  - override /teacher: fisher\n",
     "experiment/old_option.yaml": "# @package _global_\ndefaults:\n  - override /augmentation: turns\n",
@@ -50,7 +51,8 @@ def hint(overrides, groups=("model", "data", "experiment")):
         ("seed=soon", "seed: Value 'soon' of type 'str' could not be converted to Integer"),
         ("seed=[1", "seed=[1: not understood as key=value; a value with brackets, commas or blanks needs quotes"),
         ("+model=unet", "+model: it has a value already; give model=... without the plus sign"),
-        ("source=images", "source: not among what this verb chooses; +source=... adds it"),
+        ("scanner=mine", "scanner: not among what this verb chooses; +scanner=... adds it"),
+        ("source=images", "source: did you mean 'source@data.source'?"),
         ("experiment=misspelt", "in experiment/misspelt.yaml: sead: no such key; did you mean 'seed'?"),
         (
             "experiment=mistyped",
@@ -150,7 +152,9 @@ def test_an_old_name_on_the_command_line_or_in_a_file(own_conf, override, line):
 
 def test_an_argument_that_was_renamed(monkeypatch):
     monkeypatch.setitem(RENAMED, "model.breadth", "model.width")
-    with pytest.raises(CompsegError, match=r"model\.breadth: compseg\.models\.UNet takes no .*; now called model\.width"):
+    with pytest.raises(
+        CompsegError, match=r"model\.breadth: .*UNet takes no 'breadth'; now called model\.width"
+    ):
         check_targets(compose("train", ["model=unet", "+model.breadth=3"]))
 
 

@@ -210,6 +210,5 @@ def _absent(where: Location) -> str:
             "run the same prepare again, it continues where it stopped"
         )
     return (
-        "no such cohort; "
-        f"make one with python -m compseg.prepare source=images source.manifest=labels.csv out={where}"
+        f"no such cohort; make one with python -m compseg.prepare source=images source.manifest=labels.csv out={where}"
     )

@@ -121,6 +121,8 @@ def _composition(chain: Sequence[BaseException], groups: Collection[str]) -> str
         return f"{absent[1]}: " + (
             f"now called {new}" if new else f"not among what this verb chooses; +{absent[1]}=... adds it"
         )
+    if elsewhere := re.search(r"override '(\S+)'\.\s+Did you mean to override (\S+)\?", words):
+        return f"{elsewhere[1]}: did you mean '{elsewhere[2]}'?"
     if twice := re.search(r"Multiple values for (\S+)\. To override", words):
         return f"+{twice[1]}: it has a value already; give {twice[1]}=... without the plus sign"
     return None

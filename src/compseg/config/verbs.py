@@ -11,6 +11,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,14 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from compseg.config.hints import explain
-from compseg.config.run_dir import quiet_rank, rank, started
 from compseg.config.schema import register_schemas
 from compseg.config.targets import check_targets
 from compseg.errors import Stopped
 
 Task = Callable[[DictConfig], Any]
+
+# What SLURM calls a shell on one of its nodes; a command typed there is not a job of its own.
+_SHELLS = ("bash", "interactive")
 
 HELP = """\
 {doc}
@@ -95,7 +98,8 @@ def verb(name: str, sweep_job: Task | None = None) -> Callable[[Task], Callable[
                 if {"-h", "--help"} & set(sys.argv[1:]):
                     return print(_help(name, inspect.getdoc(task) or "", sys.argv[1:]))
                 _register()
-                sys.argv += quiet_rank(name)
+                if rank():  # rank 0 writes the run's configuration; the others leave a log of their own and no more
+                    sys.argv += [f"hydra.job.name={name}_ddp_process_{rank()}", "hydra.output_subdir=null"]
                 return hydra.main(config_path=str(conf_dir()), config_name=name, version_base="1.3")(job)()
 
         return main
@@ -106,7 +110,37 @@ def verb(name: str, sweep_job: Task | None = None) -> Callable[[Task], Callable[
 def _register() -> None:
     """Make the schemas and `${started:}` known to Hydra."""
     register_schemas()
-    OmegaConf.register_new_resolver("started", started, use_cache=True, replace=True)
+    OmegaConf.register_new_resolver("started", _started, use_cache=True, replace=True)
+
+
+def rank() -> int:
+    """The rank of this process, if torchrun or srun has started it as one of several, else 0."""
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        return int(os.environ["RANK"])
+    return int(os.environ.get("SLURM_PROCID", "0"))
+
+
+def _started(pattern: str) -> str:
+    """A name for the run that starts now, the same in all its processes.
+
+    As a rule it is the time. The ranks that torchrun starts, on any number of machines, agree on the time of the first
+    one. Under srun it is the number of job and step, which a job that is queued again keeps.
+
+    Args:
+        pattern: As for `strftime`.
+    """
+    if "SLURM_STEP_ID" in os.environ and os.environ.get("SLURM_JOB_NAME") not in _SHELLS:
+        return f"slurm-{os.environ['SLURM_JOB_ID']}-{os.environ['SLURM_STEP_ID']}"
+    now = datetime.now().strftime(pattern)
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return now
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+    # The store that torchrun keeps for its ranks: the first name that is set stays.
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    store = TCPStore(address, port, is_master=False, timeout=timedelta(minutes=5))
+    agreed: str = store.compare_set("compseg/started", "", now).decode()
+    return agreed
 
 
 def _help(name: str, doc: str, arguments: Sequence[str]) -> str:
