@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from difflib import get_close_matches
 from typing import Any
 
 from numpy.random import Generator, SeedSequence, default_rng
 
-from compseg.errors import CompsegError
+from compseg.errors import CompsegError, closest
 from compseg.phantom.optics import ArrayEffect
 from compseg.samples import SPLITS, SampleInfo
 
@@ -20,7 +19,7 @@ LAYOUT, PATIENT, ANATOMY, TUMOUR, OPTICS, STAIN = range(6)
 
 
 def stream(seed: int, purpose: int, array: int, item: int = 0) -> Generator:
-    """The random numbers of one item of one array, whatever else was drawn before."""
+    """The random numbers of one item of one array, independent of the numbers taken from other streams."""
     return default_rng(SeedSequence(seed, spawn_key=(purpose, array, item)))
 
 
@@ -59,25 +58,25 @@ class ArrayPlan:
 
 @dataclass(frozen=True)
 class Spot:
-    """One sample to draw.
+    """One sample to make.
 
     Attributes:
         info: What the cohort is told.
         array: Number of the array.
         index: Number of the spot on it.
         patient: Number of the patient on it.
-        lean: -1 or 1: the way a shortcut leans. It follows the label in train and val and is independent of it in test.
+        cue: -1 or 1, the sign of a shortcut. It follows the label in train and val and is independent of it in test.
     """
 
     info: SampleInfo
     array: int
     index: int
     patient: int
-    lean: int
+    cue: int
 
 
 def check_keys(where: str, given: Iterable[str], known: Iterable[str]) -> None:
-    """Refuse keys that mean nothing.
+    """Refuse unknown keys.
 
     Raises:
         CompsegError: Names the first unknown key and the nearest known one.
@@ -85,15 +84,15 @@ def check_keys(where: str, given: Iterable[str], known: Iterable[str]) -> None:
     allowed = list(known)
     for key in given:
         if key not in allowed:
-            nearest = get_close_matches(str(key), allowed, n=1)
-            mend = f"did you mean {nearest[0]}?" if nearest else "take one of these"
-            raise CompsegError(f"phantom, {where}: expected one of {', '.join(allowed)}, got {key}; {mend}")
+            raise CompsegError(
+                f"phantom, {where}: expected one of {', '.join(allowed)}, got {key}; {closest(key, allowed, 'known')}"
+            )
 
 
 def plan_spots(
     arrays: Mapping[str, ArrayPlan], class_labels: Mapping[str, int | None], spots_per_patient: int, seed: int
 ) -> list[Spot]:
-    """Every sample of the cohort, array by array, in an order that tells nothing of the label.
+    """Every sample of the cohort, array by array, in an order that is independent of the label.
 
     Args:
         arrays: By name.
@@ -102,7 +101,7 @@ def plan_spots(
         seed: Of the cohort.
 
     Raises:
-        CompsegError: Where a split takes more than the array holds, or a class has no label.
+        CompsegError: A split takes more than the array holds, or a class has no label.
     """
     spots = []
     for number, (name, plan) in enumerate(arrays.items()):
@@ -110,38 +109,30 @@ def plan_spots(
         rng = stream(seed, LAYOUT, number)
         rows = list(_deal(rng, name, plan, class_labels, spots_per_patient))
         for index, row in enumerate(rng.permutation(len(rows))):
-            word, label, split, patient, lean = rows[row]
+            word, label, split, patient, cue = rows[row]
             origin = f"phantom seed {seed}, array {number}, spot {index}"
             info = SampleInfo(f"{name}_{index + 1:03d}", label, word, split, name, f"{name}_p{patient + 1:03d}", origin)
-            spots.append(Spot(info, number, index, patient, lean))
+            spots.append(Spot(info, number, index, patient, cue))
     return spots
 
 
 def _deal(
     rng: Generator, name: str, plan: ArrayPlan, class_labels: Mapping[str, int | None], spots_per_patient: int
 ) -> Iterator[tuple[str, int, str, int, int]]:
-    """Deal an array's spots to splits and patients: yields class, label, split, patient and lean."""
+    """Deal an array's spots to splits and patients: yields class, label, split, patient and cue."""
     patient = 0
     for condition, label in CONDITIONS.items():
-        words = _pool(rng, name, plan, class_labels, condition)
+        words = [word for word, count in plan.holds.items() if class_labels[word] == label for _ in range(count)]
+        wanted = sum(counts.get(condition, 0) for counts in plan.takes.values())
+        if wanted > len(words):
+            raise CompsegError(
+                f"phantom, arrays.{name}.takes: expected at most the {len(words)} {condition} spots that it holds, "
+                f"got {wanted}; lower takes or raise holds"
+            )
+        shuffled = [words[i] for i in rng.permutation(len(words))]
         for split, counts in plan.takes.items():
             count = counts.get(condition, 0)
             for k in range(count):
-                lean = 2 * label - 1 if split != "test" else 1 - 2 * (k % 2)
-                yield words.pop(), label, split, patient + k // spots_per_patient, lean
+                cue = 2 * label - 1 if split != "test" else 1 - 2 * (k % 2)
+                yield shuffled.pop(), label, split, patient + k // spots_per_patient, cue
             patient += -(-count // spots_per_patient)
-
-
-def _pool(
-    rng: Generator, name: str, plan: ArrayPlan, class_labels: Mapping[str, int | None], condition: str
-) -> list[str]:
-    """The class words of all healthy or all disease spots on an array, shuffled."""
-    label = CONDITIONS[condition]
-    pool = [word for word, count in plan.holds.items() if class_labels[word] == label for _ in range(count)]
-    wanted = sum(counts.get(condition, 0) for counts in plan.takes.values())
-    if wanted > len(pool):
-        raise CompsegError(
-            f"phantom, arrays.{name}.takes: expected at most the {len(pool)} {condition} spots that it holds, "
-            f"got {wanted}; lower takes or raise holds"
-        )
-    return [pool[i] for i in rng.permutation(len(pool))]

@@ -11,10 +11,9 @@ from compseg.errors import CompsegError
 from compseg.phantom import anatomy, layout, optics
 from compseg.phantom.bands import COMPONENTS, Floats, component_spectra, tissue_mixes
 from compseg.phantom.layout import ArrayPlan, Spot, check_keys, stream
-from compseg.phantom.stain import stain
 from compseg.samples import Channels, Mask, SampleArrays, SampleInfo
 
-GENERATOR = "compseg-phantom-1"  # raise it whenever the same parameters would draw another picture
+GENERATOR = "compseg-phantom-1"  # raise it when the same parameters would give other pixels
 
 FIRST, LAST = 1800.0, 948.0  # cm-1, the paper's range
 
@@ -25,10 +24,10 @@ SHORTCUTS = ("area", "thickness", "background")
 
 
 class PhantomSource:
-    """Spots of a tissue microarray with known truth, drawn one at a time from a seed.
+    """Spots of a tissue microarray with known truth, made one at a time from a seed.
 
     A disease spot is a healthy spot with tumour painted on: anatomy, patient, thickness, scattering and noise come from
-    random streams that know nothing of the label, unless a shortcut asks for it.
+    random streams that are independent of the label, unless a shortcut asks for it.
     """
 
     def __init__(
@@ -48,7 +47,7 @@ class PhantomSource:
         shortcuts: Mapping[str, float] | None = None,
         seed: int = 0,
     ) -> None:
-        """Plan a cohort; nothing is drawn yet.
+        """Plan a cohort; no pixels are made yet.
 
         Args:
             arrays: By name: `holds` (spots of each class), `takes` (healthy and disease spots of each split) and
@@ -58,8 +57,8 @@ class PhantomSource:
             channels: Number C of wavenumbers, evenly from 1800 to 948 cm-1, at least 8.
             difficulty: Divides the chemical difference between tumour and epithelium: 2 leaves half of it for the same
                 patients, scattering and noise.
-            tumour_fraction: Lowest and highest share of tumour in a disease spot's tissue; the draw is
-                `low + (high - low) * Beta(1.5, 2.5)`. Two zeros draw no tumour at all.
+            tumour_fraction: Lowest and highest share of tumour in a disease spot's tissue; the share is sampled from
+                `low + (high - low) * Beta(1.5, 2.5)`. Two zeros: no tumour at all.
             spots_per_patient: At most so many spots come from one patient.
             patient_mix: Standard deviation of the logarithm of each component's amount between patients; within a spot
                 it varies as much again.
@@ -78,7 +77,7 @@ class PhantomSource:
         """
         self._parameters = _plain({key: value for key, value in locals().items() if key != "self"})
         _check_ranges(self._parameters)
-        self._shortcuts = dict(shortcuts or {})
+        self._shortcuts: dict[str, float] = self._parameters["shortcuts"] or {}
         check_keys("shortcuts", self._shortcuts, SHORTCUTS)
         self._seed, self._fraction = seed, (float(tumour_fraction[0]), float(tumour_fraction[1]))
         self._patient_mix, self._patient_shift = patient_mix, patient_shift
@@ -86,9 +85,11 @@ class PhantomSource:
         self._grid = anatomy.Grid.of(size)
         self._wavenumbers = np.linspace(FIRST, LAST, channels)
         self._mixes = tissue_mixes(difficulty)
-        plans = {name: ArrayPlan.parse(name, plain) for name, plain in arrays.items()}
+        # The plain parameters, whose keys are text: an array or a class may be called 1.
+        plans = {name: ArrayPlan.parse(name, plain) for name, plain in self._parameters["arrays"].items()}
+        labels = self._parameters["class_labels"]
         self._effects = [plan.effect for plan in plans.values()]
-        self._spots = {s.info.name: s for s in layout.plan_spots(plans, class_labels, spots_per_patient, seed)}
+        self._spots = {s.info.name: s for s in layout.plan_spots(plans, labels, spots_per_patient, seed)}
 
     def infos(self) -> list[SampleInfo]:
         """Every sample, array by array."""
@@ -103,32 +104,33 @@ class PhantomSource:
         return {"source": "phantom", "generator": GENERATOR, **_plain(self._parameters)}
 
     def read(self, info: SampleInfo) -> SampleArrays:
-        """Draw one sample; the same one whenever and in whatever order it is asked for.
+        """Make one sample; it is the same at any time and in any order of reading.
 
         Returns:
-            Image `(H, W, C)` float32 absorbance, tissue and truth `(H, W)`, reference `(H, W, 3)`.
+            Image `(H, W, C)` float32 absorbance, tissue and truth `(H, W)`, thumbnail `(H, W, 3)`.
 
         Raises:
-            CompsegError: Where this source has no such sample.
+            CompsegError: This source has no such sample.
         """
         if info.name not in self._spots:
             raise CompsegError(f"phantom: expected one of its {len(self._spots)} samples, got {info.name}; see infos()")
-        return self.draw(self._spots[info.name])
+        return self.render(self._spots[info.name])
 
-    def draw(self, spot: Spot) -> SampleArrays:
-        """Draw a spot; with the label changed, the same spot with or without its tumour."""
+    def render(self, spot: Spot) -> SampleArrays:
+        """The pixels of a spot; with the label changed, the same spot with or without its tumour."""
         tissue, truth, content = self._chemistry(spot)
-        thumbnail = stain(stream(self._seed, layout.STAIN, spot.array, spot.index), content)
+        thumbnail = optics.stain(stream(self._seed, layout.STAIN, spot.array, spot.index), content)
         return SampleArrays(self._measure(spot, tissue, content), tissue, truth, thumbnail)
 
-    def _lean(self, spot: Spot, shortcut: str) -> float:
-        return self._shortcuts.get(shortcut, 0.0) * spot.lean
+    def _cue(self, spot: Spot, shortcut: str) -> float:
+        """How much a shortcut changes a spot."""
+        return self._shortcuts.get(shortcut, 0.0) * spot.cue
 
     def _chemistry(self, spot: Spot) -> tuple[Mask, Mask, Floats]:
         """Tissue and truth `(H, W)`, and the amounts of the components `(H, W, K)`, none off the tissue."""
         rng = stream(self._seed, layout.ANATOMY, spot.array, spot.index)
-        tissue = anatomy.draw_outline(rng, self._grid, 1 + self._lean(spot, "area"))
-        abundance = anatomy.draw_tissues(rng, self._grid, tissue)
+        tissue = anatomy.sample_outline(rng, self._grid, 1 + self._cue(spot, "area"))
+        abundance = anatomy.sample_tissues(rng, self._grid, tissue)
         truth = self._add_tumour(spot, tissue, abundance)
         abundance *= tissue[..., None]
         content = anatomy.blur(abundance, self._grid) @ (self._mixes * self._patient(spot)[0])
@@ -142,7 +144,7 @@ class PhantomSource:
         if spot.info.label == 0 or high == 0:
             return np.zeros_like(tissue)
         rng = stream(self._seed, layout.TUMOUR, spot.array, spot.index)
-        truth, cover = anatomy.draw_tumour(rng, self._grid, tissue, low + (high - low) * rng.beta(*FRACTION_BETA))
+        truth, cover = anatomy.sample_tumour(rng, self._grid, tissue, low + (high - low) * rng.beta(*FRACTION_BETA))
         anatomy.paint(abundance, "tumour", cover)
         return truth
 
@@ -158,19 +160,19 @@ class PhantomSource:
         rng = stream(self._seed, layout.OPTICS, spot.array, spot.index)
         effect = self._effects[spot.array]
         spectra = component_spectra(self._wavenumbers, self._patient(spot)[1] + effect.shift)
-        thickness = optics.draw_thickness(rng, self._grid, self._thickness) * (1 + self._lean(spot, "thickness"))
-        strengths, curves = optics.draw_scatter(rng, self._grid, tissue, self._wavenumbers)
-        # one product of maps and spectra, so that a spot of 256x256x450 takes no more than itself and its noise
+        thickness = optics.sample_thickness(rng, self._grid, self._thickness) * (1 + self._cue(spot, "thickness"))
+        strengths, curves = optics.sample_scatter(rng, self._grid, tissue, self._wavenumbers)
+        # One product of maps and spectra, so that a spot of 256x256x450 needs no memory beside itself and its noise.
         maps = np.concatenate([content * thickness[..., None], self._scatter * strengths], axis=-1)
         cube: Floats = maps.astype(np.float32) @ np.concatenate([spectra, curves])
         effect.apply(cube)
-        cube[~tissue] += self._lean(spot, "background")
+        cube[~tissue] += self._cue(spot, "background")
         optics.add_noise(rng, cube, self._noise)
         return cube
 
 
 def _plain(value: Any) -> Any:
-    """Containers as dict and list, whatever configuration library they came from."""
+    """Containers as dict and list with keys of text, also those of a configuration library."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):
