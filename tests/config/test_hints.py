@@ -152,9 +152,7 @@ def test_an_old_name_on_the_command_line_or_in_a_file(own_conf, override, line):
 
 def test_an_argument_that_was_renamed(monkeypatch):
     monkeypatch.setitem(RENAMED, "model.breadth", "model.width")
-    with pytest.raises(
-        CompsegError, match=r"model\.breadth: .*UNet takes no 'breadth'; now called model\.width"
-    ):
+    with pytest.raises(CompsegError, match=r"model\.breadth: .*UNet takes no 'breadth'; now called model\.width"):
         check_targets(compose("train", ["model=unet", "+model.breadth=3"]))
 
 

@@ -7,8 +7,8 @@ import pytest
 
 from compseg.phantom.anatomy import Grid, smooth_field
 from compseg.phantom.bands import BANDS, COMPONENTS, TISSUES, component_spectra, profile, tissue_mixes
-from compseg.phantom.layout import stream
 from compseg.phantom.optics import ArrayEffect, add_noise, extinction, sample_scatter, stain
+from compseg.phantom.source import stream
 
 FINE = np.arange(948.0, 1800.5, 0.5)
 

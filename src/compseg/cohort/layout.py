@@ -1,4 +1,4 @@
-"""The layout of a cohort on disk: names, attributes, codecs. docs/reference/cohort.md describes it to other programs."""
+"""The layout of a cohort on disk: names, attributes, codecs; for other programs, see docs/reference/cohort.md."""
 
 from __future__ import annotations
 

@@ -52,7 +52,8 @@ def assign_splits(infos: Sequence[SampleInfo], splits: Mapping[str, float]) -> l
     fractions = {name: float(splits.get(name, 0)) for name in SPLITS}
     if min(fractions.values()) < 0 or abs(sum(fractions.values()) - 1) > 1e-6:
         raise CompsegError(
-            f"splits: expected fractions of at least 0 that sum to 1, found {fractions}; correct splits.train (val, test)"
+            f"splits: expected fractions of at least 0 that sum to 1, found {fractions}; "
+            "correct splits.train, splits.val or splits.test"
         )
     _check_patients(infos)
     units: dict[Unit, list[SampleInfo]] = defaultdict(list)

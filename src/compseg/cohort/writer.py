@@ -54,9 +54,9 @@ def prepare(
 ) -> Cohort:
     """Write a source's samples as a cohort.
 
-    The cohort is built in `PATH.partial` and renamed when it is complete. Run again after an interruption, finished
-    samples are kept if source and settings are the same. If the cohort exists already and was made the same way, nothing
-    is done, so all processes of a distributed run may call this: one works, the others wait.
+    The cohort is built in `PATH.partial` and renamed when it is complete. After an interruption, finished samples are
+    kept if source and settings are still the same. If the cohort exists already and was made the same way, nothing is
+    done, so all processes of a distributed run may call this: one works, the others wait.
 
     float16 keeps values between 6.1e-5 and 65504 to within 2**-11 of themselves (smaller ones to within 3e-8), and
     whole numbers up to 2048, thus 8-bit pictures, exactly.

@@ -1,4 +1,4 @@
-"""What an instrument makes of the chemistry: thickness, scattering, effects of an array, noise; and a stained picture."""
+"""What an instrument makes of the chemistry (thickness, scattering, array effects, noise), and a stained picture."""
 
 from __future__ import annotations
 
@@ -77,7 +77,9 @@ def extinction(wavenumbers: NDArray[np.floating], radius: float, index: float) -
     return np.asarray(2 - 4 / rho * np.sin(rho) + 4 / rho**2 * (1 - np.cos(rho)))
 
 
-def sample_scatter(rng: Generator, grid: Grid, tissue: Mask, wavenumbers: NDArray[np.floating]) -> tuple[Floats, Floats]:
+def sample_scatter(
+    rng: Generator, grid: Grid, tissue: Mask, wavenumbers: NDArray[np.floating]
+) -> tuple[Floats, Floats]:
     """Scattering by two kinds of sphere, each with a strength of its own in every pixel, four times as much at edges.
 
     Returns:
