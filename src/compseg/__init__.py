@@ -1,6 +1,6 @@
 """compseg: learn to segment disease regions from sample labels alone.
 
-`compseg.load_segmenter(path)` is the way in for a script that only wants maps; it needs torch and numpy alone.
+`compseg.load_segmenter(path)` is for a script that only needs maps; it imports only torch and numpy.
 Everything else is reached by the verbs: `python -m compseg.train`, `prepare`, `check`, `evaluate`, `predict`.
 """
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class CompsegError(Exception):
-    """Something the user gave is at fault.
+    """Something that the user gave is wrong.
 
     The message is one line: the culprit (file, sample or key), what was expected, what was given, and how to fix it.
     Verbs print it without a traceback and exit with a code other than 0.
@@ -15,11 +15,11 @@ class CompsegError(Exception):
 
 
 class Stopped(BaseException):
-    """A signal asked the process to end, and it ends in order. No `Exception`, so that nothing catches it by accident.
+    """A signal asked the process to end, and it ends in order. No `except Exception` catches it by accident.
 
     Args:
-        message: One line: what is done and how to go on.
-        exit_code: 128 and the signal's number, as a shell has it.
+        message: One line: what is done and how to continue.
+        exit_code: 128 plus the signal's number, as in a shell.
     """
 
     def __init__(self, message: str, exit_code: int) -> None:

@@ -80,6 +80,15 @@ def test_wrong_options(tmp_path):
             Images(manifest, classes={"T": label})
 
 
+def test_classes_and_variables_may_be_numbers(tmp_path):
+    """The command line reads `source.classes={1: 1}` as a number; in the manifest and in a file it is a name."""
+    np.savez(tmp_path / "x.npz", **{"5": CUBE, "6": CUBE + 1})
+    manifest = write(tmp_path, ["a,x.npz,1", "b,x.npz,2", "c,x.npz,3"], "sample,image,class")
+    source = Images(manifest, classes={1: 1, 2: 0, 3: None}, keys={"image": 5})
+    assert [(info.name, info.class_name, info.label) for info in source.infos()] == [("a", "1", 1), ("b", "2", 0)]
+    np.testing.assert_array_equal(source.read(source.infos()[0]).image, CUBE)
+
+
 def test_provenance_is_stable_and_notices_every_change(tmp_path):
     manifest = write(tmp_path, ["s,x.npy,0,"], x=CUBE)
     first = Images(manifest).provenance()

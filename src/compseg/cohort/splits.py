@@ -13,7 +13,7 @@ from compseg.samples import SPLITS, SampleInfo
 
 DEFAULT_SPLITS: Mapping[str, float] = MappingProxyType({"train": 0.7, "val": 0.1, "test": 0.2, "seed": 0})
 
-VAL_SHARE = 0.125  # of train and val together, where the given splits do not say: 0.1 / (0.7 + 0.1) as by default
+VAL_SHARE = 0.125  # of train and val together, where there is only one of them: 0.1 / (0.7 + 0.1), as in DEFAULT_SPLITS
 
 Unit = tuple[str, str]  # what stays together: ("patient", key), else ("group", key), else ("sample", name)
 
@@ -46,8 +46,8 @@ def assign_splits(infos: Sequence[SampleInfo], splits: Mapping[str, float]) -> l
         The samples in the same order, each with a split.
 
     Raises:
-        CompsegError: Bad fractions, a patient given in two splits, or a group given in two splits of which a sample has
-            none.
+        CompsegError: Bad fractions, a patient given in two splits, or a group given in two splits with a sample that
+            has no split.
     """
     fractions = {name: float(splits.get(name, 0)) for name in SPLITS}
     if min(fractions.values()) < 0 or abs(sum(fractions.values()) - 1) > 1e-6:

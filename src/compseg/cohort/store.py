@@ -65,7 +65,7 @@ class Cohort:
             path: A folder, or a URL: `s3://`, `gs://`, `az://` or `https://`.
 
         Raises:
-            CompsegError: There is none, it is unfinished, it is something else, a newer compseg wrote it, or its
+            CompsegError: There is no cohort, it is unfinished, it is something else, a newer compseg wrote it, or its
                 storage is out of reach.
         """
         where = location(path)

@@ -64,7 +64,7 @@ def renamed(key: str, known: Collection[str] = ()) -> str | None:
             Empty: anything may be suggested.
 
     Returns:
-        The new key or option, or None where the table has none that the verb knows.
+        The new key or option, or None if the table has none that the verb knows.
     """
     parts = key.split(".")
     for length in range(len(parts), 0, -1):  # the longest entry first: teacher.reach before teacher
@@ -114,7 +114,7 @@ def _composition(chain: Sequence[BaseException], groups: Collection[str]) -> str
     if (option := _first(chain, MissingConfigException)) and "/" in (option.missing_cfg_file or ""):
         return _unknown_option(option)
     if node:
-        file = re.match(r"In '([^']+)':", words)  # the experiment, say, that holds the key
+        file = re.match(r"In '([^']+)':", words)  # for example the experiment that holds the key
         return (f"in {file[1]}.yaml: " if file else "") + _unknown_key(words, node, groups)
     if absent := re.search(r"'(\S+)'\.\s+No match in the defaults list", words):
         new = renamed(absent[1], groups)

@@ -17,7 +17,7 @@ from compseg.errors import CompsegError, closest
 # Packages that come with an extra, and the extra that brings them.
 EXTRAS = {"monai": "monai", "einops": "monai", "segmentation_models_pytorch": "smp", "tensorboard": "tensorboard"}
 
-# An annotation made of these words alone takes numbers, and no text.
+# An annotation that consists only of these words takes numbers, not text.
 _NUMBERS = {"int", "float", "bool"}
 _BESIDE_NUMBERS = {"class", "None", "NoneType", "Optional", "Union", "typing", "list", "tuple"}
 _BESIDE_NUMBERS |= {"Sequence", "torch", "Tensor"}

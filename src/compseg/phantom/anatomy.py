@@ -1,8 +1,8 @@
 """The tissues in a round spot of a tissue microarray: outline, crypts, muscle, lymphocytes, tumour.
 
-All lengths are fractions of the image's side, and random fields come from coarse grids, so a seed gives the same spot at
-every size. Healthy tissue and tumour come from independent random streams: a disease spot is a healthy spot with tumour
-painted on.
+All lengths are fractions of the image's side and random fields come from coarse grids, so a seed gives the same spot
+at every size. Healthy tissue and tumour come from independent random streams: a disease spot is a healthy spot with
+tumour painted on.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ class Preprocess(nn.Module):
         self._buffer = ReusableBuffer()
 
     def correct(self, image: Tensor) -> Tensor:
-        """The corrections alone: `(B, C, H, W)` of any dtype to float32."""
+        """Only the corrections: `(B, C, H, W)` of any dtype to float32."""
         # Half precision is for the network: a derivative, for example, is a small difference of large numbers.
         with torch.autocast(image.device.type, enabled=False):
             corrected: Tensor = self.corrections(image.float())

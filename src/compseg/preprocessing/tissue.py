@@ -58,5 +58,5 @@ def otsu(values: Image, bins: int = 256) -> float:
     first_moment = np.cumsum(counts * centres)
     mean_below = first_moment / np.maximum(below, 1)
     mean_above = (first_moment[-1] - first_moment) / np.maximum(above, 1)
-    # At the last bin's edge nothing is above, so its product is zero and it is never chosen before another.
+    # At the last edge nothing is above, so the variance between the classes is zero there, as it has to be.
     return float(edges[1:][np.argmax(below * above * (mean_below - mean_above) ** 2)])

@@ -171,7 +171,7 @@ def _spectral(where: str, values: list[float], unit: str) -> Channels:
     finite = int(np.isfinite(values).sum())
     if not values or finite < len(values):
         raise CompsegError(
-            f"{where}: expected a finite number for each channel, found {finite} in {len(values)} rows; fill in the rest"
+            f"{where}: expected a finite number for each channel, found {finite} in {len(values)} rows; add the rest"
         )
     signs = {np.sign(after - before) for before, after in pairwise(values)}
     if not (signs <= {1.0} or signs <= {-1.0}):
