@@ -16,7 +16,7 @@ from compseg.errors import CompsegError
 Location = Path | str
 """A folder; or a URL as a string, because `Path` would make one slash of two."""
 
-UPLOADS = 8  # at a time
+UPLOADS = 8  # at a time: a cohort has many small files, and each waits for an answer
 
 _ADVICE = "check the address, the network and the credentials"
 

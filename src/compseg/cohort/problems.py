@@ -63,6 +63,7 @@ def find_problems(path: str | Path, progress: bool = False) -> list[Problem]:
             return problems
     cohort = Cohort.open(where)
     problems += [*_repeated_names(cohort), *_patients_in_two_splits(cohort), *_missing_labels(cohort)]
+    # Checksums stay, arrays go: one sample is in memory at a time.
     same_pixels: dict[tuple[object, ...], list[Record]] = defaultdict(list)
     for record in track(cohort.records, f"Checking {where}", console=Console(stderr=True), disable=not progress):
         arrays, damage = _read(cohort, record)

@@ -177,11 +177,13 @@ def _assign(
         split_of[unit] = name
         fills[name].held.update(units[unit])
 
+    # One unit of each label for each split first: a small split could otherwise end up without a label.
     for label in sorted(total):
         for name, fill in fills.items():
             first = next((unit for unit in smallest_first if unit not in split_of and units[unit][label]), None)
             if first is not None and not fill.held[label]:
                 put(first, name)
+    # Then the largest first, while there is still space for them.
     for unit in reversed(smallest_first):
         if unit not in split_of:
             put(unit, min(fills, key=lambda name: fills[name].fullness_with(units[unit])))

@@ -21,7 +21,7 @@ from compseg.cohort.splits import hold_out
 from compseg.errors import CompsegError
 from compseg.samples import SPLITS, Channels, Image, Mask, SampleInfo, Window
 
-LARGE = 16 * 2**20  # bytes
+LARGE = 16 * 2**20  # bytes: smaller arrays are read in one request, and their copies do not matter
 
 
 class Cohort:
@@ -159,7 +159,7 @@ class Cohort:
             array = self._array(node(name, part))
             cuts = [top, top + height]
             if out.nbytes >= LARGE and not is_url(self.path):
-                edge = array.chunks[0]
+                edge = array.chunks[0]  # no block is decoded twice
                 cuts[1:1] = range((top // edge + 1) * edge, top + height, edge)
             for first, last in pairwise(cuts):
                 buffer = cpu.NDBuffer.from_numpy_array(out[first - top : last - top])
@@ -185,6 +185,7 @@ class Cohort:
         return self._arrays[path]
 
     def __getstate__(self) -> dict[str, Any]:
+        # Open arrays stay behind: they are large to pickle, and of no use in another process.
         return {**self.__dict__, "_arrays": {}}
 
 

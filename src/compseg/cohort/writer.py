@@ -208,6 +208,7 @@ def _finished(root: zarr.Group, info: SampleInfo) -> Record | None:
 
 def _write_sample(source: Source, root: zarr.Group, partial: Path, info: SampleInfo, header: Header) -> Record:
     parts = _parts(info, source.read(info), header)
+    # What an interruption left of this sample may have other shapes.
     shutil.rmtree(partial / SAMPLES / info.name, ignore_errors=True)
     for part, array in parts.items():
         write_array(root, node(info.name, part), array, header["chunk"])

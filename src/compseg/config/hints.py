@@ -107,6 +107,8 @@ def _message(error: BaseException) -> str:
 
 def _composition(chain: Sequence[BaseException], groups: Collection[str]) -> str | None:
     """A configuration that cannot be composed."""
+    # Hydra tells most of these cases apart in its English alone. Its version is pinned, and tests/config/test_hints.py
+    # has an example of each sentence.
     words = str(chain[0])
     node = _first(chain, OmegaConfBaseException)
     if syntax := _first(chain, OverrideParseException):
@@ -142,7 +144,7 @@ def _unknown_key(words: str, error: OmegaConfBaseException, groups: Collection[s
     if not isinstance(error, ConfigKeyError | ConfigAttributeError):
         return f"{key}: {str(error).splitlines()[0]}"  # the lines below name OmegaConf's own types
     known = {str(name) for name in error.parent_node} if isinstance(error.parent_node, DictConfig) else set()
-    if "." not in key:
+    if "." not in key:  # at the top level a group is as good as a key
         known = (known | set(groups)) - {"hydra"}
     # OmegaConf names the first part that is missing, Hydra all of what was asked for.
     asked = re.search(r"Could not override '([^']+)'", words)

@@ -74,6 +74,7 @@ def _check_complete(key: str, path: str, given: set[str], target: Any) -> None:
 
 def _check_numbers(key: str, node: dict[Any, Any], parameters: list[inspect.Parameter]) -> None:
     """Refuse a value that cannot be meant for an annotation of numbers; other annotations are not judged."""
+    # Annotations may be text that cannot be evaluated here, so their words are looked at, not the types.
     for p in parameters:
         value, words = node.get(p.name, p.default), set(re.findall(r"\w+", str(p.annotation)))
         filled_in = isinstance(value, str) and (value in ("???", "auto") or "${" in value)
@@ -81,7 +82,7 @@ def _check_numbers(key: str, node: dict[Any, Any], parameters: list[inspect.Para
             continue
         if value is None:
             fits = bool(words & {"None", "Optional"})
-        elif isinstance(value, float):
+        elif isinstance(value, float):  # 1e3 is written for 1000
             fits = "float" in words or value.is_integer()
         else:
             fits = not isinstance(value, str)
@@ -93,6 +94,7 @@ def _check_numbers(key: str, node: dict[Any, Any], parameters: list[inspect.Para
 def _parameters(target: Any) -> list[inspect.Parameter]:
     """What a target takes. A class that passes `**kwargs` on also takes what its base takes."""
     parameters = _signature(target)
+    # Neither the class itself, whose signature is there already, nor object, whose signature tells nothing.
     for base in inspect.getmro(target)[1:-1] if inspect.isclass(target) else ():
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             break
@@ -128,6 +130,7 @@ def _load(key: str, path: str) -> Any:
 def _member(owner: Any, name: str) -> Any:
     if hasattr(owner, name):
         return getattr(owner, name)
+    # A package does not know its modules before they are imported.
     modules = {module.name for module in pkgutil.iter_modules(getattr(owner, "__path__", None) or [])}
     if name in modules:
         return import_module(f"{owner.__name__}.{name}")

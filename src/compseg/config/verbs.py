@@ -149,7 +149,7 @@ def _help(name: str, doc: str, arguments: Sequence[str]) -> str:
     parser.add_argument("--config-dir", "-cd")
     parser.add_argument("--resolve", action="store_true")
     flags, rest = parser.parse_known_args(arguments)
-    overrides = [word for word in rest if not word.startswith("-")]
+    overrides = [word for word in rest if not word.startswith("-")]  # flags such as -m do not change the page
     if flags.config_dir:
         overrides.append(f"hydra.searchpath=['file://{Path(flags.config_dir).resolve()}']")
     values = OmegaConf.to_yaml(compose(name, overrides), resolve=flags.resolve)
@@ -197,7 +197,7 @@ def _errors_in_one_line(name: str) -> Iterator[None]:
 
 def _speaker() -> str:
     """Which rank and which job of a sweep has the error; empty where there is one of each."""
-    number = rank() or int(os.environ.get("LOCAL_RANK", "0"))
+    number = rank() or int(os.environ.get("LOCAL_RANK", "0"))  # the latter from Lightning's own launcher
     words = [f"rank {number}"] if number else []
     if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
         words += list(HydraConfig.get().overrides.task)

@@ -46,7 +46,7 @@ def smooth_field(rng: Generator, grid: Grid, length: float) -> Floats:
         grid: The pixels.
         length: Distance over which it changes, as a fraction of the side.
     """
-    cells = int(np.ceil(1 / length)) + 4
+    cells = int(np.ceil(1 / length)) + 4  # a margin for cubic interpolation at the border
     knots = rng.standard_normal((cells, cells))
     points = np.stack([grid.y, grid.x]) / length + (cells - 1) / 2
     return np.asarray(map_coordinates(knots, points, order=3, mode="nearest") * 1.4, dtype=np.float32)
@@ -121,6 +121,7 @@ def _sample_crypts(rng: Generator, grid: Grid, outline: Mask, muscle: Mask) -> t
         The whole gland (epithelium and lumen) and the lumen. Of the points that could hold a gland, 50 to 90 % do.
     """
     centres = _gland_centres(rng)
+    # Glands come in clusters, and neither in muscle nor off the tissue.
     score = _values_at(centres, smooth_field(rng, grid, 0.3)) - 10 * _values_at(centres, muscle | ~outline)
     free = int((score > -5).sum())
     order = np.argsort(-score)[: max(1, round(free * rng.uniform(0.5, 0.9)))]

@@ -144,7 +144,7 @@ def _deal(
         shuffled = [words[i] for i in rng.permutation(len(words))]
         for split, counts in plan.takes.items():
             count = counts.get(condition, 0)
-            for k in range(count):
+            for k in range(count):  # a patient's spots share array, split and label
                 cue = 2 * label - 1 if split != "test" else 1 - 2 * (k % 2)
                 yield shuffled.pop(), label, split, patient + k // spots_per_patient, cue
             patient += -(-count // spots_per_patient)

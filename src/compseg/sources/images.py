@@ -74,6 +74,7 @@ class Images:
             return self._axis
         first = next(iter(self._rows.values()))
         count = self._image(first).shape[2]
+        # Channels of a photograph are known; three channels of an .npy may be anything.
         photograph = first.files["image"].suffix.lower() in PICTURES
         return Channels(count, names={1: ("grey",), 3: ("red", "green", "blue")}.get(count, ()) if photograph else ())
 

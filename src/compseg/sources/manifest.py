@@ -16,6 +16,7 @@ from compseg.samples import SPLITS, SampleInfo
 FILES = ("image", "tissue", "truth", "reference")
 COLUMNS = ("sample", "label", "class", "split", "group", "patient", *FILES)
 SYNONYMS = {"thumbnail": "reference"}  # other names of columns
+# Spreadsheets and data frames turn labels into 1.0 where some are missing.
 LABELS = {"1": 1, "0": 0, "1.0": 1, "0.0": 0, "disease": 1, "healthy": 0}
 
 Classes = Mapping[str, int | None]
@@ -92,7 +93,7 @@ def _lines(path: Path) -> list[tuple[int, list[str]]]:
     except UnicodeDecodeError as error:
         raise CompsegError(f"{path}: not UTF-8 (byte {error.start}); save it as CSV UTF-8") from error
     header = text.lstrip().partition("\n")[0]
-    delimiter = max(",;\t", key=header.count)
+    delimiter = max(",;\t", key=header.count)  # spreadsheets of other countries write semicolons
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
     try:
         stripped = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]

@@ -81,6 +81,7 @@ def read_mask(path: Path, key: str | None = None) -> Mask:
     if path.suffix.lower() in JPEG:
         raise CompsegError(f"{path}: JPEG blurs the edges of a mask; save it as PNG")
     array = _read(path, key)
+    # Masks are often saved as pictures in shades of grey or one colour.
     if array.ndim == 3 and array.shape[2] in (1, 3):
         array = array.max(axis=2)
     if array.ndim != 2 or 0 in array.shape:
@@ -215,6 +216,7 @@ def _tiff_pixels(path: Path, file: tifffile.TiffFile) -> Array:
     array = np.asarray(series.asarray())
     if others:
         array = np.moveaxis(array, series.axes.index(others[0]), -1)
+    # The fourth sample of a colour picture is transparency; of other TIFFs it is a channel.
     coloured = file.pages.first.photometric == tifffile.PHOTOMETRIC.RGB
     return array[..., :3] if coloured and others == ["S"] else array
 
