@@ -1,7 +1,7 @@
 """The top-level keys of each verb: names, types and meaning.
 
-Values live in `conf/VERB.yaml`, whose defaults begin with `base_VERB`: a misspelt key in any file is then refused. What
-a user swaps (`_target_`) is `Any` here; `check_targets` compares those nodes with what their target takes.
+Values are in `conf/VERB.yaml`, whose defaults begin with `base_VERB`, so that a misspelt key in any file is refused.
+What a user swaps (`_target_`) is `Any` here; `check_targets` compares those nodes with what their target takes.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Splits:
     train: float = MISSING
     val: float = MISSING
     test: float = MISSING
-    seed: int = MISSING  # of the draw
+    seed: int = MISSING  # of the assignment
 
 
 @dataclass

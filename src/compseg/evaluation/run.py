@@ -98,8 +98,7 @@ def open_cohort(config: DictConfig, path: str | None = None) -> Cohort:
     if path:
         return Cohort.open(path)
     cohort = Cohort.open(config.data.path)
-    held_out = config.data.get("held_out")
-    return cohort.holding_out(held_out, config.data.get("held_out_as", "test")) if held_out else cohort
+    return cohort.holding_out(config.data.get("held_out"), config.data.get("held_out_as", "test"))
 
 
 def write_maps(maps: Iterable[SampleMap], cohort: Cohort, threshold: Threshold, folder: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 import zarr
 from memory_source import MemorySource
 
-from compseg.cohort import Cohort, find_faults, prepare
+from compseg.cohort import Cohort, find_problems, prepare
 from compseg.errors import CompsegError
 
 SPLITS = ["train", "train", "val", "val", "test", "test"]
@@ -30,9 +30,9 @@ def only(name, **changes):
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory):
-    path = tmp_path_factory.mktemp("faults") / "c"
+    path = tmp_path_factory.mktemp("problems") / "c"
     prepare(source(), path, chunk=16, progress=False)
-    assert find_faults(path) == []
+    assert find_problems(path) == []
     return path
 
 
@@ -60,9 +60,9 @@ def flip(path, offset=100):
 )
 def test_one_flipped_bit_is_found(path, part, block):
     flip(path / "samples/s01" / part / block)
-    (fault,) = find_faults(path)
-    assert (fault.sample, fault.file) == ("s01", f"samples/s01/{part}")
-    assert "checksum" in fault.what
+    (problem,) = find_problems(path)
+    assert (problem.sample, problem.file) == ("s01", f"samples/s01/{part}")
+    assert "checksum" in problem.what
     cohort = Cohort.open(path)
     with pytest.raises(CompsegError, match=f"samples/s01/{part}: damaged or missing .*compseg.check"):
         cohort.part("s01", part)
@@ -73,11 +73,11 @@ def test_cut_lost_and_removed(path):
     cut.write_bytes(cut.read_bytes()[:50])
     (path / "samples/s01/image/c/0/0/0").unlink()  # zarr reads zeros where a block is missing
     shutil.rmtree(path / "samples/s02/tissue")
-    faults = {fault.sample: fault for fault in find_faults(path)}
-    assert sorted(faults) == ["s00", "s01", "s02"]
-    assert faults["s00"].what.startswith("cannot be read")
-    assert "differs from what was written" in faults["s01"].what
-    assert faults["s02"].file == "samples/s02/tissue"
+    problems = {problem.sample: problem for problem in find_problems(path)}
+    assert sorted(problems) == ["s00", "s01", "s02"]
+    assert problems["s00"].what.startswith("cannot be read")
+    assert "differs from what was written" in problems["s01"].what
+    assert problems["s02"].file == "samples/s02/tissue"
 
 
 def test_values_and_shapes_written_by_something_else(path):
@@ -87,7 +87,7 @@ def test_values_and_shapes_written_by_something_else(path):
     root.create_array("samples/s01/image", data=np.zeros((40, 40, 2), np.float16))
     del root["samples/s02/truth"]
     root.create_array("samples/s02/truth", data=np.zeros((39, 40), bool))
-    said = {(fault.sample, fault.what) for fault in find_faults(path) if "checksum" not in fault.what}
+    said = {(problem.sample, problem.what) for problem in find_problems(path) if "checksum" not in problem.what}
     assert said == {
         ("s00", "1 values are NaN or infinite"),
         ("s01", "image is (40, 40, 2), expected (40, 40, 3)"),
@@ -105,28 +105,28 @@ CONTENT = {
 @pytest.mark.parametrize(("change", "sample", "words"), CONTENT.values(), ids=CONTENT)
 def test_content(tmp_path, change, sample, words):
     prepare(source(change), tmp_path / "c", progress=False)
-    (fault,) = find_faults(tmp_path / "c")
-    assert (fault.sample, fault.file) == (sample, f"{sample}.npy")
-    assert words in fault.what
-    assert fault.mend
+    (problem,) = find_problems(tmp_path / "c")
+    assert (problem.sample, problem.file) == (sample, f"{sample}.npy")
+    assert words in problem.what
+    assert problem.fix
 
 
 def test_identical_pixels(tmp_path):
     twin = source(lambda info, a: replace(a, image=a.image * 0 + 1) if info.name in ("s01", "s04") else a)
     prepare(twin, tmp_path / "c", progress=False)
-    (fault,) = find_faults(tmp_path / "c")
-    assert fault.what == "identical pixels: s01 (train), s04 (test)"
+    (problem,) = find_problems(tmp_path / "c")
+    assert problem.what == "identical pixels: s01 (train), s04 (test)"
 
 
 def test_patient_in_two_splits(path):
     edit_rows(path, lambda rows: rows[4].update(patient="p0"))
-    (fault,) = find_faults(path)
-    assert (fault.sample, fault.what) == ("s04", "patient p0 is in test here and in train with sample s00")
+    (problem,) = find_problems(path)
+    assert (problem.sample, problem.what) == ("s04", "patient p0 is in test here and in train with sample s00")
 
 
 def test_name_twice(path):
     edit_rows(path, lambda rows: rows.append(rows[0]))
-    assert any("has the name of another sample, s00" in fault.what for fault in find_faults(path))
+    assert any("has the name of another sample, s00" in problem.what for problem in find_problems(path))
 
 
 @pytest.mark.parametrize(
@@ -140,15 +140,15 @@ def test_name_twice(path):
 )
 def test_labels_missing_from_a_split(path, splits, said):
     edit_rows(path, lambda rows: [row.update(split=split) for row, split in zip(rows, splits, strict=True)])
-    assert [fault.what for fault in find_faults(path)] == said
+    assert [problem.what for problem in find_problems(path)] == said
 
 
 def test_leftover_of_an_interrupted_replacement(path):
     shutil.copytree(path, path.with_name("c.partial"))
-    (fault,) = find_faults(path)
-    assert fault.what == "a preparation that did not finish"
+    (problem,) = find_problems(path)
+    assert problem.what == "a preparation that did not finish"
 
 
 def test_no_cohort(tmp_path):
     with pytest.raises(CompsegError, match="no such cohort"):
-        find_faults(tmp_path / "none")
+        find_problems(tmp_path / "none")

@@ -13,7 +13,7 @@ import pytest
 from memory_source import MemorySource
 
 from compseg.batches import CohortData
-from compseg.cohort import Cohort, find_faults, is_url, place, prepare, upload
+from compseg.cohort import Cohort, find_problems, is_url, location, prepare, upload
 from compseg.errors import CompsegError
 from object_storage import s3_server
 
@@ -30,7 +30,7 @@ def server():
 
 @pytest.fixture(scope="module")
 def local(tmp_path_factory):
-    path = tmp_path_factory.mktemp("places") / "c.zarr"
+    path = tmp_path_factory.mktemp("locations") / "c.zarr"
     return prepare(MemorySource(count=12, size=(40, 50, 3)), path, chunk=16, progress=False)
 
 
@@ -54,7 +54,7 @@ def test_what_is_uploaded_is_read_again(local):
     window = slice(3, 20), slice(30, 50)
     np.testing.assert_array_equal(remote.image("s01", window), local.image("s01", window))
     assert_same(pickle.loads(pickle.dumps(remote)), local)
-    assert find_faults(url) == find_faults(local.path)
+    assert find_problems(url) == find_problems(local.path)
 
 
 def test_a_loader_streams_from_there(local):
@@ -112,7 +112,7 @@ def test_damage_is_named(local):
     upload(local.path, url, progress=False)
     obstore.put(objects(url), "samples/s02/tissue/c/0/0", b"nonsense")
     obstore.delete(objects(url), "samples/s03/image/zarr.json")
-    found = {(fault.sample, fault.file) for fault in find_faults(url)}
+    found = {(problem.sample, problem.file) for problem in find_problems(url)}
     assert found >= {("s02", "samples/s02/tissue"), ("s03", "samples/s03/image")}
     with pytest.raises(CompsegError, match="s3://spots/damaged/samples/s03/image: damaged or missing"):
         Cohort.open(url).image("s03")
@@ -172,4 +172,4 @@ def test_a_plain_web_server_is_enough_to_read_from(website, local):
 )
 def test_folders_and_addresses(path, url):
     assert is_url(path) == url
-    assert str(place(path)) == path
+    assert str(location(path)) == path
