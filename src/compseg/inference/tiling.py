@@ -14,7 +14,7 @@ from typing import Protocol, runtime_checkable
 from torch import Tensor, nn
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from compseg.models.receptive_field import radius, stride
+from compseg.models.geometry import radius, stride
 from compseg.samples import Window
 
 UNKNOWN_RADIUS, UNKNOWN_STRIDE = 64, 32
