@@ -89,7 +89,7 @@ def receptive_field(layers: Sequence[str]) -> int:
             and `BILINEAR` (doubling). Norms do not count: group and instance norm add the image's mean and variance.
     """
     fields = [input_range(layers, slice(pixel, pixel + 1)) for pixel in range(stride(layers))]
-    return max(field.stop - field.start for field in fields)
+    return max(int(field.stop - field.start) for field in fields)
 
 
 def radius(layers: Sequence[str]) -> int:
@@ -99,7 +99,7 @@ def radius(layers: Sequence[str]) -> int:
     middle.
     """
     fields = [(pixel, input_range(layers, slice(pixel, pixel + 1))) for pixel in range(stride(layers))]
-    return max(max(pixel - field.start, field.stop - 1 - pixel) for pixel, field in fields)
+    return max(int(max(pixel - field.start, field.stop - 1 - pixel)) for pixel, field in fields)
 
 
 def stride(layers: Sequence[str]) -> int:
