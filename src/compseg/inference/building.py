@@ -17,6 +17,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -76,7 +77,7 @@ MAX_DEPTH, MAX_VALUES = 16, 10_000  # of a description; the deepest of ours has 
 MAX_INT = 65_536
 # Numbers that a constructor takes to a power, makes a dense matrix of, or, unlike others, may have larger.
 MAX_INTS = {"depth": 64, "depths": 64, "degree": 64, "multiple": 1024, "pixels": 10**9}
-MAX_PARTS, MAX_CALLS = 20_000, 200_000  # modules, and calls of torch; SwinUNETR has 270 and 5000
+MAX_PARTS, MAX_CALLS = 10_000, 100_000  # modules and tensors; calls of torch: SwinUNETR makes 429 and 1307
 SMALL, LARGE = 2**26, 2**33  # bytes: what anything may have beside its weights file's size, and the most of all
 
 # Parts of an argument's name that say that it loads or fetches, or takes memory past the check.
@@ -295,18 +296,16 @@ def _way_out(name: str, looked_in: str = "") -> str:
     return f"if you trust it, pass trust=[{name if looked_in or package in KNOWN else package}]"
 
 
-def _own() -> set[str]:
-    """Modules of our own rooms, also those that a user has put there."""
-    files = (file for room in OWN for file in (PACKAGE / room).rglob("*.py"))
-    names = (".".join(("compseg", *file.relative_to(PACKAGE).with_suffix("").parts)) for file in files)
-    return {name.removesuffix(".__init__") for name in names}
-
-
+@cache
 def _defining() -> set[str]:
-    """Modules whose network classes may be built."""
-    return _own() | {"compseg.inference.cam"} | {name for modules in LIBRARIES.values() for name in modules}
+    """Modules whose network classes may be built: those of our rooms, also what a user has put there, and libraries'."""
+    files = (file for room in OWN for file in (PACKAGE / room).rglob("*.py"))
+    names = {".".join(("compseg", *file.relative_to(PACKAGE).with_suffix("").parts)) for file in files}
+    own = {name.removesuffix(".__init__") for name in names}
+    return own | {"compseg.inference.cam"} | {name for modules in LIBRARIES.values() for name in modules}
 
 
+@cache
 def _importable() -> set[str]:
     """Modules that a target may be looked up in: those that define, and those that collect what others define."""
     return _defining() | LIBRARIES.keys()

@@ -27,6 +27,8 @@ from compseg.comparative import FisherPseudoLabels
 from compseg.errors import CompsegError
 from compseg.files import atomic_bytes
 from compseg.inference.building import without_fetching
+from compseg.inference.threshold import Threshold
+from compseg.samples import Channels
 
 T = TypeVar("T")
 FORMAT = 3
@@ -87,7 +89,10 @@ def find_folder(path: Path) -> Path:
 
 
 def read_description(folder: Path) -> dict[str, Any]:
-    """The description of a segmenter, its plain values checked and in the words of the newest format.
+    """The description of a segmenter, in the words of the newest format.
+
+    Returns:
+        What `segmenter.json` holds, its plain values checked; `threshold` and `channels` as objects.
 
     Raises:
         CompsegError: It is of a newer format, or no description.
@@ -104,12 +109,12 @@ def read_description(folder: Path) -> dict[str, Any]:
         return _checked(plain if number >= FORMAT else _moved(plain))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CompsegError(
-            f"{path}: not a segmenter's description ({error!r}); extract it again from the run"
+            f"{path}: not a segmenter's description ({error!r:.200}); extract it again from the run"
         ) from error
 
 
 def _checked(plain: dict[str, Any]) -> dict[str, Any]:
-    """A description whose values have the types and ranges that the rest relies on; else ValueError, in a few words."""
+    """A description whose values have the types and ranges that the rest relies on; else an error in a few words."""
     for key in ("model", "preprocess", "channels", "provenance"):
         _typed(plain, key, dict)
     for key in ("pseudo_labels", "threshold"):
@@ -125,9 +130,10 @@ def _checked(plain: dict[str, Any]) -> dict[str, Any]:
     for key, kind in (("values", int | float), ("names", str)):
         if len(_typed(channels, key, list)) not in (0, count) or not all(isinstance(v, kind) for v in channels[key]):
             raise ValueError(f"channels.{key} does not fit {count} channels")
-    if (threshold := plain["threshold"]) is not None and not 0 <= float(threshold["value"]) <= 1:
-        raise ValueError(f"threshold {threshold['value']!r:.40}, expected one in [0, 1]")
-    return plain
+    threshold = None if plain["threshold"] is None else Threshold.from_dict(plain["threshold"])
+    if threshold is not None and not 0 <= threshold.value <= 1:
+        raise ValueError(f"threshold {threshold.value}, expected one in [0, 1]")
+    return plain | {"threshold": threshold, "channels": Channels.from_dict(channels)}
 
 
 def _typed(plain: Any, key: str, kinds: Any) -> Any:

@@ -337,7 +337,7 @@ def load_segmenter(path: str | Path, device: str | torch.device = "cpu", trust: 
     states = weights.read()
     for part, module in parts.items():
         module.load_state_dict(states[part])
-    channels = Channels.from_dict(plain["channels"])
+    channels = plain["channels"]
     if len(parts["preprocess"].mean) != channels.count:
         raise CompsegError(
             f"{folder / DESCRIPTION}: preprocess.channels={len(parts['preprocess'].mean)}, expected {channels.count}, "
@@ -351,7 +351,7 @@ def load_segmenter(path: str | Path, device: str | torch.device = "cpu", trust: 
         channels=channels,
         tissue_rule=plain["tissue_rule"],
         dtype=plain["dtype"],
-        threshold=Threshold.from_dict(plain["threshold"]) if plain["threshold"] else None,
+        threshold=plain["threshold"],
         provenance=plain["provenance"],
     )
     return segmenter.to(device)
