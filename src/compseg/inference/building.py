@@ -298,7 +298,7 @@ def _way_out(name: str, looked_in: str = "") -> str:
 
 @cache
 def _defining() -> set[str]:
-    """Modules whose network classes may be built: those of our rooms, also what a user has put there, and libraries'."""
+    """Modules whose network classes may be built: the libraries', and our rooms' with what a user has put there."""
     files = (file for room in OWN for file in (PACKAGE / room).rglob("*.py"))
     names = {".".join(("compseg", *file.relative_to(PACKAGE).with_suffix("").parts)) for file in files}
     own = {name.removesuffix(".__init__") for name in names}

@@ -192,7 +192,7 @@ def _open_safetensors(path: Path, description: Mapping[str, Any]) -> Weights:
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != description["weights"]["sha256"]:
-        raise ValueError(f"the checksum in {DESCRIPTION} is another")
+        raise ValueError(f"its checksum is not the one in {DESCRIPTION}")
     # Opening compares the shapes that the header declares with the size of the file.
     with safetensors.safe_open(path, "pt") as file:
         shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 not a dict
