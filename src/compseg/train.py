@@ -24,11 +24,12 @@ def main(cfg: DictConfig) -> None:
 
     run = Path(HydraConfig.get().runtime.output_dir)
     rank: int = rank_zero_only.rank  # type: ignore[attr-defined]
-    signals = StopSignals(run)
+    signals, judged = StopSignals(run), cfg.evaluation
     with signals.caught(), nullcontext() if rank else run_lock(run), Dashboards.of(cfg.logger) as dashboards:
-        first = train(cfg, run, signals, dashboards)
-        if first and cfg.evaluate and not was_pruned(run):
-            dashboards.results(judge(run, test=cfg.test, report=cfg.report).metrics, run / "figures")
+        device = train(cfg, run, signals, dashboards)
+        if device is not None and judged.split != "none" and not was_pruned(run):
+            found = judge(run, device=str(device), test=judged.split == "test", report=judged.report)
+            dashboards.results(found.metrics, run / "figures")
         dashboards.segmenter(run / "segmenter")  # with its threshold, if it was evaluated
 
 

@@ -75,7 +75,9 @@ def evaluate_run(
     test_maps = list(maps_of(segmenter, head, cohort, _some(cohort, "test"))) if test else []
     segmenter = segmenter.with_threshold(
         fit_threshold(
-            val_maps, config.threshold, probabilities=bool(config.pseudo_labels and config.pseudo_labels.supervises)
+            val_maps,
+            config.evaluation.threshold,
+            probabilities=bool(config.pseudo_labels and config.pseudo_labels.supervises),
         )
     )
     assert segmenter.threshold is not None
