@@ -162,7 +162,8 @@ def test_one_damaged_byte_is_found(made, tmp_path, place):
     content[place] ^= 1
     path.write_bytes(content)
     with pytest.raises(
-        CompsegError, match=r"safetensors: weights cannot be read, .* \(its checksum is not the one in segmenter\.json\); copy"
+        CompsegError,
+        match=r"safetensors: weights cannot be read, .* \(its checksum is not the one in segmenter\.json\); copy",
     ) as found:
         load_segmenter(tmp_path)
     assert "\n" not in str(found.value)

@@ -44,7 +44,7 @@ class GradCAM(nn.Module):
         self._cam: Any = None  # made when first used: MONAI hooks on to the network, which is trained before that
         if layer is not None and layer not in dict(net.named_modules()):
             names = ", ".join(name for name, _ in net.named_children())
-            raise CompsegError(f"cam.layer={layer}: the model has no such module; give one of {names}, or a part")
+            raise CompsegError(f"method.cam.layer={layer}: the model has no such module; give one of {names}, or a part")
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, C, H, W)` to `(B, 2, H, W)`: logits of the activation a, and the classifier's own."""
@@ -107,7 +107,7 @@ def last_features(net: nn.Module, x: Tensor) -> str:
     times = Counter(name for name, _ in runs)
     once = [name for name in features if times[name] == 1]
     if not once:
-        raise CompsegError("cam.layer: the model has no layer of features before its output; name one yourself")
+        raise CompsegError("method.cam.layer: the model has no layer of features before its output; name one yourself")
     return once[-1]
 
 
@@ -115,5 +115,5 @@ def _of_monai(name: str) -> Any:
     try:
         from monai import visualize
     except ImportError as error:
-        raise CompsegError("cam: MONAI is not installed; pip install 'compseg[monai]'") from error
+        raise CompsegError("method.cam: MONAI is not installed; pip install 'compseg[monai]'") from error
     return getattr(visualize, name)
