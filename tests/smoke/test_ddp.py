@@ -163,7 +163,7 @@ def test_a_signal_to_one_rank_stops_all_and_the_run_goes_on(trained, unbroken, t
         assert {**other, "seconds": 0} == pytest.approx({**one, "seconds": 0}, abs=1e-5, rel=1e-5)
     for name, values in weights(unbroken).items():
         torch.testing.assert_close(weights(run)[name], values, atol=1e-6, rtol=1e-5)
-    assert (run / "segmenter" / "weights.pt").is_file()
+    assert (run / "segmenter" / "weights.safetensors").is_file()
 
 
 def weights(run: Path) -> dict[str, Tensor]:

@@ -180,7 +180,7 @@ def test_results_and_the_segmenter_are_there(dashboards):
     assert json.loads(artifact.metadata) == described
     assert described["threshold"]["value"] == metrics["threshold"]  # the one that evaluation has fitted
     copied = {item.path: Path(item.local_path) for item in artifact.manifest.contents}
-    assert set(copied) == {"segmenter.json", "weights.pt"}
+    assert set(copied) == {"segmenter.json", "weights.safetensors"}
     for name, file in copied.items():
         assert file.read_bytes() == (run / "segmenter" / name).read_bytes()
         assert run in file.parents  # the run's folder can be moved and sent from elsewhere

@@ -24,8 +24,8 @@ from compseg.evaluation.tables import figures_of_splits, metrics, samples_csv, w
 from compseg.evaluation.thresholds import fit_from_labels, fit_from_probabilities, fit_from_truth, fixed
 from compseg.files import atomic_json
 from compseg.inference import Segmenter, Threshold, load_segmenter
+from compseg.inference.prediction import write_map
 from compseg.inference.segmenter import activation_of
-from compseg.inference.writer import write_map
 from compseg.run_folder import BEST, CHECKPOINTS, load_checkpoint, load_config
 from compseg.samples import SampleInfo
 

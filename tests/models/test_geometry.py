@@ -1,4 +1,8 @@
+"""Padding and cropping for any image size, and the stated receptive fields found again by changing single columns."""
+
 from __future__ import annotations
+
+import operator
 
 import pytest
 import torch
@@ -7,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from compseg.models import MeanOfOutputs, Padded, SegNet, SpectralSpatial, UNet, pad_to_multiple
-from compseg.models.padding import crop_to
+from compseg.models.geometry import crop_to
 
 SIZES = st.integers(1, 80)
 
@@ -87,3 +91,78 @@ def test_one_exported_graph_serves_every_size(network: type[nn.Module]):
     for shape in [(3, 3, 64, 96), (1, 3, 9, 70)]:
         x = torch.randn(shape)
         torch.testing.assert_close(exported.module()(x), net(x))
+
+
+def truncating(numerator: int, denominator: int) -> int:
+    """Division of integers as ONNX defines it: towards zero."""
+    return int(numerator / denominator)
+
+
+def test_padding_survives_onnx():
+    """One exported graph with the integer division of ONNX gives, for every size, what torch gives."""
+
+    class Pad(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return pad_to_multiple(x, 16)
+
+    free = torch.export.Dim.AUTO
+    graph = torch.export.export(Pad(), (torch.zeros(1, 1, 37, 53),), dynamic_shapes=({2: free, 3: free},)).module()
+    divisions = [node for node in graph.graph.nodes if node.target is operator.floordiv]
+    assert divisions
+    for node in divisions:
+        node.target = truncating
+    graph.recompile()
+    for height in range(2, 120, 7):
+        for width in (2, 15, 16, 17, 31, 32, 33, 47, 48, 49, 63, 64, 65, 111):
+            x = torch.rand(1, 1, height, width)
+            torch.testing.assert_close(graph(x), pad_to_multiple(x, 16), rtol=0, atol=0)
+
+
+@torch.no_grad()
+def widest(net: nn.Module, side: int) -> int:
+    """The largest number of input columns (first to last) that one output column depends on.
+
+    With positive weights a high column raises everything that can see it, through maxima too.
+    """
+    net = net.double().eval()
+    for parameter in net.parameters():
+        parameter.fill_(0.1 if parameter.ndim > 1 else 0.0)
+    height = 2 ** getattr(net, "depth", 0) * 2
+    base = torch.linspace(1, 2, side, dtype=torch.float64).expand(1, 1, height, side)
+    touched = base + 50 * torch.eye(side, dtype=torch.float64)[:, None, None]
+    changed: Tensor = (net(touched) != net(base)).any(dim=2)[:, 0]
+    spans = [column.nonzero() for column in changed.T]
+    return max(int(span.max() - span.min()) + 1 for span in spans)
+
+
+@pytest.mark.parametrize(
+    ("net", "side"),
+    [
+        (UNet(1, width=1, depth=1, activation="relu"), 48),
+        (UNet(1, width=1, depth=2, activation="relu"), 96),
+        (UNet(1, width=1, depth=2, activation="relu", upsampling="bilinear"), 96),
+        (UNet(1, width=1, depth=3, activation="relu"), 224),
+        (SpectralSpatial(1, width=1, norm="none"), 16),
+        (SpectralSpatial(1, width=1, norm="none", spatial_depth=5), 32),
+    ],
+)
+def test_receptive_field_is_exact(net: nn.Module, side: int):
+    assert widest(net, side) == net.receptive_field
+
+
+def test_receptive_fields_in_the_documentation():
+    with torch.device("meta"):
+        fields = [net.receptive_field for net in (UNet(1), SegNet(1), SpectralSpatial(1))]
+    assert fields == [204, 404, 5]
+
+
+@torch.no_grad()
+def test_segnet_sees_no_further_than_it_says():
+    net = SegNet(1, width=2, norm="none").double().eval()
+    x = torch.randn(1, 1, 64, 512, dtype=torch.float64)
+    radius = net.receptive_field
+    changed = x.clone()
+    changed[..., :8] += 100
+    difference = (net(changed) - net(x)).abs().amax(dim=(0, 1, 2))
+    assert difference[:8].any()
+    assert not difference[8 + radius :].any()
