@@ -112,7 +112,7 @@ def auc_of_replicates(scores: Floats, labels: Labels, weights: Floats) -> Floats
 
 
 def roc_curve(scores: Floats, labels: Labels) -> tuple[Floats, Floats]:
-    """False and true positive rates `(K,)`, both rising from 0 to 1, a point for each distinct score of both classes."""
+    """False and true positive rates `(K,)` of both classes, rising from 0 to 1, a step for each distinct score."""
     order = np.argsort(-scores)
     last = np.append(np.diff(scores[order]) != 0, True)  # of each run of equal scores
     counts = [np.append(0, (labels[order] == k).cumsum()[last]) for k in (0, 1)]
@@ -121,7 +121,7 @@ def roc_curve(scores: Floats, labels: Labels) -> tuple[Floats, Floats]:
 
 
 def average_precision(scores: NDArray[np.float32], target: Mask) -> float:
-    """`sum_k (R_k - R_(k-1)) P_k` over the distinct scores `(n,)` of pixels, without interpolation.
+    """`sum_k (R_k - R_(k-1)) P_k` over the distinct scores `(n,)` in [0, 1] of pixels, without interpolation.
 
     Torchmetrics computes it in float32, about six digits; NaN where no pixel is disease.
     """
@@ -143,7 +143,7 @@ def average_precision_of_ranked(scores: NDArray[np.float32], target: Mask) -> fl
 
 
 def average_precision_of_replicates(curves: Curves, weights: Floats) -> Floats:
-    """`(R,)` average precision over all pixels from counts at the curves' levels; pixels between two levels are ties."""
+    """`(R,)` average precision over all pixels from counts at the curves' levels; between two levels they are ties."""
     # The first column holds all pixels, as a level below 0 would: activations of exactly 0 lie above no level.
     above = weights @ np.column_stack([curves.tissue, curves.above])
     hits = weights @ np.column_stack([curves.disease, curves.hits])

@@ -1,4 +1,4 @@
-"""The evaluation of a run: the threshold comes from maps of validation samples, the metrics from those of test samples."""
+"""The evaluation of a run: the threshold from maps of validation samples, the metrics from those of test samples."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def evaluate_run(
         run: A run folder that training has finished.
         cohort_path: Judge on another cohort than the run's own.
         device: Where to compute maps and pool them; see `pick_device`.
-        split: `test`; or `val`, to look at no test sample: there are validation metrics alone and no `samples.csv` then.
+        split: `test`; or `val`, to look at no test sample: then there are validation metrics alone, no `samples.csv`.
         maps: Whether to write `maps/` of the test samples.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Samples as rows of small pictures: thumbnail, activation, thresholded map and truth (the paper's Figures 3 and S2)."""
+"""Samples as rows of small pictures: thumbnail, activation, thresholded, truth (the paper's Figures 3 and S2)."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def panels(
 
 
 def paint_activation(activation: NDArray[np.float32], tissue: Mask, vmax: float, outlined: Mask | None = None) -> RGB:
-    """`(H, W, 3)` uint8: the activation in colour on tissue, from 0 to `vmax`, with the outline of a region's tissue."""
+    """`(H, W, 3)` uint8: the activation in colour on tissue, from 0 to `vmax`, and a region's outline."""
     colours = matplotlib.colormaps[COLORMAP](np.clip(activation / vmax, 0, 1), bytes=True)[..., :3]
     picture = np.where(tissue[..., None], colours, BACKGROUND_RGB)
     if outlined is not None:
@@ -95,7 +95,7 @@ def vmax_of(activations: Iterable[NDArray[np.float32]], least: float) -> float:
 
 @styled
 def gallery(samples: Sequence[Tile], title: str = "", across: bool = False) -> Figure:
-    """Pictures of each sample, a row a sample; `across`: a column a sample, for few kinds of picture of many samples."""
+    """Pictures of each sample in a row; `across`: in a column, for many samples with few kinds of picture."""
     titles = [title for title in TITLES if any(title in sample.pictures for sample in samples)]
     if across:
         figure = empty_figure(1.35 * len(samples), 1.65 * len(titles))
@@ -115,10 +115,8 @@ def gallery(samples: Sequence[Tile], title: str = "", across: bool = False) -> F
         else:
             places[0].set_ylabel(sample.name, fontsize=8)
             places[len(titles) // 2].set_xlabel(sample.caption, fontsize=8)
-    for axes, kind in zip(grid[0], titles, strict=True):
-        if across:
-            axes.set_ylabel(kind, fontsize=7)
-        else:
+    if not across:
+        for axes, kind in zip(grid[0], titles, strict=True):
             axes.set_title(kind)
     if title:
         figure.suptitle(title, fontsize=9)
