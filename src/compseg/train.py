@@ -24,12 +24,11 @@ def main(cfg: DictConfig) -> None:
 
     run = Path(HydraConfig.get().runtime.output_dir)
     rank: int = rank_zero_only.rank  # type: ignore[attr-defined]
-    signals = StopSignals(run)
+    signals, judged = StopSignals(run), cfg.evaluation
     with signals.caught(), nullcontext() if rank else run_lock(run), Dashboards.of(cfg.logger) as dashboards:
         device = train(cfg, run, signals, dashboards)
-        if device and cfg.evaluate and not was_pruned(run):
-            split = "test" if cfg.test else "val"
-            found = judge(run, device=device, split=split, report=cfg.report)
+        if device is not None and judged.split != "none" and not was_pruned(run):
+            found = judge(run, device=device, split=judged.split, report=judged.report)
             dashboards.results(found.metrics, run / "figures")
         dashboards.segmenter(run / "segmenter")  # with its threshold, if it was evaluated
 

@@ -46,7 +46,7 @@ def hint(overrides, groups=("model", "data", "experiment")):
         ("seed=soon", "seed: Value 'soon' of type 'str' could not be converted to Integer"),
         ("seed=[1", "seed=[1: not understood as key=value; a value with brackets, commas or blanks needs quotes"),
         ("+model=unet", "+model: it has a value already; give model=... without the plus sign"),
-        ("regulariser=entropy", "regulariser: not among what this verb chooses; +regulariser=... adds it"),
+        ("regulariser=entropy", "regulariser: not among what this verb chooses; regulariser=... adds it"),
         ("experiment=misspelt", "in experiment/misspelt.yaml: sead: no such key; did you mean 'seed'?"),
         (
             "experiment=mistyped",

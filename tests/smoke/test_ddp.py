@@ -51,7 +51,7 @@ STEPS, SAMPLES, SIZE, CHANNELS = 10, 16, 16, 4
 # The loss of every file in conf/, and those that a key makes of the printed one.
 LOSSES = [
     *(f"objective={path.stem}" for path in sorted((conf_dir() / "objective").glob("*.yaml"))),
-    *(f"+regulariser={path.stem}" for path in sorted((conf_dir() / "regulariser").glob("*.yaml"))),
+    *(f"regulariser={path.stem}" for path in sorted((conf_dir() / "regulariser").glob("*.yaml"))),
     "objective.loss=rmse",
     "objective.loss=mse",
 ]
@@ -136,7 +136,7 @@ def test_two_devices_learn_what_one_does(loss, on_two_ranks):
             torch.testing.assert_close(rank[loss][name], values, atol=1e-5, rtol=1e-5, msg=name)
 
 
-DROPOUT = ("trainer.devices=2", "data.batch_size=4", "model.dropout=0.3", "evaluate=false")
+DROPOUT = ("trainer.devices=2", "data.batch_size=4", "model.dropout=0.3", "evaluation.split=none")
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +179,7 @@ def weights(run: Path) -> dict[str, Tensor]:
 )
 def test_a_killed_rank_ends_the_other(trained, tmp_path, rank, code, complaint):
     run = tmp_path / "run"
-    arguments = tiny(trained.cohort, run, "trainer.devices=2", "data.batch_size=4", "evaluate=false")
+    arguments = tiny(trained.cohort, run, "trainer.devices=2", "data.batch_size=4", "evaluation.split=none")
     # It returns when both processes have ended, for both hold its stderr.
     done = run_verb("train", *arguments, signal_at(signal.SIGKILL, epoch=1, step=2, rank=rank))
     assert done.returncode == code

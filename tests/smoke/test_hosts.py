@@ -91,7 +91,7 @@ def hosts() -> Iterator[Hosts]:
 
 
 def arguments(cohort: Path, *more: str) -> list[str]:
-    return tiny(cohort, Path("given"), "data.batch_size=4", "evaluate=false", *more)
+    return tiny(cohort, Path("given"), "data.batch_size=4", "evaluation.split=none", *more)
 
 
 def wait_for_epochs(outputs: Path, count: int, running: list[subprocess.Popen[str]]) -> Path:

@@ -153,8 +153,8 @@ def test_every_option_of_a_search_is_taken_by_optuna(sweep, group):
 
 
 def test_a_search_needs_a_figure_and_a_key(sweep):
-    config, loader = sweep(*SEARCH, "evaluate=false", *ARGUMENTS)
-    with pytest.raises(CompsegError, match="evaluate=false: a search goes by a figure"):
+    config, loader = sweep(*SEARCH, "evaluation.split=none", *ARGUMENTS)
+    with pytest.raises(CompsegError, match=r"evaluation\.split=none: a search goes by a figure"):
         search(config, loader, Local(config, loader), ARGUMENTS)
     config, loader = sweep(*SEARCH)
     with pytest.raises(CompsegError, match="nothing to search"):

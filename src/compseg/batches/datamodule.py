@@ -135,6 +135,17 @@ class CohortData(pl.LightningDataModule):
                 "delete it or give another data.path"
             )
 
+    def bind(self, trainer: pl.Trainer, seed: int, with_truth: bool) -> None:
+        """Serve an attempt to train, and open both splits.
+
+        Args:
+            trainer: Samples are kept where it trains; its fit would say too late where that is.
+            seed: Of the shuffles.
+            with_truth: Whether to hand out truth masks, for an objective that needs them.
+        """
+        self.trainer, self.seed, self.with_truth = trainer, seed, with_truth
+        self.setup()
+
     def setup(self, stage: str | None = None) -> None:
         """Open both splits; called again, by Lightning for one, it leaves what is cached where it is."""
         del stage

@@ -80,7 +80,7 @@ def try_out(jobs: Sequence[Planned], epochs: Mapping[Kind, int], folder: Path, r
 
 def _trial(job: Planned, folder: Path) -> Task:
     run = folder / job.name
-    more = ("trainer.max_epochs=2", "test=false", "report=false", f'hydra.run.dir="{run}"')
+    more = ("trainer.max_epochs=2", "evaluation.split=val", "evaluation.report=false", f'hydra.run.dir="{run}"')
     return Task(job.name, "train", (*job.overrides, *more), run / OUTPUT, job.devices)
 
 

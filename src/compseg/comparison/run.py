@@ -211,8 +211,8 @@ class Comparison:
         else:
             verb = "train"
             arguments = [*one.planned.overrides, "trainer.resume=auto", f"hydra.run.dir={quoted(one.folder)}"]
-        test = f"test={_word(self.layout.split == 'test')}" if verb == "train" else f"split={self.layout.split}"
-        judging = (test, f"report={_word(self.report)}")
+        node = "evaluation." if verb == "train" else ""
+        judging = (f"{node}split={self.layout.split}", f"{node}report={_word(self.report)}")
         return Task(one.planned.name, verb, (*arguments, *judging), log, one.planned.devices)
 
     def _record(self, one: Outcome, ended: Forked) -> Outcome:

@@ -83,7 +83,7 @@ def _refuse_missing(key: str, path: str, given: set[str], target: Any) -> None:
 def _refuse_mistyped(key: str, node: dict[Any, Any], parameters: list[inspect.Parameter]) -> None:
     for p in parameters:
         value = node.get(p.name, p.default)
-        if value is p.default or (isinstance(value, str) and (value == "???" or "${" in value)):
+        if value is p.default or (isinstance(value, str) and (value in ("???", "auto") or "${" in value)):
             continue
         if not _fits(value, set(re.findall(r"\w+", str(p.annotation)))):
             expected = p.annotation.__name__ if inspect.isclass(p.annotation) else p.annotation

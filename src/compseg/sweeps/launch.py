@@ -116,7 +116,7 @@ def job_spec(hydra: Any, cfg: DictConfig) -> JobSpec:
         overrides=tuple(overrides),
         command=tuple(command_of(hydra, folder, overrides)),
         cwd=str(hydra.runtime.cwd),
-        rank_by=str(cfg.rank_by) if cfg.evaluate else None,
+        rank_by=str(cfg.evaluation.rank_by) if cfg.evaluation.split != "none" else None,
         devices=device_count(cfg.trainer.devices),
     )
 

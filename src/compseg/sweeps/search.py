@@ -37,7 +37,7 @@ def search(config: DictConfig, loader: Any, launcher: Any, arguments: Sequence[s
     """
     settings, sweep = config.hydra.sweeper, Path(config.hydra.sweep.dir).absolute()
     if not config.evaluate:
-        raise CompsegError("evaluate=false: a search goes by a figure of the evaluation; leave it out")
+        raise CompsegError("evaluation.split=none: a search goes by a figure of the evaluation; leave it out")
     space = Space(arguments, loader)
     sweep.mkdir(parents=True, exist_ok=True)
     with run_lock(sweep):

@@ -13,8 +13,10 @@ from compseg.batches import RandomFlipRotate90, SpectralJitter
 from compseg.batches.augmentation import augment
 from compseg.config import check_targets, compose, conf_dir
 from compseg.errors import CompsegError
-from compseg.training.run import build_module
-from compseg.training.step import settle_step, speed_up
+from compseg.samples import Channels
+from compseg.training.build import build_module
+from compseg.training.fit import speed_up
+from compseg.training.resolve import resolve
 
 METHODS = sorted(file.stem for file in (conf_dir() / "method").glob("*.yaml"))
 TINY = ["model=spectral_spatial", "model.width=8", "preprocess=snv", "channels=6"]
@@ -22,13 +24,14 @@ TINY = ["model=spectral_spatial", "model.width=8", "preprocess=snv", "channels=6
 
 def cohort_of(*shapes):
     infos = [SimpleNamespace(name=str(number), label=number % 2) for number in range(len(shapes))]
-    return SimpleNamespace(split=lambda _: infos, shape=lambda name: shapes[int(name)])
+    channels = Channels(shapes[0][2], tuple(range(shapes[0][2])))
+    return SimpleNamespace(split=lambda _: infos, shape=lambda name: shapes[int(name)], channels=channels)
 
 
 def module_of(*overrides):
     cfg = compose("train", [*TINY, *overrides])
-    if cfg.floor is not None:
-        cfg.model, cfg.floor = cfg.floor, None
+    if cfg.method.baseline is not None:
+        cfg.model = cfg.method.baseline
     torch.manual_seed(0)
     return build_module(cfg)
 
@@ -50,15 +53,15 @@ def gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
 
 
-def settled(*overrides, shapes=((8, 8, 6), (8, 8, 6))):
+def resolved(*overrides, shapes=((8, 8, 6), (8, 8, 6))):
     cfg = compose("train", [*TINY, "data.batch_size=2", "trainer.max_epochs=4000", *overrides])
-    settle_step(cfg, cohort_of(*shapes))
-    check_targets(cfg)
-    return cfg
+    made = resolve(cfg, cohort_of(*shapes)).cfg
+    check_targets(made)
+    return made
 
 
 def test_on_a_processor_all_stays_plain():
-    cfg = settled("trainer.accelerator=cpu")
+    cfg = resolved("trainer.accelerator=cpu")
     assert (cfg.trainer.precision, cfg.trainer.compile, cfg.trainer.memory_format) == (
         "32-true",
         None,
@@ -67,37 +70,72 @@ def test_on_a_processor_all_stays_plain():
     assert "fused" not in cfg.optimizer
 
 
-def test_on_a_gpu(gpu, caplog):
-    caplog.set_level("INFO", "compseg")
-    cfg = settled()
+def test_on_a_gpu(gpu):
+    cfg = resolved()
     assert (cfg.trainer.precision, cfg.trainer.compile, cfg.optimizer.fused) == ("bf16-mixed", "default", True)
-    assert "trainer.precision=bf16-mixed (this GPU" in caplog.text
-    assert "fused" not in settled("optimizer=rmsprop").optimizer  # torch has no such kernel
-    assert settled("+optimizer.fused=false").optimizer.fused is False
+    reasons = resolve(compose("train", TINY), cohort_of((8, 8, 6))).reasons
+    assert "trainer.precision=bf16-mixed (this GPU" in reasons
+    assert "fused" not in resolved("optimizer=rmsprop").optimizer  # torch has no such kernel
+    assert resolved("+optimizer.fused=false").optimizer.fused is False
 
 
 def test_images_of_several_sizes_are_not_compiled_for(gpu):
     shapes = ((8, 8, 6), (12, 8, 6))
-    assert settled(shapes=shapes).trainer.compile is None
-    assert settled("data.crop=8", shapes=shapes).trainer.compile == "default"
-    assert settled("data.crop=10", shapes=shapes).trainer.compile is None
+    assert resolved(shapes=shapes).trainer.compile is None
+    assert resolved("data.crop=8", shapes=shapes).trainer.compile == "default"
+    assert resolved("data.crop=10", shapes=shapes).trainer.compile is None
 
 
 @pytest.mark.parametrize(("epochs", "mode"), [(3999, None), (4000, "default"), (-1, "default"), ("null", "default")])
 def test_a_short_run_is_not_compiled_for(gpu, epochs, mode):
     """Two samples in batches of two: a step an epoch."""
-    assert settled(f"trainer.max_epochs={epochs}").trainer.compile == mode
+    assert resolved(f"trainer.max_epochs={epochs}").trainer.compile == mode
+
+
+@pytest.mark.parametrize(("devices", "mode"), [("1", "default"), ("8", None), ("[0,1]", None), ("'0,1'", None)])
+def test_steps_are_those_of_one_of_all_devices(gpu, devices, mode):
+    """4000 steps on one device are 500 on eight, and 2000 on two."""
+    assert resolved(f"trainer.devices={devices}").trainer.compile == mode
+
+
+@pytest.mark.parametrize(
+    ("count", "spectral", "depth", "corrections"),
+    [
+        (3, False, 3, []),
+        (32, False, 1, []),
+        (6, True, 1, ["StandardNormalVariate"]),
+        (32, True, 1, ["Detrend", "StandardNormalVariate"]),
+    ],
+)
+def test_channels_decide_depth_and_corrections(count, spectral, depth, corrections):
+    cohort = cohort_of((8, 8, count), (8, 8, count))
+    cohort.channels = Channels(count, tuple(range(count)) if spectral else ())
+    asked = compose("train")
+    made = resolve(asked, cohort)
+    assert (made.cfg.channels, made.cfg.model.depth) == (count, depth)
+    assert [node["_target_"].rpartition(".")[2] for node in made.cfg.preprocess.corrections] == corrections
+    assert (asked.channels, asked.model.depth, asked.preprocess.corrections) == ("auto", "auto", "auto")
+    assert made.asked["model.depth"] == made.asked["channels"] == "auto"
+
+
+def test_a_given_depth_stands_and_a_given_number_of_channels_is_checked():
+    cohort = cohort_of((8, 8, 6))
+    made = resolve(compose("train", ["model.depth=3", "channels=6"]), cohort)
+    assert made.cfg.model.depth == 3
+    assert "model.depth" not in made.asked
+    with pytest.raises(CompsegError, match="channels=5: the cohort has 6"):
+        resolve(compose("train", ["channels=5"]), cohort)
 
 
 def test_what_is_given_stays():
-    cfg = settled("trainer.precision=64-true", "trainer.compile=default", "trainer.memory_format=contiguous")
+    cfg = resolved("trainer.precision=64-true", "trainer.compile=default", "trainer.memory_format=contiguous")
     assert (cfg.trainer.precision, cfg.trainer.compile, cfg.trainer.memory_format) == (
         "64-true",
         "default",
         "contiguous",
     )
     with pytest.raises(CompsegError, match=r"trainer\.compile=fast: expected auto, null, default"):
-        settled("trainer.compile=fast")
+        resolved("trainer.compile=fast")
 
 
 @pytest.mark.parametrize("memory_format", ["channels_last", "contiguous"])

@@ -1,4 +1,4 @@
-"""Ends a run between two steps after a signal, on all ranks at once."""
+"""What training needs at each step and epoch: seeds, one state of the batch norms on all ranks, and ends in order."""
 
 from __future__ import annotations
 
@@ -12,12 +12,58 @@ import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from pytorch_lightning.callbacks import Callback
+from torch import nn
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from compseg.faults.signals import StopSignals
+from compseg.faults import StopSignals
 from compseg.faults.watchdog import Watchdog
 from compseg.log import log
 from compseg.run_folder import CHECKPOINTS, LAST
-from compseg.training.batch_norm import average_statistics
+
+
+class SeedEachStep(Callback):
+    """Seed torch from `(seed, epoch, step, rank)` when a step starts.
+
+    So dropout after a resume, in the middle of an epoch too, draws what it would have drawn.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Seed the generators of this process."""
+        del pl_module, batch
+        torch.manual_seed(hash((self.seed, trainer.current_epoch, batch_idx, trainer.global_rank)) % 2**63)
+
+
+class SyncBatchNormStatistics(Callback):
+    """Averages the running statistics of batch norms over the ranks, before validation and at the end of an epoch.
+
+    Each rank gathers them from its own batches. Without this the ranks would validate different networks, and a
+    checkpoint, which has those of rank 0, would not bring back the others'. A running average is linear in what it
+    averages, so how often the ranks' are averaged too does not change the result.
+    """
+
+    runs_last = True
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Average, so that all ranks validate the same network."""
+        average_statistics(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Average, for an epoch that ends without validation."""
+        average_statistics(trainer, pl_module)
+
+
+def average_statistics(trainer: pl.Trainer, module: nn.Module) -> None:
+    """Set the running means and variances of all batch norms to their means over the ranks."""
+    parts = [part for part in module.modules() if getattr(part, "running_mean", None) is not None]
+    statistics: list[Any] = [values for part in parts for values in (part.running_mean, part.running_var)]
+    if statistics and trainer.world_size > 1:
+        mean: Any = trainer.strategy.reduce(parameters_to_vector(statistics), reduce_op="mean")
+        vector_to_parameters(mean, statistics)
 
 
 class StopBetweenSteps(Callback):
@@ -30,6 +76,8 @@ class StopBetweenSteps(Callback):
         signals: What has come.
         watch: Told before this rank ends.
     """
+
+    runs_last = True
 
     def __init__(self, signals: StopSignals, watch: Watchdog) -> None:
         self.signals, self.watch = signals, watch
