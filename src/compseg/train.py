@@ -28,7 +28,7 @@ def main(cfg: DictConfig) -> None:
     with signals.caught(), nullcontext() if rank else run_lock(run), Dashboards.of(cfg.logger) as dashboards:
         device = train(cfg, run, signals, dashboards)
         if device is not None and judged.split != "none" and not was_pruned(run):
-            found = judge(run, device=str(device), test=judged.split == "test", report=judged.report)
+            found = judge(run, device=device, split=judged.split, report=judged.report)
             dashboards.results(found.metrics, run / "figures")
         dashboards.segmenter(run / "segmenter")  # with its threshold, if it was evaluated
 
