@@ -101,6 +101,7 @@ class EvaluateConfig:
     device: str = MISSING  # auto, or a torch device
     split: str = MISSING  # the samples that are judged: test, or val to look at no test sample
     report: bool = True  # whether to write maps, figures and report.html
+    trust: list[str] = field(default_factory=list)  # what a segmenter and head may be built from beyond known packages
 
 
 @dataclass
