@@ -44,6 +44,7 @@ NEIGHBOURHOOD = list(inspect.signature(FisherPseudoLabels).parameters)[1]
 MOVED_KEYS = {"teacher": "pseudo_labels"}
 MOVED_TARGETS = {
     "compseg.spectra": "compseg.preprocessing",
+    "compseg.spectra.corrections": "compseg.preprocessing",
     "compseg.maps": "compseg.inference",
     "compseg.models.floors": "compseg.models.baselines",
     "compseg.models.padding": "compseg.models.geometry",
