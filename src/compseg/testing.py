@@ -205,7 +205,7 @@ def pooled_batch() -> tuple[Tensor, Tensor]:
 def pools_to_fractions(pool: nn.Module) -> None:
     """One number in [0, 1] per sample, in float32; 0 where there is no tissue."""
     logits, tissue = pooled_batch()
-    x = pool(logits, tissue)
+    x = pool(logits, tissue).detach()
     _require(
         x.shape == (4,) and x.dtype == torch.float32,
         f"a pool has to give one float32 number per sample, {(4,)}; it gives {x.dtype} {tuple(x.shape)}",
