@@ -70,7 +70,7 @@ def test_tiles_give_the_whole_images_map(name):
 
 def trains_on_pseudo_labels(own: bool = True) -> FisherPseudoLabels:
     """A pseudo-labeller that marks about a tenth of a cube."""
-    pseudo_labels = FisherPseudoLabels(6, 3)
+    pseudo_labels = FisherPseudoLabels(6, neighbourhood=3)
     pseudo_labels.filter.copy_(torch.tensor([1.0, -1, 0.5, 0, 0, 0.2]))
     pseudo_labels.level.fill_(0.8)
     pseudo_labels.highest.fill_(0.5)

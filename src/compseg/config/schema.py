@@ -1,7 +1,7 @@
 """The top-level keys of each verb: names, types and meaning.
 
-Values live in `conf/VERB.yaml`, whose defaults begin with `base_VERB`: a misspelt key in any file is then refused. What
-a user swaps (`_target_`) is `Any` here; `check_targets` compares those nodes with what their target takes.
+Values are in `conf/VERB.yaml`, whose defaults begin with `base_VERB`, so that a misspelt key in any file is refused.
+What a user swaps (`_target_`) is `Any` here; `check_targets` compares those nodes with what their target takes.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Splits:
     train: float = MISSING
     val: float = MISSING
     test: float = MISSING
-    seed: int = MISSING  # of the draw
+    seed: int = MISSING  # of the assignment
 
 
 @dataclass
@@ -98,9 +98,10 @@ class EvaluateConfig:
 
     run: str = MISSING  # the run folder to judge
     cohort: str | None = None  # another cohort than the run's own
-    device: str = MISSING  # a torch device
-    test: bool = True  # whether to look at the test samples
+    device: str = MISSING  # auto, or a torch device
+    split: str = MISSING  # the samples that are judged: test, or val to look at no test sample
     report: bool = True  # whether to write maps, figures and report.html
+    trust: list[str] = field(default_factory=list)  # what a segmenter and head may be built from beyond known packages
 
 
 @dataclass
@@ -112,7 +113,7 @@ class PredictConfig:
     input: str = MISSING  # a cohort, a folder or an image
     out: str = MISSING  # the folder to write to
     threshold: float | None = None  # in place of the one stored with the segmenter
-    device: str = MISSING  # a torch device
+    device: str = MISSING  # auto, or a torch device
     trust: list[str] = field(default_factory=list)  # further packages whose code a segmenter may name
     channels_first: bool = False  # whether .npy, .npz and .mat files hold (C, H, W)
     tile: int | None = None  # largest side of what is computed at once, pixels

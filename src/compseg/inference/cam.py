@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from compseg.comparative.numerics import masked_mean
+from compseg.comparative import masked_mean
 from compseg.errors import CompsegError
 
 SMALLEST, LARGEST = 1e-12, 1 - 1e-6  # activations whose logits float32 can still distinguish
