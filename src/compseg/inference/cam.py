@@ -44,7 +44,9 @@ class GradCAM(nn.Module):
         self._cam: Any = None  # made when first used: MONAI hooks on to the network, which is trained before that
         if layer is not None and layer not in dict(net.named_modules()):
             names = ", ".join(name for name, _ in net.named_children())
-            raise CompsegError(f"method.cam.layer={layer}: the model has no such module; give one of {names}")
+            raise CompsegError(
+                f"method.cam.layer={layer}: the model has no such module; give one of {names}, or a part"
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, C, H, W)` to `(B, 2, H, W)`: logits of the activation a, and the classifier's own."""
