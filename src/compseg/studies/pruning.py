@@ -1,4 +1,4 @@
-"""A job of a search stops early where its figures are poor beside those of other jobs."""
+"""A job of a search stops early if its metrics are poor beside those of other jobs."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from hydra.core.hydra_config import HydraConfig
 from pytorch_lightning.callbacks import Callback
 
 from compseg.errors import CompsegError
-from compseg.sweeps.jobs import lower_is_better, mark_pruned
-from compseg.sweeps.study import load_study, trial_of_job
+from compseg.evaluation.metrics import lower_is_better
+from compseg.studies.record import mark_pruned
+from compseg.studies.search import load_study, trial_of_job
 
 if TYPE_CHECKING:
     from optuna import Trial
 
 
 class Pruning(Callback):
-    """Reports the figure `hydra.sweeper.prune_by` to the study after each epoch, and stops when its pruner says so.
+    """Reports the metric `hydra.sweeper.prune_by` to the study after each epoch, and stops when its pruner says so.
 
-    Rank zero asks, all ranks stop after the same epoch. A job that is repeated outside of its search is not pruned.
+    Rank zero asks; all ranks stop after the same epoch. A job that is repeated outside of its search is not pruned.
     """
 
     def __init__(self) -> None:
@@ -30,7 +31,7 @@ class Pruning(Callback):
         self.trial: Trial | None = None
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Find the trial that this job is."""
+        """Find the trial of this job."""
         del pl_module
         hydra = HydraConfig.get()
         if "storage" not in hydra.sweeper:
@@ -40,7 +41,7 @@ class Pruning(Callback):
             self.trial = trial_of_job(load_study(self.settings), Path(hydra.sweep.dir), hydra.job.num)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Report, and stop if so advised."""
+        """Report, and stop if the pruner says so."""
         del pl_module
         if self.settings is None:
             return
@@ -53,12 +54,12 @@ class Pruning(Callback):
         name, epoch = self.settings.prune_by, trainer.current_epoch
         if name not in trainer.callback_metrics:
             known = ", ".join(sorted(key for key in trainer.callback_metrics if key.startswith("val/")))
-            raise CompsegError(f"hydra.sweeper.prune_by={name}: no such figure while training; figures: {known}")
+            raise CompsegError(f"hydra.sweeper.prune_by={name}: no such metric while training; metrics: {known}")
         value = float(trainer.callback_metrics[name])
-        # Pruners compare in the study's direction, whatever this figure's is.
+        # Pruners compare in the study's direction, which may not be the direction of this metric.
         same_way = lower_is_better(name) == (self.trial.study.direction.name == "MINIMIZE")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # an epoch that is repeated after a restart has been reported
+            warnings.simplefilter("ignore")  # an epoch that is repeated after a restart was reported before
             self.trial.report(value if same_way else -value, epoch)
         last = trainer.max_epochs is not None and epoch + 1 >= trainer.max_epochs
         if last or not (math.isnan(value) or self.trial.should_prune()):
