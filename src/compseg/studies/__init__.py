@@ -1,10 +1,12 @@
-"""Sweeps: a process for each job, one table and one picture of all. Imported with every training run, hence light."""
+"""Studies: many runs by one plan (grid, comparison or search), a process each, with one table, one page and one picture.
+
+Every training run imports this room, so it imports nothing heavy.
+"""
 
 from __future__ import annotations
 
-from compseg.sweeps.callback import SweepCallback
-from compseg.sweeps.jobs import was_pruned
-from compseg.sweeps.launch import run_job
-from compseg.sweeps.summary import summarise
+from compseg.studies.page import summarise
+from compseg.studies.record import was_pruned
+from compseg.studies.sweep import SweepCallback, run_job
 
 __all__ = ["SweepCallback", "run_job", "summarise", "was_pruned"]

@@ -1,7 +1,8 @@
-"""A comparison from its configuration to its tables, in the order in which it happens."""
+"""A comparison from its configuration to its table, in the order in which it happens."""
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,69 +11,80 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from compseg.cohort import Cohort
-from compseg.comparison.estimate import Estimates, in_words, try_out
-from compseg.comparison.forked import Forked, Room, Task
-from compseg.comparison.picture import draw
-from compseg.comparison.plan import Compose, Plan, Planned, composed, plan, quoted
-from compseg.comparison.progress import Progress
-from compseg.comparison.standings import Outcome, read_outcome, read_outcomes
-from compseg.comparison.table import Layout, jobs_csv, page
+from compseg.config import check_targets, compose
 from compseg.errors import CompsegError
 from compseg.evaluation import FIGURES, FOR_SELECTION, NEED_TRUTH
-from compseg.files import atomic_bytes, atomic_text
-from compseg.sweeps.attempt import OUTPUT
-from compseg.sweeps.jobs import refuse_another, write_record
+from compseg.studies.comparison_page import write_comparison
+from compseg.studies.page import Writer
+from compseg.studies.plan import Layout, Plan, Planned, composed, evaluating, plan, quoted
+from compseg.studies.progress import Eta, Kind, Progress, in_words
+from compseg.studies.record import read_history, read_record, refuse_another
+from compseg.studies.runner import OUTPUT, Job, run_jobs
+from compseg.studies.scores import Outcome, read_outcome, read_outcomes
+from compseg.studies.slots import Slots, count_of
 
 Configs = Mapping[tuple[str, str, str], DictConfig]  # of training runs, by cohort, model and method
-Epochs = Mapping[tuple[str, str], int]  # by cohort and model
-
-# Tables are written anew while jobs run, but no more than this share of the time goes into them.
-WRITING_SHARE = 0.03
 
 
-def compare(cfg: DictConfig, compose: Compose) -> Path:
-    """Train and judge every method, model, cohort and seed, several at once, and write tables and picture.
+def compare(cfg: DictConfig) -> Path:
+    """Train and judge every method, model, cohort and seed, several at once, and write table, page and picture.
 
-    Jobs that are finished already are left alone, those that were killed go on from their last epoch.
+    Jobs that are finished already are left alone; those that were killed continue from their last epoch.
 
     Args:
         cfg: `conf/compare.yaml`, composed.
-        compose: Gives the checked configuration of `compseg.train` with some overrides.
 
     Returns:
         The page, `comparison.md`.
 
     Raises:
-        CompsegError: If an entry is at fault, before anything is trained; or at the end, if jobs have failed.
+        CompsegError: If an entry is wrong, before anything is trained; or at the end, if jobs have failed.
     """
     folder, layout, chosen = Path(cfg.out), layout_of(cfg), plan(cfg)
-    configs = composed(chosen, compose)
+    configs = composed(chosen, training_config)
     cohorts = open_cohorts(configs)
     groups = groups_of(cohorts, cfg.split) if cfg.cv == "group" else {}
     refuse_what_needs_truth(layout, configs, cohorts)
-    jobs = chosen.jobs(groups)
-    for job in jobs:
-        refuse_another(folder / job.name, job.overrides, "out")
-    room = Room(cfg.jobs, next(iter(configs.values())).trainer.accelerator)
-    comparison = Comparison(folder, jobs, layout, cfg.report, room)
-    outcomes = comparison.run(epochs_of(chosen, configs))
-    return concluded(folder, outcomes, layout)
+    planned = chosen.jobs(groups)
+    for one in planned:
+        refuse_another(folder / one.name, one.overrides, "out")
+    slots = slots_of(cfg.jobs, next(iter(configs.values())).trainer.accelerator)
+    outcomes = read_outcomes(folder, planned)
+    todo = [one for one in outcomes if not one.finished(layout.split)]
+    done = len(outcomes) - len(todo)
+    _print(count_of(len(outcomes), "job") + (f", {done} finished already" if done else "") + f"; {slots}")
+    if todo:
+        slots.warm_up()
+        eta = predicted(outcomes, todo, epochs_of(chosen, configs), layout, folder / ".trials", slots)
+        run(folder, outcomes, todo, layout, cfg.report, slots, eta)
+    return conclude(folder, read_outcomes(folder, planned), layout)
+
+
+def training_config(overrides: Sequence[str]) -> DictConfig:
+    """The checked configuration of a training run."""
+    cfg = compose("train", overrides)
+    check_targets(cfg)
+    return cfg
 
 
 def layout_of(cfg: DictConfig) -> Layout:
-    """What will be shown, from the configuration."""
+    """What will be shown.
+
+    Raises:
+        CompsegError: If there is no such split or metric, or none to rank by.
+    """
     for key, known in (("split", ("val", "test")), ("cv", ("none", "group"))):
         if cfg[key] not in known:
             raise CompsegError(f"{key}={cfg[key]}: expected {' or '.join(known)}")
-    for figure in cfg.figures:
-        if figure not in FIGURES:
-            raise CompsegError(f"figures: {figure}: no such figure; figures: {', '.join(FIGURES)}")
+    for metric in cfg.metrics:
+        if metric not in FIGURES:
+            raise CompsegError(f"metrics: {metric}: no such metric; metrics: {', '.join(FIGURES)}")
     ranking = FOR_SELECTION if cfg.split == "val" else FIGURES
-    if not cfg.figures or cfg.figures[0] not in ranking:
+    if not cfg.metrics or cfg.metrics[0] not in ranking:
         raise CompsegError(
-            f"figures={list(cfg.figures)}: the first ranks, with split={cfg.split} one of {', '.join(ranking)}"
+            f"metrics={list(cfg.metrics)}: the first ranks, with split={cfg.split} one of {', '.join(ranking)}"
         )
-    return Layout(cfg.split, tuple(cfg.figures), cfg.ceiling, tuple(cfg.floors))
+    return Layout(cfg.split, tuple(cfg.metrics), cfg.upper_bound, tuple(cfg.baselines))
 
 
 def open_cohorts(configs: Configs) -> dict[str, Cohort]:
@@ -87,7 +99,7 @@ def open_cohorts(configs: Configs) -> dict[str, Cohort]:
 
 
 def groups_of(cohorts: Mapping[str, Cohort], split: str) -> dict[str, list[str]]:
-    """The groups to leave out in turn: all, or where test samples stay unseen those of the other samples."""
+    """The groups to leave out in turn: all, or those of the other samples if test samples stay unseen."""
     found = {}
     for name, cohort in cohorts.items():
         infos = [info for info in cohort.infos if split == "test" or info.split != "test"]
@@ -102,16 +114,16 @@ def groups_of(cohorts: Mapping[str, Cohort], split: str) -> dict[str, list[str]]
 
 
 def refuse_what_needs_truth(layout: Layout, configs: Configs, cohorts: Mapping[str, Cohort]) -> None:
-    """Complain of a cohort without the truth that the ranking figure or a method needs."""
+    """Refuse a cohort without the truth that the ranking metric or a method needs."""
     learners = [method for (_, _, method), config in configs.items() if _needs_truth(config)]
     for name, cohort in cohorts.items():
-        drawn = {which for which in ("train", "val", "test") if _has_truth(cohort, which)}
-        if layout.figures[0] in NEED_TRUTH and layout.split not in drawn:
+        with_truth = {which for which in ("train", "val", "test") if _has_truth(cohort, which)}
+        if layout.metrics[0] in NEED_TRUTH and layout.split not in with_truth:
             raise CompsegError(
-                f"figures: {layout.figures[0]} ranks and needs truth, {name} ({cohort.path}) has none in split "
+                f"metrics: {layout.metrics[0]} ranks and needs truth, {name} ({cohort.path}) has none in split "
                 f"{layout.split}; put area_auc first, or leave the cohort out"
             )
-        if learners and "train" not in drawn:
+        if learners and "train" not in with_truth:
             raise CompsegError(
                 f"methods: {learners[0]} learns from truth, {name} ({cohort.path}) has none in split train; "
                 "leave the method or the cohort out"
@@ -127,7 +139,22 @@ def _has_truth(cohort: Cohort, which: str) -> bool:
     return any(info.label and cohort.has_truth(info.name) for info in cohort.split(which))
 
 
-def epochs_of(chosen: Plan, configs: Configs) -> dict[tuple[str, str], int]:
+def slots_of(jobs: int | str, accelerator: str) -> Slots:
+    """The slots of this machine.
+
+    Args:
+        jobs: How many jobs at once; `auto`: one a GPU, or where there is none one a core.
+        accelerator: `trainer.accelerator` of the jobs.
+
+    Raises:
+        CompsegError: If `jobs` is neither.
+    """
+    if jobs != "auto" and (not isinstance(jobs, int) or jobs < 1):
+        raise CompsegError(f"jobs={jobs}: expected auto or how many at once, at least 1")
+    return Slots(None if jobs == "auto" else int(jobs), accelerator, fork=True, share_gpus=True)
+
+
+def epochs_of(chosen: Plan, configs: Configs) -> dict[Kind, int]:
     """Epochs of a job by cohort and model, as far as the composed configurations tell."""
     of_model: dict[str, int] = {}
     of_cohort: dict[str, int] = {}
@@ -142,149 +169,128 @@ def epochs_of(chosen: Plan, configs: Configs) -> dict[tuple[str, str], int]:
     }
 
 
-class Comparison:
-    """The jobs of a comparison while they are done.
+def predicted(
+    outcomes: Sequence[Outcome],
+    todo: Sequence[Outcome],
+    epochs: Mapping[Kind, int],
+    layout: Layout,
+    folder: Path,
+    slots: Slots,
+) -> Eta:
+    """How long jobs take, from those that are finished, else from two epochs on trial; and print it.
 
     Args:
-        folder: Of the comparison.
-        jobs: All that are planned.
-        layout: What is shown of them.
-        report: Whether each job writes maps, figures and a page of its own.
-        room: What the machine has room for.
+        outcomes: All jobs.
+        todo: Those that are left to do.
+        epochs: Of a whole job, by cohort and model.
+        layout: Names the baselines; they hardly train, and tell little about other methods.
+        folder: Where trials may lie; it is removed.
+        slots: Where jobs run.
     """
-
-    def __init__(self, folder: Path, jobs: Sequence[Planned], layout: Layout, report: bool, room: Room) -> None:
-        self.folder, self.jobs, self.layout, self.report, self.room = folder, list(jobs), layout, report, room
-        self.estimates = Estimates()
-        self.writing = Writing(folder, self.jobs, layout)
-
-    def run(self, epochs: Epochs) -> list[Outcome]:
-        """Do what is left to do; what has become of all jobs."""
-        outcomes = read_outcomes(self.folder, self.jobs)
-        todo = [one for one in outcomes if not one.finished(self.layout.split)]
-        self._learn(outcomes, todo, epochs)
-        left = {one.planned.name: one for one in todo}
-        with Progress({one.planned.name: one for one in outcomes}, self.layout.ranked_by) as progress:
-            for ended in self.room.do(map(self._started, todo)):
-                outcome = self._record(left.pop(ended.task.name), ended)
-                self.writing.soon()
-                progress.show(outcome, self._seconds_left(left))
-        return read_outcomes(self.folder, self.jobs)
-
-    def _learn(
-        self, outcomes: Sequence[Outcome], todo: Sequence[Outcome], epochs: Mapping[tuple[str, str], int]
-    ) -> None:
-        """Find out how long it will take, and say so."""
-        for one in outcomes:
-            if one.trained and one.job and one.job.seconds:
-                self.estimates.add(one.planned, one.job.seconds)
-        done = len(outcomes) - len(todo)
-        self._say(count_of(len(outcomes)) + (f", {done} finished already" if done else "") + f"; {self.room}")
-        if todo:
-            self.room.warm_up()
-        unknown = [one.planned for one in todo if self.estimates.of(one.planned) is None]
-        unknown.sort(key=lambda job: job.method in self.layout.floors)  # what hardly trains tells little of what does
-        if unknown:
-            self._say("how long will it take? two epochs of each cohort and model on trial")
-            self.estimates.trials = try_out(unknown, epochs, self.folder / ".trials", self.room)
-        if todo:
-            self._say(self._forecast([one.planned for one in todo], measured=bool(unknown)))
-
-    def _forecast(self, jobs: Sequence[Planned], *, measured: bool) -> str:
-        seconds = self.estimates.left(jobs, self.room.count)
-        if seconds is None:
-            return "it cannot be said how long this will take: trial epochs failed"
-        how = "trial epochs" if measured else "finished jobs"
-        each = {(job.cohort, job.model): self.estimates.of(job) or 0.0 for job in reversed(jobs)}
-        words = ", ".join(f"{in_words(value)} on {cohort} with {model}" for (cohort, model), value in each.items())
-        until = time.strftime("%a %H:%M", time.localtime(time.time() + seconds))
-        return f"{count_of(len(jobs))} to do, about {in_words(seconds)}, until {until} (by {how}; a job takes {words})"
-
-    def _started(self, one: Outcome) -> Task:
-        """The task of a job that is written down as begun: train; or, where only figures are missing, judge."""
-        if not one.trained:
-            write_record(one.folder, one.planned.overrides, "started")
-        log = one.folder / OUTPUT
-        log.unlink(missing_ok=True)  # a complaint of an earlier attempt is not this one's
-        if one.trained and (one.folder / "segmenter").is_dir():
-            verb, arguments = "evaluate", [f"run={quoted(one.folder)}"]
-        else:
-            verb = "train"
-            arguments = [*one.planned.overrides, "trainer.resume=auto", f"hydra.run.dir={quoted(one.folder)}"]
-        judging = (f"test={_word(self.layout.split == 'test')}", f"report={_word(self.report)}")
-        return Task(one.planned.name, verb, (*arguments, *judging), log, one.planned.devices)
-
-    def _record(self, one: Outcome, ended: Forked) -> Outcome:
-        """Write down how a job went."""
-        training = ended.task.verb == "train"
-        seconds = round(ended.seconds, 1) if training or one.job is None else one.job.seconds
-        write_record(one.folder, one.planned.overrides, ended.status, ended.why, seconds)
-        if training and ended.status == "finished":
-            self.estimates.add(one.planned, ended.seconds)
-        return read_outcome(self.folder, one.planned)
-
-    def _seconds_left(self, left: Mapping[str, Outcome]) -> float | None:
-        return self.estimates.left([one.planned for one in left.values()], self.room.count)
-
-    @staticmethod
-    def _say(line: str) -> None:
-        print(line, flush=True)
+    eta = Eta()
+    for one in outcomes:
+        if one.trained and one.record.seconds:
+            eta.add(one.planned, one.record.seconds)
+    unknown = [one.planned for one in todo if eta.of(one.planned) is None]
+    if unknown:
+        _print("how long will it take? two epochs of each cohort and model on trial")
+        unknown.sort(key=lambda job: job.method in layout.baselines)
+        eta.trials = try_out(unknown, epochs, folder, slots)
+    jobs = [one.planned for one in todo]
+    seconds = eta.left(jobs, slots.count)
+    if seconds is None:
+        _print("it cannot be said how long this will take: trial epochs failed")
+        return eta
+    each = {(job.cohort, job.model): eta.of(job) or 0.0 for job in reversed(jobs)}
+    words = ", ".join(f"{in_words(value)} on {cohort} with {model}" for (cohort, model), value in each.items())
+    until = time.strftime("%a %H:%M", time.localtime(time.time() + seconds))
+    by = "trial epochs" if unknown else "finished jobs"
+    _print(
+        f"{count_of(len(jobs), 'job')} to do, about {in_words(seconds)}, until {until} (by {by}; a job takes {words})"
+    )
+    return eta
 
 
-def count_of(jobs: int) -> str:
-    """`1 job`, `2 jobs`."""
-    return f"{jobs} job{'s' * (jobs != 1)}"
+def try_out(jobs: Sequence[Planned], epochs: Mapping[Kind, int], folder: Path, slots: Slots) -> dict[Kind, float]:
+    """Train two epochs of the first job of each cohort and model; as many at once as jobs will.
 
+    The first epoch reads the samples and warms up, the second is like all that follow.
 
-def _word(value: bool) -> str:
-    return str(value).lower()
-
-
-class Writing:
-    """Writes tables and picture anew, now and then.
-
-    Args:
-        folder: Of the comparison.
-        jobs: All that are planned.
-        layout: What is shown.
+    Returns:
+        Seconds of a whole job. A trial that fails is left out: its job will say what is wrong.
     """
-
-    def __init__(self, folder: Path, jobs: Sequence[Planned], layout: Layout) -> None:
-        self.folder, self.jobs, self.layout = folder, jobs, layout
-        self.next = 0.0
-
-    def soon(self) -> None:
-        """Write if the last time is long enough ago."""
-        start = time.monotonic()
-        if start >= self.next:
-            write(self.folder, read_outcomes(self.folder, self.jobs), self.layout)
-            took = time.monotonic() - start
-            self.next = start + took / WRITING_SHARE
-
-
-def write(folder: Path, outcomes: Sequence[Outcome], layout: Layout) -> Path:
-    """Write `comparison.csv`, `comparison.md` and, as soon as there is a figure, `comparison.png`; the page's path."""
-    atomic_text(folder / "comparison.csv", jobs_csv(outcomes, layout.split))
-    picture = draw(outcomes, layout)
-    if picture:
-        atomic_bytes(folder / "comparison.png", picture)
-    atomic_text(folder / "comparison.md", page(folder.name, outcomes, layout, with_picture=picture is not None))
-    return folder / "comparison.md"
+    firsts: dict[Kind, Planned] = {}
+    for job in jobs:
+        firsts.setdefault((job.cohort, job.model), job)
+    trials = {_trial(job, folder): kind for kind, job in firsts.items()}
+    found = {}
+    for trial in run_jobs(trials, slots):
+        record = read_record(trial.folder)
+        seconds = [float(row["seconds"]) for row in read_history(trial.folder)]
+        if record.status == "finished" and record.seconds and seconds:
+            kind = trials[trial]
+            found[kind] = record.seconds + (epochs[kind] - len(seconds)) * seconds[-1]
+    shutil.rmtree(folder, ignore_errors=True)
+    return found
 
 
-def concluded(folder: Path, outcomes: Sequence[Outcome], layout: Layout) -> Path:
-    """Write the tables for the last time.
+def _trial(job: Planned, folder: Path) -> Job:
+    run = folder / job.name
+    more = ("trainer.max_epochs=2", *evaluating("train", "val", report=False), f"hydra.run.dir={quoted(run)}")
+    return Job(run, job.overrides, ("-m", "compseg.train", *job.overrides, *more), devices=job.devices)
+
+
+def run(
+    folder: Path,
+    outcomes: Sequence[Outcome],
+    todo: Sequence[Outcome],
+    layout: Layout,
+    report: bool,
+    slots: Slots,
+    eta: Eta,
+) -> None:
+    """Run what is left to do; meanwhile table, page and picture are kept up to date."""
+    planned = [one.planned for one in outcomes]
+    writer = Writer(lambda: write_comparison(folder, read_outcomes(folder, planned), layout))
+    left = {one.folder: one.planned for one in todo}
+    with Progress(outcomes, layout.rank_by) as progress:
+        for job in run_jobs([job_of(one, layout.split, report) for one in todo], slots):
+            outcome = read_outcome(folder, left.pop(job.folder))
+            if job.trains and outcome.trained and outcome.record.seconds:
+                eta.add(outcome.planned, outcome.record.seconds)
+            writer.soon()
+            progress.show(outcome, eta.left(left.values(), slots.count))
+
+
+def job_of(one: Outcome, split: str, report: bool) -> Job:
+    """Train; or, where only metrics are missing, evaluate."""
+    only_evaluate = one.trained and (one.folder / "segmenter").is_dir()
+    if only_evaluate:
+        verb, arguments = "evaluate", [f"run={quoted(one.folder)}"]
+    else:
+        verb = "train"
+        arguments = [*one.planned.overrides, "trainer.resume=auto", f"hydra.run.dir={quoted(one.folder)}"]
+    command = ("-m", f"compseg.{verb}", *arguments, *evaluating(verb, split, report))
+    return Job(one.folder, one.planned.overrides, command, devices=one.planned.devices, trains=not only_evaluate)
+
+
+def conclude(folder: Path, outcomes: Sequence[Outcome], layout: Layout) -> Path:
+    """Write table, page and picture for the last time.
 
     Raises:
         CompsegError: If jobs have failed, with the words of the first.
     """
-    path = write(folder, outcomes, layout)
+    path = write_comparison(folder, outcomes, layout)
     bad = [one for one in outcomes if not one.finished(layout.split)]
     if bad:
         first = bad[0]
-        why = first.job.why if first.job else "not started"
+        why = "not started" if first.record.status == "waiting" else first.record.why or "no metrics"
         raise CompsegError(
-            f"{len(bad)} of {len(outcomes)} jobs not finished, {first.planned.name} first: {why or 'no figures'} "
+            f"{len(bad)} of {len(outcomes)} jobs not finished, {first.planned.name} first: {why} "
             f"({first.folder / OUTPUT}); the same command tries them again; the others: {path}"
         )
     return path
+
+
+def _print(line: str) -> None:
+    print(line, flush=True)

@@ -1,4 +1,4 @@
-"""What a comparison will train: from the entries of its configuration to a list of jobs, each with its folder."""
+"""What a study will train: the keys of training that it uses, and the jobs that the entries of a comparison make."""
 
 from __future__ import annotations
 
@@ -10,12 +10,42 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from compseg.config.schema import EvaluateConfig, TrainConfig
 from compseg.errors import CompsegError
-from compseg.sweeps.machine import device_count
+from compseg.studies.slots import device_count
+
+# A shim for as long as `conf/train.yaml` has no node `evaluation`: its values are top-level keys until then.
+_HAS_NODE = "evaluation" in TrainConfig.__dataclass_fields__
+_EVALUATE_HAS_SPLIT = "split" in EvaluateConfig.__dataclass_fields__
+NOT_EVALUATED = "evaluation.split=none" if _HAS_NODE else "evaluate=false"
 
 # What an entry may hold beside the word that it is about.
 _ENTRY = ("name", "overrides")
 _COHORT = ("path", "source")
+
+
+def rank_by_of(cfg: Any) -> str:
+    """The metric of `metrics.json` by which a training run is ranked."""
+    return str(cfg.evaluation.rank_by if _HAS_NODE else cfg.rank_by)
+
+
+def is_evaluated(cfg: Any) -> bool:
+    """Whether a training run is evaluated when training has ended."""
+    return bool(cfg.evaluation.split != "none" if _HAS_NODE else cfg.evaluate)
+
+
+def evaluating(verb: str, split: str, report: bool) -> tuple[str, str]:
+    """Arguments of `train` or `evaluate` that say which samples are judged and whether a report is written.
+
+    Args:
+        verb: The verb.
+        split: `test`, or `val`, which leaves the test samples unseen.
+        report: Whether to write maps, figures and a page.
+    """
+    node = "evaluation." if verb == "train" and _HAS_NODE else ""
+    has_split = _HAS_NODE if verb == "train" else _EVALUATE_HAS_SPLIT
+    samples = f"{node}split={split}" if has_split else f"test={str(split == 'test').lower()}"
+    return samples, f"{node}report={str(report).lower()}"
 
 
 @dataclass(frozen=True)
@@ -66,20 +96,47 @@ class Planned:
         return device_count(given[-1])
 
     @property
-    def entrant(self) -> tuple[str, str]:
+    def contender(self) -> tuple[str, str]:
         """What is ranked: model and method."""
         return self.model, self.method
 
 
 @dataclass(frozen=True)
+class Layout:
+    """What table, page and picture of a comparison show.
+
+    Attributes:
+        split: `val` or `test`.
+        metrics: Names without the split; the first ranks.
+        upper_bound: The method that the others are measured against.
+        baselines: Methods that any other should pass.
+    """
+
+    split: str
+    metrics: tuple[str, ...]
+    upper_bound: str
+    baselines: tuple[str, ...]
+
+    @property
+    def rank_by(self) -> str:
+        """The key in `metrics.json` that ranks."""
+        return f"{self.split}/{self.metrics[0]}"
+
+    @property
+    def apart(self) -> tuple[str, ...]:
+        """Methods to compare with, which take no part in the ranking."""
+        return (self.upper_bound, *self.baselines)
+
+
+@dataclass(frozen=True)
 class Plan:
-    """All that a comparison chooses from.
+    """What a comparison combines.
 
     Attributes:
         cohorts: In the order given, as are the others.
         models: Segmenters.
         methods: Methods.
-        seeds: A run each.
+        seeds: One run each.
         overrides: What holds for all runs.
         held_out_as: Where groups are left out: what a left-out group is, `test` or `val`.
     """
@@ -92,16 +149,16 @@ class Plan:
     held_out_as: str
 
     def of(self, cohort: Choice, model: Choice, method: Choice) -> tuple[str, ...]:
-        """Overrides of all runs of a cohort, a model and a method; later ones have the last word."""
+        """Overrides of all runs of a cohort, a model and a method; later ones win."""
         three = (cohort, model, method)
         picks = [item for choice in three for item in choice.picks]
         return (*picks, *self.overrides, *(item for choice in three for item in choice.overrides))
 
     def jobs(self, groups: Mapping[str, Sequence[str]]) -> list[Planned]:
-        """Every run, seed by seed, so that a comparison which is stopped half-way has something of everything.
+        """Every run, seed by seed, so that a comparison that is stopped half-way has some runs of everything.
 
         Args:
-            groups: The groups to leave out in turn, by the name of the cohort; none of a cohort: its own splits.
+            groups: The groups to leave out in turn, by the name of the cohort; without any, its own splits are used.
         """
         return [
             Planned(c.name, m.name, k.name, seed, group, self._of_job(c, m, k, seed, group))
@@ -121,7 +178,7 @@ def plan(cfg: DictConfig) -> Plan:
     """Read the entries of `conf/compare.yaml`.
 
     Raises:
-        CompsegError: If an entry is not understood, or two have one name.
+        CompsegError: If an entry is not understood, or two have the same name.
     """
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
     return Plan(
@@ -139,8 +196,8 @@ def _as_folder(group: str) -> str:
 
 
 def quoted(value: object) -> str:
-    """A value as Hydra's command line takes it, whatever it is made of."""
-    # Hydra takes a backslash for an escape only where a quote follows.
+    """A value as Hydra's command line takes it, with any characters in it."""
+    # To Hydra a backslash is an escape only before a quote.
     text = re.sub(r'(\\*)(")', r"\1\1\\\2", str(value))
     return '"' + re.sub(r"(\\+)$", r"\1\1", text) + '"'
 
@@ -225,7 +282,7 @@ def literal(value: Any) -> str:
         return "[" + ",".join(map(literal, value)) + "]"
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, str):  # words that are names stay bare: options of a group may not be quoted
+    if isinstance(value, str):  # names stay bare: options of a group may not be quoted
         return value if re.fullmatch(r"[A-Za-z_]\w*", value) else quoted(value)
     return repr(value)
 
@@ -235,7 +292,7 @@ def _unique(key: str, choices: list[Choice]) -> list[Choice]:
     seen: set[str] = set()
     for choice in choices:
         if choice.name in seen:
-            raise CompsegError(f"{key}: {choice.name} stands there twice; give the entries names: {{name: ..., ...}}")
+            raise CompsegError(f"{key}: {choice.name} is there twice; give the entries names: {{name: ..., ...}}")
         if not re.fullmatch(r"[\w.+-]*\w[\w.+-]*", choice.name):
             raise CompsegError(f"{key}: the name {choice.name!r} becomes a folder; use letters, digits and . _ + -")
         seen.add(choice.name)
@@ -244,11 +301,12 @@ def _unique(key: str, choices: list[Choice]) -> list[Choice]:
     return choices
 
 
-Compose = Callable[[Sequence[str]], DictConfig]  # overrides to a checked configuration of `compseg.train`
-
-
-def composed(plan: Plan, compose: Compose) -> dict[tuple[str, str, str], DictConfig]:
+def composed(plan: Plan, compose: Callable[[Sequence[str]], DictConfig]) -> dict[tuple[str, str, str], DictConfig]:
     """Configurations by cohort, model and method: every cohort and every pair of model and method is in one of them.
+
+    Args:
+        plan: The plan.
+        compose: Gives the checked configuration of `compseg.train` with some overrides.
 
     Raises:
         CompsegError: Or what `compose` raises, for the first that cannot be composed.

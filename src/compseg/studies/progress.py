@@ -1,32 +1,76 @@
-"""How far a comparison is: a table on a terminal, a line a job in a log file."""
+"""How far a comparison is: a table on a terminal, a line a job in a log file, and how long the rest will take."""
 
 from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import mean
 from types import TracebackType
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from compseg.comparison.estimate import in_words
-from compseg.comparison.plan import Planned
-from compseg.comparison.standings import Outcome
-from compseg.comparison.table import labels
+from compseg.studies.plan import Planned
+from compseg.studies.scores import Contender, Outcome, labels_of
+
+Kind = tuple[str, str]  # cohort, model
+
+
+class Eta:
+    """Seconds that jobs take, by cohort, model and method; better known with every job that ends.
+
+    Args:
+        trials: Seconds of a job of each cohort and model, as two epochs on trial let expect.
+    """
+
+    def __init__(self, trials: Mapping[Kind, float] | None = None) -> None:
+        self.trials = dict(trials or {})
+        self.seconds: dict[tuple[str, ...], list[float]] = {}
+
+    def add(self, job: Planned, seconds: float) -> None:
+        """Learn from a job that has ended well."""
+        for key in ((job.cohort, job.model, job.method), (job.cohort, job.model)):
+            self.seconds.setdefault(key, []).append(seconds)
+
+    def of(self, job: Planned) -> float | None:
+        """Seconds of a job: as jobs of its method took, else as a trial says, else as jobs of other methods took."""
+        kind = (job.cohort, job.model)
+        if alike := self.seconds.get((*kind, job.method)):
+            return mean(alike)
+        if kind in self.trials:
+            return self.trials[kind]
+        return mean(self.seconds[kind]) if kind in self.seconds else None
+
+    def left(self, jobs: Iterable[Planned], at_once: int) -> float | None:
+        """Seconds until jobs are done; None if nothing is known about some."""
+        each = [self.of(job) for job in jobs]
+        known = [seconds for seconds in each if seconds is not None]
+        if len(known) < len(each):
+            return None
+        # Never less than the longest of them, however many run at once.
+        return max([sum(known) / at_once, *known], default=0.0)
+
+
+def in_words(seconds: float) -> str:
+    """`40 s`, `12 min`, `3 h 20 min`."""
+    if seconds < 90:
+        return f"{round(seconds)} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
 class Progress:
-    """Shows each job as it ends.
+    """Shows each job when it ends.
 
     Args:
-        outcomes: All jobs as they are at the start, by name.
-        figure: The key of `metrics.json` to show.
+        outcomes: All jobs as they are at the start.
+        metric: The key of `metrics.json` to show.
     """
 
-    def __init__(self, outcomes: Mapping[str, Outcome], figure: str) -> None:
-        self.outcomes, self.figure = dict(outcomes), figure
+    def __init__(self, outcomes: Sequence[Outcome], metric: str) -> None:
+        self.outcomes, self.metric = {one.planned.name: one for one in outcomes}, metric
         self.console = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
         self.live = Live(console=self.console, auto_refresh=False) if sys.stderr.isatty() else None
 
@@ -40,47 +84,48 @@ class Progress:
             self.live.stop()
 
     def show(self, outcome: Outcome, left: float | None) -> None:
-        """Take in a job that has ended.
+        """Show a job that has ended.
 
         Args:
-            outcome: What has become of it.
+            outcome: What became of it.
             left: Seconds until all is done, if known.
         """
         self.outcomes[outcome.planned.name] = outcome
         if self.live:
-            self.live.update(self._table(left), refresh=True)
+            self.live.update(self.table(left), refresh=True)
         else:
             self.console.print(self._line(outcome, left))
 
     def _line(self, outcome: Outcome, left: float | None) -> str:
-        job, value = outcome.job, outcome.figures.get(self.figure)
-        assert job is not None
-        words = job.status if value is None else f"{self.figure} {value:.3f}"
-        if job.status == "failed":
-            words = f"failed: {job.why}"
-        took = f", {in_words(job.seconds)}" if job.seconds else ""
+        record, value = outcome.record, outcome.metrics.get(self.metric)
+        words = record.status if value is None else f"{self.metric} {value:.3f}"
+        if record.status == "failed":
+            words = f"failed: {record.why}"
+        took = f", {in_words(record.seconds)}" if record.seconds else ""
         return f"{self._count()} {outcome.planned.name}: {words}{took}{_left(left)}"
 
     def _count(self) -> str:
-        ended = sum(1 for one in self.outcomes.values() if one.job and one.job.status in ("finished", "failed"))
+        ended = sum(one.record.status in ("finished", "failed") for one in self.outcomes.values())
         return f"[{ended}/{len(self.outcomes)}]"
 
-    def _table(self, left: float | None) -> Table:
+    def table(self, left: float | None) -> Table:
+        """A row a contender, a column a cohort."""
         jobs = [one.planned for one in self.outcomes.values()]
         cohorts = list(dict.fromkeys(job.cohort for job in jobs))
         caption = f"{self._count()} jobs{_left(left)}"
-        table = Table("method", *cohorts, title=self.figure, title_justify="left", caption=caption)
-        for entrant, label in labels(job.entrant for job in jobs).items():
-            table.add_row(label, *(self._cell(jobs, cohort, entrant) for cohort in cohorts))
+        table = Table("method", *cohorts, title=self.metric, title_justify="left", caption=caption)
+        for contender, label in labels_of([job.contender for job in jobs]).items():
+            table.add_row(label, *(self._cell(cohort, contender) for cohort in cohorts))
         return table
 
-    def _cell(self, jobs: Sequence[Planned], cohort: str, entrant: tuple[str, str]) -> str:
+    def _cell(self, cohort: str, contender: Contender) -> str:
         """`.899  3/5`: the mean so far, and how many of the planned jobs have ended well."""
-        mine = [self.outcomes[job.name] for job in jobs if (job.cohort, job.entrant) == (cohort, entrant)]
-        values = [one.figures[self.figure] for one in mine if one.trained and self.figure in one.figures]
-        failed = sum(1 for one in mine if one.job and one.job.status == "failed")
-        mean = f"{math.fsum(values) / len(values):.3f}  " if values else ""
-        return f"{mean}{len(values)}/{len(mine)}" + (f", {failed} failed" if failed else "")
+        of_cell = (cohort, contender)
+        mine = [one for one in self.outcomes.values() if (one.planned.cohort, one.planned.contender) == of_cell]
+        values = [one.metrics[self.metric] for one in mine if one.trained and self.metric in one.metrics]
+        failed = sum(one.record.status == "failed" for one in mine)
+        so_far = f"{math.fsum(values) / len(values):.3f}  " if values else ""
+        return f"{so_far}{len(values)}/{len(mine)}" + (f", {failed} failed" if failed else "")
 
 
 def _left(seconds: float | None) -> str:

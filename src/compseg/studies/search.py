@@ -19,7 +19,7 @@ from compseg.errors import CompsegError
 from compseg.faults import run_lock
 from compseg.files import atomic_text
 from compseg.private import open_trial
-from compseg.studies.keys import NOT_EVALUATED, is_evaluated, rank_by_of
+from compseg.studies.plan import NOT_EVALUATED, is_evaluated, rank_by_of
 from compseg.studies.record import read_record
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from compseg.errors import CompsegError
-from compseg.studies.keys import is_evaluated, rank_by_of
+from compseg.studies.plan import is_evaluated, rank_by_of
 from compseg.studies.page import Writer, summarise
 from compseg.studies.record import DONE, Record, read_record, refuse_another, swept_keys
 from compseg.studies.runner import Foreground, Job, Where, run_jobs
