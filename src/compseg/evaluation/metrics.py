@@ -113,3 +113,8 @@ def dice(item: SampleMap, threshold: Threshold) -> float | None:
 
 def _truth(item: SampleMap) -> NDArray[np.bool_]:
     return np.zeros_like(item.tissue) if item.truth is None else item.truth & item.tissue
+
+
+def lower_is_better(metric: str) -> bool:
+    """Whether small values of a metric are good. A shim until the table of directions is here."""
+    return metric.endswith(("loss", "healthy_area_fraction"))
