@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def open_trial(study: Study, trial: FrozenTrial) -> Trial:
-    """A running trial as an object that reports to its study; Optuna gives one only to the process that asked for it."""
+    """A running trial as an object that reports to its study; only the process that asked for it has one otherwise."""
     from optuna import Trial
 
     return Trial(study, trial._trial_id)

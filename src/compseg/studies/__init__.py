@@ -1,4 +1,4 @@
-"""Studies: many runs by one plan (grid, comparison or search), a process each, with one table, one page and one picture.
+"""Studies: many runs by one plan (grid, comparison or search), a process each; one table, one page, one picture.
 
 Every training run imports this room, so it imports nothing heavy.
 """

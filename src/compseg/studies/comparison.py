@@ -16,11 +16,11 @@ from compseg.errors import CompsegError
 from compseg.evaluation import FIGURES, FOR_SELECTION, NEED_TRUTH
 from compseg.studies.comparison_page import write_comparison
 from compseg.studies.page import Writer
-from compseg.studies.plan import Layout, Plan, Planned, composed, evaluating, plan, quoted
+from compseg.studies.plan import Layout, Planned, composed, evaluating, plan, quoted
 from compseg.studies.progress import Eta, Kind, Progress, in_words
 from compseg.studies.record import read_history, read_record, refuse_another
 from compseg.studies.runner import OUTPUT, Job, run_jobs
-from compseg.studies.scores import Outcome, read_outcome, read_outcomes
+from compseg.studies.scores import Outcome, read_outcome
 from compseg.studies.slots import Slots, count_of
 
 Configs = Mapping[tuple[str, str, str], DictConfig]  # of training runs, by cohort, model and method
@@ -49,15 +49,15 @@ def compare(cfg: DictConfig) -> Path:
     for one in planned:
         refuse_another(folder / one.name, one.overrides, "out")
     slots = slots_of(cfg.jobs, next(iter(configs.values())).trainer.accelerator)
-    outcomes = read_outcomes(folder, planned)
+    outcomes = [read_outcome(folder, one) for one in planned]
     todo = [one for one in outcomes if not one.finished(layout.split)]
     done = len(outcomes) - len(todo)
     _print(count_of(len(outcomes), "job") + (f", {done} finished already" if done else "") + f"; {slots}")
     if todo:
         slots.warm_up()
-        eta = predicted(outcomes, todo, epochs_of(chosen, configs), layout, folder / ".trials", slots)
+        eta = predicted(outcomes, todo, layout, folder / ".trials", slots)
         run(folder, outcomes, todo, layout, cfg.report, slots, eta)
-    return conclude(folder, read_outcomes(folder, planned), layout)
+    return conclude(folder, [read_outcome(folder, one) for one in planned], layout)
 
 
 def training_config(overrides: Sequence[str]) -> DictConfig:
@@ -154,35 +154,12 @@ def slots_of(jobs: int | str, accelerator: str) -> Slots:
     return Slots(None if jobs == "auto" else int(jobs), accelerator, fork=True, share_gpus=True)
 
 
-def epochs_of(chosen: Plan, configs: Configs) -> dict[Kind, int]:
-    """Epochs of a job by cohort and model, as far as the composed configurations tell."""
-    of_model: dict[str, int] = {}
-    of_cohort: dict[str, int] = {}
-    for (cohort, model, _), config in configs.items():
-        of_model.setdefault(model, int(config.trainer.max_epochs))
-        of_cohort.setdefault(cohort, int(config.trainer.max_epochs))
-    first = chosen.cohorts[0].name
-    return {
-        (c.name, m.name): of_model[m.name] if c.name == first else of_cohort[c.name]
-        for c in chosen.cohorts
-        for m in chosen.models
-    }
-
-
-def predicted(
-    outcomes: Sequence[Outcome],
-    todo: Sequence[Outcome],
-    epochs: Mapping[Kind, int],
-    layout: Layout,
-    folder: Path,
-    slots: Slots,
-) -> Eta:
+def predicted(outcomes: Sequence[Outcome], todo: Sequence[Outcome], layout: Layout, folder: Path, slots: Slots) -> Eta:
     """How long jobs take, from those that are finished, else from two epochs on trial; and print it.
 
     Args:
         outcomes: All jobs.
         todo: Those that are left to do.
-        epochs: Of a whole job, by cohort and model.
         layout: Names the baselines; they hardly train, and tell little about other methods.
         folder: Where trials may lie; it is removed.
         slots: Where jobs run.
@@ -195,7 +172,7 @@ def predicted(
     if unknown:
         _print("how long will it take? two epochs of each cohort and model on trial")
         unknown.sort(key=lambda job: job.method in layout.baselines)
-        eta.trials = try_out(unknown, epochs, folder, slots)
+        eta.trials = try_out(unknown, folder, slots)
     jobs = [one.planned for one in todo]
     seconds = eta.left(jobs, slots.count)
     if seconds is None:
@@ -211,7 +188,7 @@ def predicted(
     return eta
 
 
-def try_out(jobs: Sequence[Planned], epochs: Mapping[Kind, int], folder: Path, slots: Slots) -> dict[Kind, float]:
+def try_out(jobs: Sequence[Planned], folder: Path, slots: Slots) -> dict[Kind, float]:
     """Train two epochs of the first job of each cohort and model; as many at once as jobs will.
 
     The first epoch reads the samples and warms up, the second is like all that follow.
@@ -219,17 +196,15 @@ def try_out(jobs: Sequence[Planned], epochs: Mapping[Kind, int], folder: Path, s
     Returns:
         Seconds of a whole job. A trial that fails is left out: its job will say what is wrong.
     """
-    firsts: dict[Kind, Planned] = {}
-    for job in jobs:
-        firsts.setdefault((job.cohort, job.model), job)
-    trials = {_trial(job, folder): kind for kind, job in firsts.items()}
+    firsts = {(job.cohort, job.model): job for job in reversed(jobs)}
+    trials = {_trial(job, folder): job for job in reversed(firsts.values())}
     found = {}
     for trial in run_jobs(trials, slots):
-        record = read_record(trial.folder)
+        record, job = read_record(trial.folder), trials[trial]
         seconds = [float(row["seconds"]) for row in read_history(trial.folder)]
         if record.status == "finished" and record.seconds and seconds:
-            kind = trials[trial]
-            found[kind] = record.seconds + (epochs[kind] - len(seconds)) * seconds[-1]
+            epochs = training_config(job.overrides).trainer.max_epochs
+            found[job.cohort, job.model] = record.seconds + (epochs - len(seconds)) * seconds[-1]
     shutil.rmtree(folder, ignore_errors=True)
     return found
 
@@ -251,7 +226,7 @@ def run(
 ) -> None:
     """Run what is left to do; meanwhile table, page and picture are kept up to date."""
     planned = [one.planned for one in outcomes]
-    writer = Writer(lambda: write_comparison(folder, read_outcomes(folder, planned), layout))
+    writer = Writer(lambda: write_comparison(folder, [read_outcome(folder, one) for one in planned], layout))
     left = {one.folder: one.planned for one in todo}
     with Progress(outcomes, layout.rank_by) as progress:
         for job in run_jobs([job_of(one, layout.split, report) for one in todo], slots):

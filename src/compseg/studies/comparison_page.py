@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compseg.files import atomic_bytes, atomic_text
-from compseg.studies.page import better_of, csv_of, frame_of, markdown
+from compseg.studies.page import better_of, csv_of, frame_of, markdown, states
 from compseg.studies.pictures import picture_of_comparison, png
 from compseg.studies.plan import Layout
 from compseg.studies.scores import (
@@ -20,7 +19,6 @@ from compseg.studies.scores import (
     ordered,
     ranking,
     scores,
-    scores_by_group,
     share_of,
 )
 
@@ -31,13 +29,14 @@ KEYS = ("cohort", "model", "method", "seed", "held_out")
 
 
 def write_comparison(folder: Path, outcomes: Sequence[Outcome], layout: Layout) -> Path:
-    """Write `comparison.csv`, `comparison.md` and, as soon as a job has the metric, `comparison.png`; the page's path."""
+    """Write `comparison.csv`, `comparison.md` and, once a job has the metric, `comparison.png`; the page's path."""
     atomic_text(folder / "comparison.csv", csv_of(comparison_frame(outcomes, layout.split)))
     figure = picture_of_comparison(outcomes, layout)
     if figure:
         atomic_bytes(folder / "comparison.png", png(figure))
-    atomic_text(folder / "comparison.md", comparison_page(folder.name, outcomes, layout, with_picture=figure is not None))
-    return folder / "comparison.md"
+    path = folder / "comparison.md"
+    atomic_text(path, comparison_page(folder.name, outcomes, layout, with_picture=figure is not None))
+    return path
 
 
 def comparison_frame(outcomes: Sequence[Outcome], split: str) -> pd.DataFrame:
@@ -51,17 +50,16 @@ def comparison_page(name: str, outcomes: Sequence[Outcome], layout: Layout, *, w
     """The comparison for people, in Markdown."""
     found = scores(outcomes, layout.rank_by)
     cohorts = list(dict.fromkeys(one.cohort for one in found))
-    counts = Counter(one.record.status for one in outcomes)
-    told = ", ".join(f"{count} {state}" for state, count in counts.most_common())
-    parts = [f"# Comparison {name}\n\n{len(outcomes)} jobs: {told}.\n"]
+    parts = [f"# Comparison {name}\n\n{states([one.record for one in outcomes])}.\n"]
     if with_picture:
         parts.append("![](comparison.png)\n")
     parts.append(_how_to_read(layout))
     if len(cohorts) > 1:
         parts += ["## Overall\n", _overall(found, cohorts, layout)]
     for cohort in cohorts:
-        parts += [f"## {cohort}\n", _on_cohort([one for one in outcomes if one.planned.cohort == cohort], found, layout)]
-    if groups := scores_by_group(outcomes, layout.rank_by):
+        here = [one for one in outcomes if one.planned.cohort == cohort]
+        parts += [f"## {cohort}\n", _on_cohort(here, found, layout)]
+    if groups := scores(outcomes, layout.rank_by, by_group=True):
         parts += ["## Left-out groups\n", _groups(groups, layout)]
     if failed := [one.record for one in outcomes if one.record.status == "failed"]:
         parts += ["## Failed\n", markdown(["job", "why"], [[record.name, record.why] for record in failed])]
@@ -72,8 +70,8 @@ def _how_to_read(layout: Layout) -> str:
     lines = [
         f"Ranked by {better_of(layout.rank_by)}: mean over seeds ± standard deviation over seeds, and in "
         "brackets the 95 % bootstrap interval of the mean, seeds and patients (else samples) drawn with replacement. "
-        "`to the best` is the difference to the best that is ranked, in pairs: where its interval leaves out 0, the two "
-        "differ surely."
+        "`to the best` is the difference to the best that is ranked, in pairs: where its interval leaves out 0, the "
+        "two differ surely."
     ]
     if layout.split == "val":
         lines.append("Metrics of validation samples: the checkpoint and the threshold were chosen on them too.")
@@ -114,9 +112,10 @@ def _on_cohort(outcomes: Sequence[Outcome], found: Sequence[Score], layout: Layo
 
     def row(one: Score) -> list[str]:
         share = shares[one.contender]
-        cells = [rank_or_role(one), label[one.contender], f"{len(one.values)}/{one.planned}", _cell(one), _gap(one, best)]
-        cells += [f"{100 * share:.0f} %" if math.isfinite(share) else ""] * with_share
-        return cells + [_spread(cells[one.contender]) for cells in others.values()]
+        seeds = f"{len(one.values)}/{one.planned}"
+        of_bound = [f"{100 * share:.0f} %" if math.isfinite(share) else ""] * with_share
+        spreads = [_spread(cells[one.contender]) for cells in others.values()]
+        return [rank_or_role(one), label[one.contender], seeds, _cell(one), _gap(one, best), *of_bound, *spreads]
 
     head = ["rank", "method", "seeds", layout.metrics[0], "to the best", *["of the upper bound"] * with_share, *others]
     return markdown(head, map(row, here))

@@ -1,8 +1,8 @@
 """A sweep on one page to look around in, and the importance of each key.
 
-Optuna has both, for studies of its own. Its analysis of variance rests on bootstrapped trees: it gives .38 and .35 to two
-keys of a 2 x 2 grid whose effect is an interaction alone, where exact analysis of variance gives 0 (Optuna 5.0), and its
-parallel coordinates have no axes to drag. So both are here, for grids and searches alike.
+Optuna 5.0 has both, but its analysis of variance rests on bootstrapped trees: to the two keys of a 2 x 2 grid whose
+effect is an interaction alone it gives .38 and .35, where plain analysis of variance gives 0; and its parallel
+coordinates have no axes to drag. So both are here.
 """
 
 from __future__ import annotations
@@ -39,8 +39,9 @@ h2 {{ font-size: 1.1em; margin: 2em 0 0 }} p {{ color: #555; margin: .2em 0 }}</
 def importance(jobs: pd.DataFrame, keys: Sequence[str], rank_by: str) -> dict[str, float]:
     """The main effect of each key: its share in the variance of a metric.
 
-    As in functional analysis of variance (Hutter, Hoos and Leyton-Brown, ICML 2014): a forest of random trees that passes
-    through every job gives the mean metric that a value of a key would have had with the other keys of every job; the
+    As in functional analysis of variance (Hutter, Hoos and Leyton-Brown, ICML 2014): a forest of random trees that
+    passes through every job gives the mean metric that a value of a key would have had with the other keys of every
+    job; the
     variance of these means over the jobs, divided by that of the metric, is the share. For a full grid that is plain
     analysis of variance, and the shares add up to 1 less the interactions. For a search, which crowds where it is good,
     they are estimates.

@@ -93,8 +93,8 @@ def markdown(head: Iterable[object], rows: Iterable[Iterable[object]]) -> str:
 def summarise(sweep: Path, rank_by: str) -> list[Record]:
     """Write `sweep.csv`, `sweep.md`, `sweep.png` and `sweep.html` of a sweep, which may still be running.
 
-    Where no job is finished yet there are only the first two; without the extra `sweep` there is no `sweep.html` and no
-    importance, and `sweep.md` says so.
+    As long as no job is finished there are only the first two. Without the extra `sweep` there is no `sweep.html` and
+    no importance, and `sweep.md` says so.
 
     Args:
         sweep: The sweep's folder.
@@ -116,31 +116,30 @@ def summarise(sweep: Path, rank_by: str) -> list[Record]:
 
         jobs = sweep_frame(judged, keys)
         atomic_bytes(sweep / "sweep.png", png(picture_of_sweep(jobs, keys, rank_by)))
-        shares, words = _importance(jobs, keys, rank_by)
-        try:
-            from compseg.studies.interactive import interactive_page
-
-            atomic_text(sweep / "sweep.html", interactive_page(sweep.name, states(records), jobs, keys, rank_by, shares))
-            words.append("[The sweep to look around in](sweep.html)\n")
-        except CompsegError as error:
-            words.append(f"{error}\n")
-        text = "\n".join([text, *words])
+        text = "\n".join([text, *_with_extra(sweep, states(records), jobs, keys, rank_by)])
     atomic_text(sweep / "sweep.md", text)
     return records
 
 
-def _importance(jobs: pd.DataFrame, keys: Sequence[str], rank_by: str) -> tuple[dict[str, float], list[str]]:
-    """The importance of each key, and as Markdown."""
-    from compseg.studies.interactive import importance
+def _with_extra(sweep: Path, states: str, jobs: pd.DataFrame, keys: Sequence[str], rank_by: str) -> list[str]:
+    """Importance and `sweep.html`, as Markdown; where the extra `sweep` is not installed, what is missing."""
+    from compseg.studies.interactive import importance, interactive_page
 
+    shares: dict[str, float] = {}
+    parts = []
     try:
         shares = importance(jobs, keys, rank_by)
+        if shares:
+            parts.append(f"Main effects: shares of the keys in the variance of {rank_by} over {len(jobs)} jobs.\n")
+            parts.append(markdown(["key", "share"], [[key, f"{share:.2f}"] for key, share in shares.items()]))
     except CompsegError as error:
-        return {}, [f"{error}\n"]
-    if not shares:
-        return {}, []
-    title = f"Main effects: shares of the keys in the variance of {rank_by} over {len(jobs)} jobs.\n"
-    return shares, [title, markdown(["key", "share"], [[key, f"{share:.2f}"] for key, share in shares.items()])]
+        parts.append(f"{error}\n")
+    try:
+        atomic_text(sweep / "sweep.html", interactive_page(sweep.name, states, jobs, keys, rank_by, shares))
+        parts.append("[The sweep to look around in](sweep.html)\n")
+    except CompsegError as error:
+        parts.append(f"{error}\n")
+    return parts
 
 
 def rank(records: Sequence[Record], rank_by: str) -> list[Record]:
@@ -149,7 +148,7 @@ def rank(records: Sequence[Record], rank_by: str) -> list[Record]:
     Raises:
         CompsegError: If a job lacks the metric.
     """
-    sign = 1 if _lower(rank_by) else -1
+    sign = 1 if _lower_is_better(rank_by) else -1
 
     def key(record: Record) -> float:
         value = record.metric(rank_by)
@@ -158,19 +157,25 @@ def rank(records: Sequence[Record], rank_by: str) -> list[Record]:
     return sorted((record for record in records if record.status == "finished" and record.metrics), key=key)
 
 
-def _lower(metric: str) -> bool:
-    from compseg.evaluation.metrics import lower_is_better
-
-    return lower_isbetter_of(metric)
-
-
 def better_of(metric: str) -> str:
     """`val/loss, lower is better`."""
-    return f"{metric}, {'lower' if _lower(metric) else 'higher'} is better"
+    return f"{metric}, {'lower' if _lower_is_better(metric) else 'higher'} is better"
+
+
+def _lower_is_better(metric: str) -> bool:
+    from compseg.evaluation.metrics import lower_is_better
+
+    return lower_is_better(metric)
 
 
 def sweep_page(
-    name: str, records: Sequence[Record], ranked: Sequence[Record], keys: Sequence[str], rank_by: str, *, with_picture: bool
+    name: str,
+    records: Sequence[Record],
+    ranked: Sequence[Record],
+    keys: Sequence[str],
+    rank_by: str,
+    *,
+    with_picture: bool,
 ) -> str:
     """Markdown: the ranked jobs with their metrics, without intervals, and what became of the others."""
     parts = [f"# Sweep {name}\n\n{states(records)}.\n"]

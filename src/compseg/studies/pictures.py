@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -147,19 +148,18 @@ def picture_of_comparison(outcomes: Sequence[Outcome], layout: Layout) -> Figure
     height = math.ceil(len(cohorts) / columns)
     figure = Figure(figsize=(3.2 * columns + 1.6, (0.27 * len(rows) + 0.8) * height + 0.9), layout="constrained")
     grid = figure.subplots(height, columns, squeeze=False, sharey=True)
-    handles = {}
+    handles: dict[str, Artist] = {}
     for axes, cohort in zip(grid.flat, cohorts, strict=False):
         here = [one for one in found if one.cohort == cohort]
-        jobs = [one for one in outcomes if one.planned.cohort == cohort and layout.rank_by in one.metrics]
+        jobs = [one for one in outcomes if one.planned.cohort == cohort and layout.rank_by in one.record.metrics]
         _cohort_panel(axes, here, jobs, rows, layout)
         axes.set_title(cohort)
-        for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
-            handles[name] = handle
+        handles |= {name: handle for handle, name in zip(*axes.get_legend_handles_labels(), strict=True)}
     for axes in grid.flat[len(cohorts) :]:
         axes.set_axis_off()
     names = labels_of(rows)
     grid[0, 0].set_yticks(range(len(rows)), [names[contender] for contender in rows])
-    figure.legend(handles.values(), handles.keys(), loc="outside lower left", ncols=4)
+    figure.legend(list(handles.values()), list(handles), loc="outside lower left", ncols=4)
     return figure
 
 
@@ -177,7 +177,7 @@ def _cohort_panel(
 ) -> None:
     for one in here:
         height = rows.index(one.contender)
-        dots = [job.metrics[layout.rank_by] for job in jobs if job.planned.contender == one.contender]
+        dots = [job.record.metrics[layout.rank_by] for job in jobs if job.planned.contender == one.contender]
         axes.plot(dots, [height] * len(dots), "o", color=OTHER, markersize=4, alpha=0.6, markeredgewidth=0)
         axes.plot([one.low, one.high], [height, height], color=INK, linewidth=1)
         axes.plot(one.mean, height, "|", color=INK, markersize=11, markeredgewidth=1.8)

@@ -97,7 +97,7 @@ class Progress:
             self.console.print(self._line(outcome, left))
 
     def _line(self, outcome: Outcome, left: float | None) -> str:
-        record, value = outcome.record, outcome.metrics.get(self.metric)
+        record, value = outcome.record, outcome.record.metrics.get(self.metric)
         words = record.status if value is None else f"{self.metric} {value:.3f}"
         if record.status == "failed":
             words = f"failed: {record.why}"
@@ -122,7 +122,8 @@ class Progress:
         """`.899  3/5`: the mean so far, and how many of the planned jobs have ended well."""
         of_cell = (cohort, contender)
         mine = [one for one in self.outcomes.values() if (one.planned.cohort, one.planned.contender) == of_cell]
-        values = [one.metrics[self.metric] for one in mine if one.trained and self.metric in one.metrics]
+        metrics = [one.record.metrics for one in mine if one.trained]
+        values = [found[self.metric] for found in metrics if self.metric in found]
         failed = sum(one.record.status == "failed" for one in mine)
         so_far = f"{math.fsum(values) / len(values):.3f}  " if values else ""
         return f"{so_far}{len(values)}/{len(mine)}" + (f", {failed} failed" if failed else "")

@@ -1,9 +1,9 @@
 """Runs jobs side by side: starts each as soon as there is a slot for it, and records how it ends.
 
-A job is always a process of its own, with the command line that would run it alone. What it leaves behind (memory of the
-GPU, seeds, loggers) cannot touch the next one, and a job that is killed takes nothing along. It is also what makes several
-devices work: Lightning starts the other ranks with the command line that it finds, and that of a sweep would start the
-whole sweep again on each.
+A job is always a process of its own, with the command line that would run it alone. What it leaves behind (memory of
+the GPU, seeds, loggers) cannot touch the next one, and a job that is killed takes nothing along. It is also what makes
+several devices work: Lightning starts the other ranks with the command line that it finds, and that of a sweep would
+start the whole sweep again on each.
 """
 
 from __future__ import annotations
@@ -98,8 +98,8 @@ def run_jobs(
 ) -> Iterator[Job]:
     """Start jobs in their order as slots become free, and yield each one that has ended.
 
-    A job is taken from `jobs` only when there is room for it, so that results of earlier jobs may shape it. If the caller
-    leaves early (an exception, a signal, `close()`), all running jobs are stopped.
+    A job is taken from `jobs` only when there is room for it, so that results of earlier jobs may shape it. If the
+    caller leaves early (an exception, a signal, `close()`), all running jobs are stopped.
 
     Args:
         jobs: What to run.
@@ -159,8 +159,8 @@ class LocalJob:
 
     Args:
         job: The job.
-        share: Its share of the machine, which it gives back when it ends; what it prints then goes to `output.txt` in its
-            folder. None: the whole machine, and what it prints is passed on.
+        share: Its share of the machine, which it gives back when it ends; what it prints then goes to `output.txt` in
+            its folder. None: the whole machine, and what it prints is passed on.
         fork: Fork it from a process that has imported everything, in place of a new interpreter. Such a job ends with
             this process.
     """

@@ -37,17 +37,12 @@ class Outcome:
 
     def finished(self, split: str) -> bool:
         """Whether it has ended well and has the metrics of a split."""
-        return self.trained and any(name.startswith(f"{split}/") and name != "val/loss" for name in self.metrics)
+        return self.trained and any(name.startswith(f"{split}/") and name != "val/loss" for name in self.record.metrics)
 
     @property
     def trained(self) -> bool:
         """Whether it has ended well, on whichever split it was judged."""
         return self.record.status == "finished"
-
-    @property
-    def metrics(self) -> Mapping[str, float]:
-        """`metrics.json`; empty while there is none."""
-        return self.record.metrics
 
     @cached_property
     def replicates(self) -> Mapping[str, Floats]:
@@ -57,11 +52,6 @@ class Outcome:
             return {}
         with np.load(path) as stored:
             return dict(stored)
-
-
-def read_outcomes(folder: Path, jobs: Sequence[Planned]) -> list[Outcome]:
-    """What became of every planned job, in their order."""
-    return [read_outcome(folder, job) for job in jobs]
 
 
 def read_outcome(folder: Path, planned: Planned) -> Outcome:
@@ -99,15 +89,24 @@ class Score:
     replicates: Floats
 
 
-def score(outcomes: Sequence[Outcome], metric: str, held_out: str = "") -> Score:
-    """The score of one contender on one cohort.
+def scores(outcomes: Sequence[Outcome], metric: str, *, by_group: bool = False) -> list[Score]:
+    """The score of each contender on each cohort; cohorts and contenders in their order.
 
     Args:
-        outcomes: Its jobs there; of one left-out group, or of all.
+        outcomes: All jobs.
         metric: A key of `metrics.json`.
-        held_out: The left-out group that the score is of.
+        by_group: A score for each left-out group, in place of the mean over them; none where no group is left out.
     """
-    planned = outcomes[0].planned
+    cells: dict[tuple[str, str, Contender], list[Outcome]] = {}
+    for outcome in outcomes:
+        planned = outcome.planned
+        if planned.held_out or not by_group:
+            key = planned.cohort, planned.held_out if by_group else "", planned.contender
+            cells.setdefault(key, []).append(outcome)
+    return [_score(members, metric, *key) for key, members in cells.items()]
+
+
+def _score(outcomes: Sequence[Outcome], metric: str, cohort: str, held_out: str, contender: Contender) -> Score:
     groups: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
         groups.setdefault(outcome.planned.held_out, []).append(outcome)
@@ -115,8 +114,8 @@ def score(outcomes: Sequence[Outcome], metric: str, held_out: str = "") -> Score
     replicates = np.mean([_replicates(members, metric) for members in groups.values()], axis=0)
     low, high = percentile_interval(replicates)
     return Score(
-        contender=planned.contender,
-        cohort=planned.cohort,
+        contender=contender,
+        cohort=cohort,
         held_out=held_out,
         values=tuple(values),
         planned=len({outcome.planned.seed for outcome in outcomes}),
@@ -131,7 +130,11 @@ def score(outcomes: Sequence[Outcome], metric: str, held_out: str = "") -> Score
 def _values_by_seed(groups: Mapping[str, Sequence[Outcome]], metric: str) -> list[float]:
     """The metric of each seed for which all groups have it, averaged over the groups."""
     found = [
-        {outcome.planned.seed: outcome.metrics[metric] for outcome in members if metric in outcome.metrics}
+        {
+            outcome.planned.seed: outcome.record.metrics[metric]
+            for outcome in members
+            if metric in outcome.record.metrics
+        }
         for members in groups.values()
     ]
     seeds = [seed for seed in found[0] if all(seed in values for values in found)]
@@ -139,32 +142,14 @@ def _values_by_seed(groups: Mapping[str, Sequence[Outcome]], metric: str) -> lis
 
 
 def _replicates(outcomes: Sequence[Outcome], metric: str) -> Floats:
-    """`(R,)` means over seeds drawn with replacement; all seeds of a replicate are judged on the same resampled samples."""
-    runs = [one.replicates[metric] for one in outcomes if metric in one.metrics and metric in one.replicates]
+    """`(R,)` means over seeds drawn with replacement, each judged on the same resampled samples."""
+    runs = [one.replicates[metric] for one in outcomes if metric in one.record.metrics and metric in one.replicates]
     if not runs:
         return np.full(REPLICATES, np.nan)
     generator = np.random.default_rng(0)  # the same for every contender, so that contenders are compared in pairs
     sampled = generator.integers(len(runs), size=(REPLICATES, len(runs)))
     means: Floats = np.array(runs)[sampled, np.arange(REPLICATES)[:, None]].mean(axis=1)
     return means
-
-
-def scores(outcomes: Sequence[Outcome], metric: str) -> list[Score]:
-    """The score of each contender on each cohort, means over left-out groups; cohorts and contenders in their order."""
-    cells: dict[tuple[str, Contender], list[Outcome]] = {}
-    for outcome in outcomes:
-        cells.setdefault((outcome.planned.cohort, outcome.planned.contender), []).append(outcome)
-    return [score(members, metric) for members in cells.values()]
-
-
-def scores_by_group(outcomes: Sequence[Outcome], metric: str) -> list[Score]:
-    """The score of each contender on each left-out group of each cohort; empty where no group is left out."""
-    cells: dict[tuple[str, str, Contender], list[Outcome]] = {}
-    for outcome in outcomes:
-        if outcome.planned.held_out:
-            key = outcome.planned.cohort, outcome.planned.held_out, outcome.planned.contender
-            cells.setdefault(key, []).append(outcome)
-    return [score(members, metric, key[1]) for key, members in cells.items()]
 
 
 def ordered(found: Sequence[Score], metric: str) -> list[Score]:

@@ -1,4 +1,4 @@
-"""A sweep that searches: an Optuna study asks for jobs and is told their results; it outlives the process that runs it."""
+"""A sweep that searches: an Optuna study asks for jobs and is told their results; it outlives the process."""
 
 from __future__ import annotations
 
@@ -110,9 +110,10 @@ class Space:
 def _suggest(trial: Trial, key: str, item: Override) -> str:
     sweep = item.value()
     if isinstance(sweep, IntervalSweep):
-        log, low, high = "log" in sweep.tags, sweep.start, sweep.end
+        ends: tuple[Any, Any] = (sweep.start, sweep.end)
+        (low, high), log = ends, "log" in sweep.tags
         if {type(low), type(high)} == {int}:
-            return repr(int(trial.suggest_int(key, int(low), int(high), log=log)))
+            return repr(int(trial.suggest_int(key, low, high, log=log)))
         return repr(float(trial.suggest_float(key, low, high, log=log)))
     choices = list(item.sweep_string_iterator())
     if isinstance(sweep, RangeSweep) and not sweep.shuffle and all(_is_whole(choice) for choice in choices):

@@ -17,8 +17,8 @@ class Slots:
     """GPUs, or cores where there are none, that jobs on this machine share.
 
     The rule: a job takes as many GPUs as it has devices, for itself alone; where there are no GPUs, or the jobs do not
-    want them, it takes as many cores. It waits until that many are free. The cores are divided evenly among the processes
-    that fit side by side, one process a device, unless `OMP_NUM_THREADS` says otherwise.
+    want them, it takes as many cores. It waits until that many are free. The cores are divided evenly among the
+    processes that fit side by side, one process a device, unless `OMP_NUM_THREADS` says otherwise.
 
     Args:
         jobs: At most so many at once; None: as many as fit.

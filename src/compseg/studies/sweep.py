@@ -1,4 +1,4 @@
-"""A sweep: what Hydra makes of `compseg.train -m`, one job for each combination of values or for each trial of a search."""
+"""A sweep: what Hydra makes of `compseg.train -m`, a job for each combination of values or each trial of a search."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from compseg.errors import CompsegError
-from compseg.studies.plan import is_evaluated, rank_by_of
 from compseg.studies.page import Writer, summarise
+from compseg.studies.plan import is_evaluated, rank_by_of
 from compseg.studies.record import DONE, Record, read_record, refuse_another, swept_keys
 from compseg.studies.runner import Foreground, Job, Where, run_jobs
 from compseg.studies.slots import device_count

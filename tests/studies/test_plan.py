@@ -6,9 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from compseg.comparison import plan
-from compseg.comparison.plan import composed, literal, quoted
 from compseg.errors import CompsegError
+from compseg.studies.plan import composed, literal, plan, quoted
 
 PLAIN = {
     "cohorts": ["phantom"],
@@ -24,10 +23,10 @@ def planned(**entries):
     return plan(OmegaConf.create({**PLAIN, **entries}))
 
 
-def test_names_stand_for_options():
+def test_names_choose_options():
     (job,) = planned().jobs({})
     assert job.name == "phantom/unet/compseg/seed_0"
-    assert job.entrant == ("unet", "compseg")
+    assert job.contender == ("unet", "compseg")
     assert job.devices == 1
     assert job.overrides == (
         "trainer.devices=1",
@@ -40,7 +39,7 @@ def test_names_stand_for_options():
     )
 
 
-def test_the_more_particular_override_has_the_last_word():
+def test_the_more_particular_override_wins():
     entry = {"method": "mean", "name": "wide mean", "overrides": {"model.width": 3}}
     entry["name"] = "wide_mean"
     (job,) = planned(
@@ -88,7 +87,7 @@ def test_group_names_with_slashes_make_no_folders_of_their_own():
     [
         ({"seeds": 0}, "seeds=0: expected how many"),
         ({"seeds": ["a"]}, "seeds="),
-        ({"methods": ["a", "a"]}, "methods: a stands there twice"),
+        ({"methods": ["a", "a"]}, "methods: a is there twice"),
         ({"methods": []}, "methods: nothing to compare"),
         ({"methods": [{"name": "a"}]}, "methods: {'name': 'a'}: which method"),
         (
@@ -100,10 +99,10 @@ def test_group_names_with_slashes_make_no_folders_of_their_own():
         ({"models": [{"model": "a", "overrides": "x=1"}]}, "models: overrides: x=1: expected"),
         ({"overrides": ["trainer.max_epochs"]}, "overrides: overrides:"),
         ({"cohorts": {"a": {"name": "b"}}}, "cohorts: {'name': 'b'}: expected the path of a cohort or the name"),
-        ({"cohorts": ["x/y.zarr", "z/y.zarr"]}, "cohorts: y stands there twice"),
+        ({"cohorts": ["x/y.zarr", "z/y.zarr"]}, "cohorts: y is there twice"),
     ],
 )
-def test_what_is_not_understood_is_said(entries, words):
+def test_what_is_not_understood_is_refused(entries, words):
     with pytest.raises(CompsegError) as error:
         planned(**entries)
     assert words in str(error.value)

@@ -8,63 +8,66 @@ from hypothesis import strategies as st
 
 from compseg.errors import CompsegError
 from compseg.faults import is_locked, run_lock
-from compseg.sweeps.jobs import figure_of, lower_is_better, natural, read_job, read_jobs, recorded_overrides, swept_keys
+from compseg.studies.record import (
+    natural,
+    read_record,
+    read_records,
+    refuse_another,
+    swept_keys,
+    was_pruned,
+    write_record,
+)
 
 
 def test_every_state_is_told_apart(sweep):
-    jobs = read_jobs(sweep)
+    jobs = read_records(sweep)
     assert [job.name for job in jobs] == ["0", "1", "2", "10"]
     assert [job.status for job in jobs] == ["finished", "failed", "unfinished", "finished"]
     assert [job.epochs for job in jobs] == [9, 0, 3, 9]
     assert [job.seconds for job in jobs] == [12.5, 12.5, None, 12.5]
     assert jobs[1].why == "cohort: gone | away"
-    assert jobs[3].figures == {"val/loss": 0.25, "test/dice_mean": 0.5, "test/dice_mean_ci_low": 0.4}
+    assert jobs[3].metrics == {"val/loss": 0.25, "test/dice_mean": 0.5, "test/dice_mean_ci_low": 0.4}
 
 
 def test_keys_that_differ_were_swept(sweep):
-    assert swept_keys(read_jobs(sweep)) == ["model", "head.alpha"]
+    assert swept_keys(read_records(sweep)) == ["model", "head.alpha"]
 
 
 def test_of_one_job_every_key_is_shown(add_job):
     folder = add_job("0", ["+experiment=paper", "model=unet"])
-    assert swept_keys([read_job(folder)]) == ["experiment", "model"]
+    assert swept_keys([read_record(folder)]) == ["experiment", "model"]
 
 
 def test_a_job_that_outlived_its_sweep_is_finished_once_it_is_judged(add_job):
-    assert read_job(add_job("0", ["seed=1"], "started", figures={"val/loss": 1.0})).status == "finished"
+    assert read_record(add_job("0", ["seed=1"], "started", metrics={"val/loss": 1.0})).status == "finished"
 
 
-def test_a_failed_report_outweighs_figures(add_job):
-    assert read_job(add_job("0", ["seed=1"], "failed", figures={"val/loss": 1.0}, why="disk full")).status == "failed"
+def test_a_failed_report_outweighs_metrics(add_job):
+    assert (
+        read_record(add_job("0", ["seed=1"], "failed", metrics={"val/loss": 1.0}, why="disk full")).status == "failed"
+    )
 
 
 def test_values_keep_their_equals_signs(add_job):
-    job = read_job(add_job("0", ["source.classes={a: 1}", "name=a=b"]))
+    job = read_record(add_job("0", ["source.classes={a: 1}", "name=a=b"]))
     assert job.overrides == {"source.classes": "{a: 1}", "name": "a=b"}
 
 
 def test_jobs_may_lie_deeper(add_job, tmp_path):
     add_job("unet/alpha 1", ["a=1"])
-    assert [job.name for job in read_jobs(tmp_path / "sweep")] == ["unet/alpha 1"]
+    assert [job.name for job in read_records(tmp_path / "sweep")] == ["unet/alpha 1"]
 
 
 def test_a_folder_without_jobs_is_no_sweep(tmp_path):
     with pytest.raises(CompsegError, match="no sweep"):
-        read_jobs(tmp_path)
-    assert recorded_overrides(tmp_path) is None
+        read_records(tmp_path)
+    assert read_record(tmp_path).status == "waiting"
+    assert not was_pruned(tmp_path)
 
 
-def test_an_unknown_figure_names_the_known_ones(sweep):
-    with pytest.raises(CompsegError, match=r"rank_by=val/lss: no such figure; figures: val/loss, test/dice_mean$"):
-        figure_of(read_jobs(sweep)[0], "val/lss")
-
-
-@pytest.mark.parametrize(
-    ("figure", "lower"),
-    [("val/loss", True), ("test/healthy_area_fraction", True), ("test/dice_mean", False), ("test/area_auc", False)],
-)
-def test_which_way_is_better(figure, lower):
-    assert lower_is_better(figure) is lower
+def test_an_unknown_metric_names_the_known_ones(sweep):
+    with pytest.raises(CompsegError, match=r"rank_by=val/lss: no such metric; metrics: val/loss, test/dice_mean$"):
+        read_records(sweep)[0].metric("val/lss")
 
 
 @given(st.lists(st.floats(-1e6, 1e6, allow_nan=False)))
@@ -83,7 +86,7 @@ def hold(folder, held, enough):
         enough.wait(60)
 
 
-def test_a_claimed_folder_is_running_until_its_process_dies(add_job):
+def test_a_locked_folder_is_running_until_its_process_dies(add_job):
     folder = add_job("0", ["seed=1"], "started")
     assert not is_locked(folder)
     context = multiprocessing.get_context("spawn")
@@ -92,18 +95,18 @@ def test_a_claimed_folder_is_running_until_its_process_dies(add_job):
     process.start()
     try:
         assert held.wait(60)
-        assert read_job(folder).status == "running"
+        assert read_record(folder).status == "running"
         with pytest.raises(CompsegError, match="another process is training"), run_lock(folder):
             pass
     finally:
         process.kill()
         process.join()
-    assert read_job(folder).status == "unfinished"
+    assert read_record(folder).status == "unfinished"
     with run_lock(folder):
         pass
 
 
-def test_without_locks_training_goes_on(tmp_path, monkeypatch):
+def test_training_works_without_locks(tmp_path, monkeypatch):
     def no_locks(*_, **__):
         raise OSError(38, "Function not implemented")
 
@@ -111,3 +114,11 @@ def test_without_locks_training_goes_on(tmp_path, monkeypatch):
     (tmp_path / ".claim.lock").touch()
     with run_lock(tmp_path):
         assert not is_locked(tmp_path)
+
+
+def test_a_folder_with_another_run_is_left_alone(tmp_path):
+    folder = tmp_path / "c" / "unet" / "mean" / "seed_0"
+    write_record(folder, ["method=mean", "seed=0"], "finished")
+    refuse_another(folder, ["seed=0", "method=mean"], "out")
+    with pytest.raises(CompsegError, match=r"holds another job \(method=mean\).*another out"):
+        refuse_another(folder, ["seed=0", "method=max"], "out")

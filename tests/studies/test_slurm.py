@@ -1,9 +1,8 @@
-"""Jobs by way of submitit: what SLURM is told, and a job that is preempted and goes on."""
+"""Jobs by way of submitit: what SLURM is told, and a job that is preempted and continues."""
 
 import os
 import signal
 import stat
-import sys
 import time
 from pathlib import Path
 
@@ -15,10 +14,9 @@ from omegaconf import OmegaConf
 from compseg.config import conf_dir
 from compseg.config.schema import register_schemas
 from compseg.errors import CompsegError
-from compseg.sweeps.jobs import read_job
-from compseg.sweeps.launch import JobSpec
-from compseg.sweeps.side_by_side import side_by_side
-from compseg.sweeps.slurm import SlurmRoom
+from compseg.studies.record import read_record
+from compseg.studies.runner import Job, run_jobs
+from compseg.studies.slurm import SlurmQueue
 
 
 def launcher(*overrides):
@@ -49,9 +47,8 @@ def fake_slurm(tmp_path, monkeypatch):
     return tmp_path / "batch.sh"
 
 
-def spec(folder: Path, program: str) -> JobSpec:
-    command = (sys.executable, "-c", program, str(folder))
-    return JobSpec(folder, ("seed=1",), command, str(folder.parent), "val/loss", 1)
+def spec(folder: Path, program: str) -> Job:
+    return Job(folder, ("seed=1",), ("-c", program, str(folder)), str(folder.parent), rank_by="val/loss")
 
 
 def test_what_slurm_is_told(tmp_path, fake_slurm):
@@ -61,30 +58,30 @@ def test_what_slurm_is_told(tmp_path, fake_slurm):
         "+hydra.launcher.parameters.slurm_additional_parameters={mail-type: END}",
         "hydra.launcher.parameters.timeout_min=90",
     )
-    room = SlurmRoom(str(tmp_path / "sweep"), **settings)
-    room.start(spec(tmp_path / "sweep" / "0", ""))
+    queue = SlurmQueue(str(tmp_path / "sweep"), **settings)
+    queue.start(spec(tmp_path / "sweep" / "0", ""))
     lines = [line for line in fake_slurm.read_text().splitlines() if line.startswith("#SBATCH")]
     asked = {line.removeprefix("#SBATCH --") for line in lines}
     assert {"gpus-per-node=4", "partition=gpu", "mail-type=END", "time=90", "nodes=1", "ntasks-per-node=1"} <= asked
     assert {"signal=USR2@120", "job-name=compseg"} <= asked
-    assert read_job(tmp_path / "sweep" / "0").status == "unfinished"  # in the queue: nobody is at it yet
+    assert read_record(tmp_path / "sweep" / "0").status == "unfinished"  # in the queue: nobody is at it yet
     assert not any(line.startswith("mem") for line in asked)
 
 
 def test_no_more_in_the_queue_than_told(tmp_path, fake_slurm):
-    room = SlurmRoom(str(tmp_path / "sweep"), **launcher("hydra.launcher.jobs=2"))
+    queue = SlurmQueue(str(tmp_path / "sweep"), **launcher("hydra.launcher.jobs=2"))
     for number in range(2):
-        assert room.has_room()
-        room.start(spec(tmp_path / "sweep" / str(number), ""))
-    assert not room.has_room()
+        assert queue.has_room()
+        queue.start(spec(tmp_path / "sweep" / str(number), ""))
+    assert not queue.has_room()
 
 
 def test_an_unknown_parameter_and_no_slurm(tmp_path, monkeypatch):
     with pytest.raises(CompsegError, match=r"hydra/launcher=slurm: .*nonsense"):
-        SlurmRoom(str(tmp_path), **launcher("hydra.launcher.cluster=local", "+hydra.launcher.parameters.nonsense=1"))
+        SlurmQueue(str(tmp_path), **launcher("hydra.launcher.cluster=local", "+hydra.launcher.parameters.nonsense=1"))
     monkeypatch.setenv("PATH", "")
     with pytest.raises(CompsegError, match=r"hydra/launcher=slurm: .*srun"):
-        SlurmRoom(str(tmp_path), **launcher())
+        SlurmQueue(str(tmp_path), **launcher())
 
 
 # Counts in a file; told to stop, it ends as training does.
@@ -101,10 +98,10 @@ for i in range(begin, 60):
 """
 
 
-def test_a_preempted_job_is_put_back_and_goes_on_in_its_folder(tmp_path):
-    room = SlurmRoom(str(tmp_path / "sweep"), **launcher("hydra.launcher.cluster=local"))
+def test_a_preempted_job_is_put_back_and_continues_in_its_folder(tmp_path):
+    queue = SlurmQueue(str(tmp_path / "sweep"), **launcher("hydra.launcher.cluster=local"))
     folder = tmp_path / "sweep" / "0"
-    job = room.start(spec(folder, COUNTS))
+    job = queue.start(spec(folder, COUNTS))
     deadline = time.monotonic() + 120
     while not (folder / "at").exists() or not (folder / "at").read_text():
         assert time.monotonic() < deadline
@@ -116,23 +113,23 @@ def test_a_preempted_job_is_put_back_and_goes_on_in_its_folder(tmp_path):
     while not job.ended():
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    done = read_job(folder)
-    assert (done.status, done.figures) == ("finished", {"val/loss": 59})
+    done = read_record(folder)
+    assert (done.status, done.metrics) == ("finished", {"val/loss": 59})
     begun = sorted(int(path.name[4:]) for path in folder.glob("from*"))
     assert len(begun) == 2
     assert begun[1] > 0
 
 
-def test_a_failed_job_is_told_by_itself_and_a_lost_one_by_the_sweep(tmp_path):
-    room = SlurmRoom(str(tmp_path / "sweep"), **launcher("hydra.launcher.cluster=local"))
+def test_a_failed_job_is_recorded_by_itself_and_a_lost_one_by_the_sweep(tmp_path):
+    queue = SlurmQueue(str(tmp_path / "sweep"), **launcher("hydra.launcher.cluster=local"))
     lost = "import os, signal; os.kill(os.getppid(), signal.SIGKILL)"
     jobs = [
         spec(tmp_path / "sweep" / "0", "import sys; sys.exit('compseg train: no cohort')"),
         spec(tmp_path / "sweep" / "1", lost),
     ]
-    assert len(list(side_by_side(jobs, room.has_room, room.start))) == 2
-    first, second = (read_job(job.folder) for job in jobs)
+    assert len(list(run_jobs(jobs, queue))) == 2
+    first, second = (read_record(job.folder) for job in jobs)
     assert (first.status, first.why) == ("failed", "no cohort")
     assert second.status == "failed"
     assert second.why
-    assert room.has_room()
+    assert queue.has_room()

@@ -1,4 +1,4 @@
-"""A search that is killed and taken up again has as many trials in the end as it should, and no more."""
+"""What a user may search over; a search that is killed and continued has as many trials in the end as it should."""
 
 import math
 import sys
@@ -9,8 +9,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from compseg.errors import CompsegError
-from compseg.sweeps.space import Space
-from compseg.sweeps.study import SweepStudy, load_study, open_study, trial_of_job
+from compseg.studies.search import Space, SweepStudy, load_study, open_study, trial_of_job
 
 ARGUMENTS = ["optimizer.lr=tag(log,interval(1e-4,1e-1))", "model=unet,segnet", "seed=1"]
 
@@ -33,7 +32,7 @@ def begin(settings, tmp_path):
     def open_again(arguments=ARGUMENTS, rank_by="val/loss", seed=0, sweep="sweep", study_name="compseg"):
         settings.study_name = study_name
         sampler = optuna.samplers.TPESampler(seed=seed + len(open_study(settings, rank_by).trials))
-        return SweepStudy(lambda: open_study(settings, rank_by, sampler), Space(arguments), tmp_path / sweep, arguments)
+        return SweepStudy(open_study(settings, rank_by, sampler), Space(arguments), tmp_path / sweep, arguments)
 
     return open_again
 
@@ -68,7 +67,7 @@ def test_twelve_trials_interrupted_twice_are_twelve(begin):
     assert len(list(zip(begin().jobs(14), range(1)))) == 1  # noqa: B905 (more are asked for: there are more)
 
 
-def test_a_search_that_is_taken_up_does_not_repeat_its_first_draws(begin):
+def test_a_search_that_is_taken_up_does_not_repeat_its_first_trials(begin):
     seen = set()
     for _ in range(3):
         study = begin()
@@ -128,12 +127,12 @@ def test_other_values_are_refused(begin):
         begin([*ARGUMENTS[:-1], "seed=2"])
 
 
-def test_the_direction_is_that_of_the_figure(begin):
+def test_the_direction_is_that_of_the_metric(begin):
     assert begin().study.direction.name == "MINIMIZE"
     assert begin(rank_by="val/area_auc", study_name="another").study.direction.name == "MAXIMIZE"
-    for figure in ("val/area_auc", "test/loss"):
-        with pytest.raises(CompsegError, match=f"rank_by={figure}: the study compseg goes by another figure"):
-            begin(rank_by=figure)
+    for metric in ("val/area_auc", "test/loss"):
+        with pytest.raises(CompsegError, match=f"rank_by={metric}: the study compseg goes by another metric"):
+            begin(rank_by=metric)
 
 
 def test_a_database_that_cannot_be_opened(settings):
@@ -160,3 +159,60 @@ def test_without_optuna(settings, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(CompsegError, match=r"optuna is not installed; pip install 'compseg\[sweep\]'"):
         open_study(settings, "val/loss")
+
+
+def suggested(*arguments, trials=25):
+    """Trials of a random search: their overrides, and the distributions that were asked for."""
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    space, overrides = Space(arguments), []
+    for _ in range(trials):
+        trial = study.ask()
+        overrides.append(space.suggest(trial))
+    return overrides, trial.distributions
+
+
+def values(overrides):
+    return [line[0].split("=", 1)[1] for line in overrides]
+
+
+def test_a_choice_of_names_and_what_is_fixed():
+    overrides, _ = suggested("model=unet,segnet", "data.path='a b.zarr'", "+experiment=paper")
+    assert {line[0] for line in overrides} == {"model=unet", "model=segnet"}
+    assert all(line[1:] == ["data.path='a b.zarr'", "+experiment=paper"] for line in overrides)
+
+
+def test_numbers_with_a_point_are_drawn_from_their_interval():
+    overrides, _ = suggested("head.alpha=interval(0.01,0.5)")
+    numbers = [float(value) for value in values(overrides)]
+    assert all(0.01 <= number <= 0.5 for number in numbers)
+    assert max(numbers) > 0.3
+    assert len(set(numbers)) == len(numbers)
+
+
+def test_a_logarithmic_interval():
+    overrides, found = suggested("optimizer.lr=tag(log,interval(1e-5,1e-1))", trials=200)
+    numbers = [float(value) for value in values(overrides)]
+    assert 0.35 < sum(number < 1e-3 for number in numbers) / 200 < 0.65  # half of the decades
+    assert found["optimizer.lr"] != suggested("optimizer.lr=interval(1e-5,1e-1)", trials=1)[1]["optimizer.lr"]
+
+
+def test_whole_numbers_stay_whole():
+    overrides, _ = suggested("model.width=int(interval(8,16))", trials=80)
+    assert {int(value) for value in values(overrides)} == set(range(8, 17))
+
+
+@pytest.mark.parametrize(
+    ("sweep", "expected"),
+    [("range(2,9,3)", {"2", "5", "8"}), ("range(3)", {"0", "1", "2"}), ("range(9,2,-3)", {"9", "6", "3"})],
+)
+def test_a_range_of_whole_numbers_ends_where_hydra_ends_it(sweep, expected):
+    assert set(values(suggested(f"seed={sweep}")[0])) == expected
+
+
+def test_choices_of_numbers_are_as_they_were_written():
+    assert set(values(suggested("head.alpha=0.050,1e-1")[0])) == {"0.05", "0.1"}
+
+
+def test_nothing_to_search():
+    with pytest.raises(CompsegError, match=r"nothing to search.*model=unet,segnet"):
+        Space(["model=unet", "seed=1"])

@@ -8,17 +8,16 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from compseg.errors import CompsegError
-from compseg.sweeps.jobs import read_job, was_pruned
-from compseg.sweeps.pruning import Pruning
-from compseg.sweeps.space import Space
-from compseg.sweeps.study import SweepStudy, open_study
+from compseg.studies.pruning import Pruning
+from compseg.studies.record import read_record, was_pruned
+from compseg.studies.search import Space, SweepStudy, open_study
 
 EPOCHS = 5
 
 
 @pytest.fixture
 def search(tmp_path, add_job, monkeypatch):
-    """A search whose jobs are epochs of given figures: runs one and tells how many epochs it had."""
+    """A search whose jobs are epochs of given metrics: runs one and tells how many epochs it had."""
     pruner = {"_target_": "optuna.pruners.MedianPruner", "n_startup_trials": 1, "n_warmup_steps": 1}
     storage = f"sqlite:///{tmp_path}/study.db"
     settings = {"storage": storage, "study_name": "s", "pruner": pruner, "prune_by": "val/loss"}
@@ -32,9 +31,8 @@ def search(tmp_path, add_job, monkeypatch):
         def begin(self):
             plain = OmegaConf.create(settings)
             arguments = ["seed=range(100)"]
-            self.study = SweepStudy(
-                lambda: open_study(plain, self.rank_by), Space(arguments), tmp_path / "sweep", arguments
-            )
+            study = open_study(plain, self.rank_by)
+            self.study = SweepStudy(study, Space(arguments), tmp_path / "sweep", arguments)
             self.jobs = self.study.jobs(100)
 
         def run(self, losses, name="val/loss", job=None):
@@ -75,7 +73,7 @@ def test_a_job_worse_than_the_median_stops_after_its_grace(search):
     assert search.run([0.5, 0.4, 0.3, 0.2, 0.1])[0] == EPOCHS
     epochs, folder = search.run([0.9, 0.8, 0.7, 0.6, 0.5])
     assert epochs == 2  # the first epoch is given in any case
-    job = read_job(folder)
+    job = read_record(folder)
     assert (job.status, job.why) == ("pruned", "after epoch 1, val/loss 0.8")
     assert search.run([0.9, 0.3, 0.2, 0.1, 0.0])[0] == EPOCHS
     trials = search.study.study.trials
@@ -90,7 +88,7 @@ def test_all_ranks_are_told_after_every_epoch(search):
     assert search.said == [False, True]
 
 
-def test_a_loss_is_small_where_the_study_wants_large_figures(search, tmp_path):
+def test_a_loss_is_small_where_the_study_wants_large_metrics(search, tmp_path):
     search.settings["study_name"], search.rank_by = "another", "val/area_auc"
     search.begin()
     assert search.run([0.5, 0.4, 0.3, 0.2, 0.1])[0] == EPOCHS
@@ -114,8 +112,8 @@ def test_an_epoch_that_is_repeated_after_a_restart_is_reported_once(search):
     assert search.study.study.trials[number].intermediate_values == pytest.approx({0: 0.45, 1: 0.2, 2: 0.1})
 
 
-def test_a_figure_that_training_does_not_log(search):
-    with pytest.raises(CompsegError, match=r"prune_by=val/dice: no such figure while training; figures: val/loss"):
+def test_a_metric_that_training_does_not_log(search):
+    with pytest.raises(CompsegError, match=r"prune_by=val/dice: no such metric while training; metrics: val/loss"):
         search.run([0.5], name="val/dice")
 
 

@@ -1,19 +1,17 @@
-"""What cannot be compared is said before anything is trained."""
+"""What cannot be compared is refused before anything is trained."""
 
 import pytest
 from omegaconf import OmegaConf
 
-from compseg.comparison import compare
-from compseg.comparison.run import groups_of, layout_of, refuse_what_needs_truth
-from compseg.comparison.table import Layout
-from compseg.config import check_targets, compose
+from compseg.config import compose
 from compseg.config.hints import explain
 from compseg.errors import CompsegError
 from compseg.samples import SampleInfo
-from compseg.sweeps.jobs import refuse_another, write_record
+from compseg.studies.comparison import compare, groups_of, layout_of, refuse_what_needs_truth
+from compseg.studies.plan import Layout
 
-PLAIN = {"split": "test", "cv": "none", "figures": ["pixel_ap"], "ceiling": "supervised", "floors": ["all_ones"]}
-BCE = {"_target_": "compseg.comparative.PooledLoss", "loss": "bce", "target": "ceiling"}
+PLAIN = {"split": "test", "cv": "none", "metrics": ["pixel_ap"], "upper_bound": "supervised", "baselines": ["all_ones"]}
+BCE = {"_target_": "compseg.comparative.PooledLoss", "loss": "bce", "target": "maximum"}
 MASKS = {"_target_": "compseg.comparative.SupervisedPixels"}
 
 
@@ -38,9 +36,9 @@ def layout(**more):
     return layout_of(OmegaConf.create({**PLAIN, **more}))
 
 
-def test_the_first_figure_ranks():
+def test_the_first_metric_ranks():
     assert layout() == Layout("test", ("pixel_ap",), "supervised", ("all_ones",))
-    assert layout(figures=["dice_mean", "pixel_ap"]).ranked_by == "test/dice_mean"
+    assert layout(metrics=["dice_mean", "pixel_ap"]).rank_by == "test/dice_mean"
 
 
 @pytest.mark.parametrize(
@@ -48,9 +46,9 @@ def test_the_first_figure_ranks():
     [
         ({"split": "train"}, "split=train: expected val or test"),
         ({"cv": "patient"}, "cv=patient: expected none or group"),
-        ({"figures": ["pixel_app"]}, "figures: pixel_app: no such figure; figures: area_auc"),
-        ({"figures": []}, "the first ranks, with split=test one of"),
-        ({"figures": ["dice_mean"], "split": "val"}, "with split=val one of area_auc, pixel_ap, dice_best"),
+        ({"metrics": ["pixel_app"]}, "metrics: pixel_app: no such metric; metrics: area_auc"),
+        ({"metrics": []}, "the first ranks, with split=test one of"),
+        ({"metrics": ["dice_mean"], "split": "val"}, "with split=val one of area_auc, pixel_ap, dice_best"),
     ],
 )
 def test_settings_are_checked(more, words):
@@ -73,30 +71,24 @@ def configs(objective, pseudo_labels=None, method="m"):
 
 
 @pytest.mark.parametrize(
-    ("truth", "figure", "split", "objective", "words"),
+    ("truth", "metric", "split", "objective", "words"),
     [
-        ((), "pixel_ap", "test", BCE, "figures: pixel_ap ranks and needs truth, c .* none in split test"),
+        ((), "pixel_ap", "test", BCE, "metrics: pixel_ap ranks and needs truth, c .* none in split test"),
         (("test",), "dice_best", "val", BCE, "none in split val"),
         (("test", "val"), "area_auc", "test", MASKS, "methods: m learns from truth, c .* none in split train"),
     ],
 )
-def test_a_cohort_without_the_truth_that_is_needed_is_refused(truth, figure, split, objective, words):
+def test_a_cohort_without_the_truth_that_is_needed_is_refused(truth, metric, split, objective, words):
     with pytest.raises(CompsegError, match=words):
-        refuse_what_needs_truth(Layout(split, (figure,), "", ()), configs(objective), {"c": Samples(truth)})
+        refuse_what_needs_truth(Layout(split, (metric,), "", ()), configs(objective), {"c": Samples(truth)})
 
 
 @pytest.mark.parametrize(
-    ("truth", "figure", "objective"),
+    ("truth", "metric", "objective"),
     [((), "area_auc", BCE), (("test",), "pixel_ap", BCE), (("train", "test"), "pixel_ap", MASKS)],
 )
-def test_what_needs_no_more_than_there_is_may_run(truth, figure, objective):
-    refuse_what_needs_truth(Layout("test", (figure,), "", ()), configs(objective), {"c": Samples(truth)})
-
-
-def composed_training(overrides):
-    cfg = compose("train", overrides)
-    check_targets(cfg)
-    return cfg
+def test_what_needs_no_more_than_there_is_may_run(truth, metric, objective):
+    refuse_what_needs_truth(Layout("test", (metric,), "", ()), configs(objective), {"c": Samples(truth)})
 
 
 @pytest.mark.parametrize(
@@ -110,17 +102,9 @@ def composed_training(overrides):
         (["methods=[{method: mean, overrides: {model.depht: 2}}]"], "model.depht: no such key; did you mean 'depth'?"),
     ],
 )
-def test_a_fault_is_one_line_before_anything_runs(tmp_path, given, line):
+def test_a_problem_is_one_line_before_anything_runs(tmp_path, given, line):
     cfg = compose("compare", ["methods=[mean]", f"out={tmp_path / 'out'}", *given])
-    with pytest.raises(Exception) as error:  # noqa: PT011 (whatever a verb puts into one line)
-        compare(cfg, composed_training)
+    with pytest.raises(Exception) as error:  # noqa: PT011 (any error that a verb puts into one line)
+        compare(cfg)
     assert explain(error.value).startswith(line)
     assert not (tmp_path / "out").exists()
-
-
-def test_a_folder_with_another_run_is_left_alone(tmp_path):
-    folder = tmp_path / "c" / "unet" / "mean" / "seed_0"
-    write_record(folder, ["method=mean", "seed=0"], "finished")
-    refuse_another(folder, ["seed=0", "method=mean"], "out")
-    with pytest.raises(CompsegError, match=r"holds another job \(method=mean\).*another out"):
-        refuse_another(folder, ["seed=0", "method=max"], "out")

@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 
 from compseg.errors import CompsegError
-from compseg.sweeps import summarise
-from compseg.sweeps.callback import complaint
-from compseg.sweeps.jobs import Job, read_jobs
-from compseg.sweeps.picture import picture
-from compseg.sweeps.summary import page, rank, table, warnings
+from compseg.studies import summarise
+from compseg.studies.page import csv_of, rank, sweep_frame, sweep_page, warnings
+from compseg.studies.pictures import picture_of_sweep
+from compseg.studies.record import Record, read_records
+from compseg.studies.sweep import problem_of
 
 
 def rows_of(text):
@@ -50,20 +50,20 @@ def test_a_sweep_that_has_just_begun_has_a_table_and_no_picture(add_job, tmp_pat
     assert sorted(path.name for path in (tmp_path / "sweep").iterdir()) == ["0", "sweep.csv", "sweep.md"]
 
 
-def test_an_unknown_figure_writes_nothing(sweep):
-    with pytest.raises(CompsegError, match="figures: val/loss"):
+def test_an_unknown_metric_writes_nothing(sweep):
+    with pytest.raises(CompsegError, match="metrics: val/loss"):
         summarise(sweep, "dice")
     assert not list(sweep.glob("sweep.*"))
 
 
 def test_rank_goes_the_right_way(sweep):
-    jobs = read_jobs(sweep)
+    jobs = read_records(sweep)
     assert [job.name for job in rank(jobs, "val/loss")] == ["10", "0"]
     assert [job.name for job in rank(jobs, "test/dice_mean")] == ["0", "10"]
 
 
-def made(values, figure, name="0"):
-    return Job(name, {key: str(value) for key, value in values.items()}, "finished", figures={"val/loss": figure})
+def made(values, metric, name="0"):
+    return Record(name, {key: str(value) for key, value in values.items()}, "finished", metrics={"val/loss": metric})
 
 
 def test_what_is_no_number_comes_last():
@@ -72,7 +72,7 @@ def test_what_is_no_number_comes_last():
 
 
 def test_table_keeps_every_digit():
-    (row,) = rows_of(table([made({"a": "x, y"}, 0.1 + 0.2)], ["a"]))
+    (row,) = rows_of(csv_of(sweep_frame([made({"a": "x, y"}, 0.1 + 0.2)], ["a"])))
     assert float(row["val/loss"]) == 0.1 + 0.2
     assert row["a"] == "x, y"
 
@@ -83,14 +83,18 @@ def test_the_reader_is_told_what_a_ranking_is_worth():
     assert "head.alpha" in loss
     (test,) = warnings(["head.alpha"], "test/dice_mean")
     assert "other samples" in test
-    assert loss in page("s", [], [made({}, 1.0)], ["head.alpha"], "val/loss", with_picture=False)
+    assert loss in sweep_page("s", [], [made({}, 1.0)], ["head.alpha"], "val/loss", with_picture=False)
 
 
-def test_the_last_word_names_jobs_reasons_and_the_mend(sweep):
-    words = complaint(sweep, read_jobs(sweep))
+def test_the_last_word_names_jobs_reasons_and_the_fix(sweep):
+    words = problem_of(sweep, read_records(sweep))
     assert words.startswith("2 of 4 jobs not finished: 1 (model=unet head.alpha=0.1): cohort: gone | away; ")
     assert "2 (model=segnet head.alpha=0.05): unfinished" in words
     assert f"hydra.sweep.dir={sweep} tries them again" in words
+
+
+def picture(jobs, keys, rank_by):
+    return picture_of_sweep(sweep_frame(jobs, keys), keys, rank_by)
 
 
 GRID = {
@@ -125,7 +129,7 @@ def test_a_panel_a_key_with_every_job(count, panels, colour):
     assert len(drawn) == panels
     for axes in drawn:
         heights = sorted(y for line in dots(axes) for y in line.get_ydata())
-        assert heights == [job.figures["val/loss"] for job in jobs]
+        assert heights == [job.metrics["val/loss"] for job in jobs]
         assert [label.get_text() for label in axes.get_xticklabels()] == GRID[axes.get_xlabel()]
         (ring,) = [line for line in axes.lines if line.get_markersize() == 12]
         assert list(ring.get_ydata()) == [1.0]
