@@ -1,6 +1,8 @@
 """What job folders tell, and who holds a run folder."""
 
 import multiprocessing
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
@@ -122,3 +124,11 @@ def test_a_folder_with_another_run_is_left_alone(tmp_path):
     refuse_another(folder, ["seed=0", "method=mean"], "out")
     with pytest.raises(CompsegError, match=r"holds another job \(method=mean\).*another out"):
         refuse_another(folder, ["seed=0", "method=max"], "out")
+
+
+def test_the_room_imports_nothing_heavy():
+    """Every training run imports it."""
+    heavy = ["torch", "pytorch_lightning", "optuna", "pandas", "plotly", "submitit", "matplotlib", "sklearn", "scipy"]
+    program = f"import sys, compseg.studies; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

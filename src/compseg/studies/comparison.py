@@ -140,30 +140,14 @@ def _has_truth(cohort: Cohort, which: str) -> bool:
 
 
 def slots_of(jobs: int | str, accelerator: str) -> Slots:
-    """The slots of this machine.
-
-    Args:
-        jobs: How many jobs at once; `auto`: one a GPU, or where there is none one a core.
-        accelerator: `trainer.accelerator` of the jobs.
-
-    Raises:
-        CompsegError: If `jobs` is neither.
-    """
+    """The slots of this machine; with `auto` one job a GPU, or where there is none one a core."""
     if jobs != "auto" and (not isinstance(jobs, int) or jobs < 1):
         raise CompsegError(f"jobs={jobs}: expected auto or how many at once, at least 1")
     return Slots(None if jobs == "auto" else int(jobs), accelerator, fork=True, share_gpus=True)
 
 
 def predicted(outcomes: Sequence[Outcome], todo: Sequence[Outcome], layout: Layout, folder: Path, slots: Slots) -> Eta:
-    """How long jobs take, from those that are finished, else from two epochs on trial; and print it.
-
-    Args:
-        outcomes: All jobs.
-        todo: Those that are left to do.
-        layout: Names the baselines; they hardly train, and tell little about other methods.
-        folder: Where trials may lie; it is removed.
-        slots: Where jobs run.
-    """
+    """How long jobs take, from those that are finished, else from two epochs on trial in a folder; and print it."""
     eta = Eta()
     for one in outcomes:
         if one.trained and one.record.seconds:
@@ -171,7 +155,7 @@ def predicted(outcomes: Sequence[Outcome], todo: Sequence[Outcome], layout: Layo
     unknown = [one.planned for one in todo if eta.of(one.planned) is None]
     if unknown:
         _print("how long will it take? two epochs of each cohort and model on trial")
-        unknown.sort(key=lambda job: job.method in layout.baselines)
+        unknown.sort(key=lambda job: job.method in layout.baselines)  # they hardly train, and tell little of others
         eta.trials = try_out(unknown, folder, slots)
     jobs = [one.planned for one in todo]
     seconds = eta.left(jobs, slots.count)

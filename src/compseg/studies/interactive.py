@@ -46,11 +46,6 @@ def importance(jobs: pd.DataFrame, keys: Sequence[str], rank_by: str) -> dict[st
     analysis of variance, and the shares add up to 1 less the interactions. For a search, which crowds where it is good,
     they are estimates.
 
-    Args:
-        jobs: Jobs whose metric is finite.
-        keys: What was swept.
-        rank_by: The metric.
-
     Returns:
         The share of each key in [0, 1], the largest first; empty where jobs or differences are too few to tell.
 
@@ -93,15 +88,7 @@ def interactive_page(
 ) -> str:
     """HTML with the history of a sweep, the importance of each key, parallel coordinates and a panel a key.
 
-    It holds all that it needs and opens offline.
-
-    Args:
-        title: Heading.
-        states: How many jobs are in which state.
-        jobs: Jobs whose metric is finite, the best first.
-        keys: What was swept.
-        rank_by: The metric.
-        shares: The importance of each key; empty where unknown.
+    It holds all that it needs and opens offline. `jobs` are those whose metric is finite, the best first.
 
     Raises:
         CompsegError: If Plotly is not installed.

@@ -26,11 +26,7 @@ LOSS_GROUPS = ("head", "objective", "method", "pseudo_labels", "regulariser", "r
 
 
 class Writer:
-    """Writes what a study leaves again and again, but not too often.
-
-    Args:
-        write: Writes it.
-    """
+    """Writes what a study leaves again and again, but not too often."""
 
     def __init__(self, write: Callable[[], object]) -> None:
         self.write, self.next = write, 0.0
@@ -46,13 +42,7 @@ class Writer:
 def frame_of(
     labels: Sequence[Mapping[str, object]], records: Sequence[Record], shown: Callable[[str], bool] = lambda _: True
 ) -> pd.DataFrame:
-    """A row a job: what it is, its state, its metrics in full precision and why it has none; what is missing is empty.
-
-    Args:
-        labels: What each job is, by column; the same columns for all.
-        records: What became of each.
-        shown: Which metrics get a column.
-    """
+    """A row a job: what it is, its state, its metrics in full precision and why it has none; what is missing is empty."""
     import pandas as pd
 
     names = [name for name in dict.fromkeys(name for record in records for name in record.metrics) if shown(name)]

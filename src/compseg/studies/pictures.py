@@ -38,12 +38,8 @@ def png(figure: Figure) -> bytes:
 def picture_of_sweep(jobs: pd.DataFrame, keys: Sequence[str], rank_by: str) -> Figure:
     """The metric of each job against each swept key; lines join the medians, a ring marks the best job.
 
-    The key with two to four values that tells most apart by name, rather than by number, is shown by colour.
-
-    Args:
-        jobs: Jobs whose metric is finite, the best first.
-        keys: What was swept.
-        rank_by: The metric.
+    The key with two to four values that tells most apart by name, rather than by number, is shown by colour. `jobs` are
+    those whose metric is finite, the best first.
     """
     jobs = jobs.reset_index(drop=True)
     colour_key = _colour_key(jobs, keys)
@@ -133,12 +129,7 @@ def is_wide(numbers: Sequence[float]) -> bool:
 def picture_of_comparison(outcomes: Sequence[Outcome], layout: Layout) -> Figure | None:
     """A row a contender with its jobs, their mean and its interval; upper bound and baselines as lines as well.
 
-    Args:
-        outcomes: All jobs.
-        layout: What is shown.
-
-    Returns:
-        Rows in the order of the overall ranking, the best on top; None as long as no job has the metric.
+    Rows are in the order of the overall ranking, the best on top. None as long as no job has the metric.
     """
     found = [one for one in scores(outcomes, layout.rank_by) if math.isfinite(one.mean)]
     if not found:

@@ -35,13 +35,7 @@ def is_evaluated(cfg: Any) -> bool:
 
 
 def evaluating(verb: str, split: str, report: bool) -> tuple[str, str]:
-    """Arguments of `train` or `evaluate` that say which samples are judged and whether a report is written.
-
-    Args:
-        verb: The verb.
-        split: `test`, or `val`, which leaves the test samples unseen.
-        report: Whether to write maps, figures and a page.
-    """
+    """Arguments of `train` or `evaluate` that say which samples are judged and whether a report is written."""
     node = "evaluation." if verb == "train" and _HAS_NODE else ""
     has_split = _HAS_NODE if verb == "train" else _EVALUATE_HAS_SPLIT
     samples = f"{node}split={split}" if has_split else f"test={str(split == 'test').lower()}"
@@ -50,44 +44,29 @@ def evaluating(verb: str, split: str, report: bool) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class Choice:
-    """A method, model or cohort of a comparison.
+    """A method, model or cohort of a comparison."""
 
-    Attributes:
-        name: What tables call it.
-        picks: Overrides that choose it.
-        overrides: Further overrides that hold with it alone.
-    """
-
-    name: str
-    picks: tuple[str, ...]
-    overrides: tuple[str, ...] = ()
+    name: str  # what tables call it
+    picks: tuple[str, ...]  # overrides that choose it
+    overrides: tuple[str, ...] = ()  # further overrides that hold with it alone
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A job of a comparison: one training run.
-
-    Attributes:
-        cohort: Name of the cohort.
-        model: Name of the model.
-        method: Name of the method.
-        seed: Of the run.
-        held_out: The group that is left out of training; empty where the cohort's own splits are used.
-        overrides: What `compseg.train` is given to run it.
-    """
+    """A job of a comparison: one training run."""
 
     cohort: str
     model: str
     method: str
     seed: int
-    held_out: str
-    overrides: tuple[str, ...]
+    held_out: str  # the group that is left out of training; empty where the cohort's own splits are used
+    overrides: tuple[str, ...]  # what `compseg.train` is given to run it
 
     @property
     def name(self) -> str:
         """Path of its folder inside the comparison's."""
-        parts = [self.cohort, self.model, self.method, f"without_{_as_folder(self.held_out)}" if self.held_out else ""]
-        return "/".join([*filter(None, parts), f"seed_{self.seed}"])
+        without = "without_" + re.sub(r"[^\w.+-]", "_", self.held_out) if self.held_out else ""
+        return "/".join(filter(None, [self.cohort, self.model, self.method, without, f"seed_{self.seed}"]))
 
     @property
     def devices(self) -> int:
@@ -103,19 +82,12 @@ class Planned:
 
 @dataclass(frozen=True)
 class Layout:
-    """What table, page and picture of a comparison show.
+    """What table, page and picture of a comparison show."""
 
-    Attributes:
-        split: `val` or `test`.
-        metrics: Names without the split; the first ranks.
-        upper_bound: The method that the others are measured against.
-        baselines: Methods that any other should pass.
-    """
-
-    split: str
-    metrics: tuple[str, ...]
-    upper_bound: str
-    baselines: tuple[str, ...]
+    split: str  # val or test
+    metrics: tuple[str, ...]  # names without the split; the first ranks
+    upper_bound: str  # the method that the others are measured against
+    baselines: tuple[str, ...]  # methods that any other should pass
 
     @property
     def rank_by(self) -> str:
@@ -130,23 +102,14 @@ class Layout:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a comparison combines.
-
-    Attributes:
-        cohorts: In the order given, as are the others.
-        models: Segmenters.
-        methods: Methods.
-        seeds: One run each.
-        overrides: What holds for all runs.
-        held_out_as: Where groups are left out: what a left-out group is, `test` or `val`.
-    """
+    """What a comparison combines; cohorts, models and methods in the order given."""
 
     cohorts: list[Choice]
     models: list[Choice]
     methods: list[Choice]
     seeds: list[int]
-    overrides: tuple[str, ...]
-    held_out_as: str
+    overrides: tuple[str, ...]  # for all runs
+    held_out_as: str  # what a left-out group is: test or val
 
     def of(self, cohort: Choice, model: Choice, method: Choice) -> tuple[str, ...]:
         """Overrides of all runs of a cohort, a model and a method; later ones win."""
@@ -189,10 +152,6 @@ def plan(cfg: DictConfig) -> Plan:
         overrides=_overrides("overrides", plain["overrides"] or []),
         held_out_as=plain["split"],
     )
-
-
-def _as_folder(group: str) -> str:
-    return re.sub(r"[^\w.+-]", "_", group)
 
 
 def quoted(value: object) -> str:
@@ -302,15 +261,7 @@ def _unique(key: str, choices: list[Choice]) -> list[Choice]:
 
 
 def composed(plan: Plan, compose: Callable[[Sequence[str]], DictConfig]) -> dict[tuple[str, str, str], DictConfig]:
-    """Configurations by cohort, model and method: every cohort and every pair of model and method is in one of them.
-
-    Args:
-        plan: The plan.
-        compose: Gives the checked configuration of `compseg.train` with some overrides.
-
-    Raises:
-        CompsegError: Or what `compose` raises, for the first that cannot be composed.
-    """
+    """Configurations by cohort, model and method: every cohort and every pair of model and method is in one of them."""
     first = plan.cohorts[0], plan.models[0], plan.methods[0]
     wanted = [(first[0], model, method) for model in plan.models for method in plan.methods]
     wanted += [(cohort, *first[1:]) for cohort in plan.cohorts[1:]]

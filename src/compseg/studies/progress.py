@@ -19,11 +19,7 @@ Kind = tuple[str, str]  # cohort, model
 
 
 class Eta:
-    """Seconds that jobs take, by cohort, model and method; better known with every job that ends.
-
-    Args:
-        trials: Seconds of a job of each cohort and model, as two epochs on trial let expect.
-    """
+    """Seconds that jobs take, by cohort, model and method, from trials and from every job that ends."""
 
     def __init__(self, trials: Mapping[Kind, float] | None = None) -> None:
         self.trials = dict(trials or {})
@@ -62,12 +58,7 @@ def in_words(seconds: float) -> str:
 
 
 class Progress:
-    """Shows each job when it ends.
-
-    Args:
-        outcomes: All jobs as they are at the start.
-        metric: The key of `metrics.json` to show.
-    """
+    """Shows a metric of each job when it ends."""
 
     def __init__(self, outcomes: Sequence[Outcome], metric: str) -> None:
         self.outcomes, self.metric = {one.planned.name: one for one in outcomes}, metric
@@ -84,12 +75,7 @@ class Progress:
             self.live.stop()
 
     def show(self, outcome: Outcome, left: float | None) -> None:
-        """Show a job that has ended.
-
-        Args:
-            outcome: What became of it.
-            left: Seconds until all is done, if known.
-        """
+        """Show a job that has ended, and the seconds until all is done, if known."""
         self.outcomes[outcome.planned.name] = outcome
         if self.live:
             self.live.update(self.table(left), refresh=True)

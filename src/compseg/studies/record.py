@@ -26,24 +26,17 @@ _PROBLEM = re.compile(r"(compseg \w+.*?|[\w.]*(?:Error|Exception|Interrupt)): (?
 class Record:
     """What became of a job.
 
-    Attributes:
-        name: Path of its folder inside the study's.
-        overrides: What was set for it, value by key: what sets it apart and what all jobs share.
-        status: `waiting` (not started yet), `running`, `finished`, `pruned` (stopped early because its metrics were
-            poor), `failed`, or `unfinished`: started, but no process works on it any more.
-        why: Why it failed, was stopped or was pruned.
-        seconds: How long training took; None where it has not ended.
-        epochs: Trained epochs.
-        metrics: `metrics.json`; empty while there is none.
+    Its status is `waiting` (not started yet), `running`, `finished`, `pruned` (stopped early because its metrics were
+    poor), `failed`, or `unfinished`: started, but no process works on it any more.
     """
 
-    name: str
-    overrides: Mapping[str, str]
+    name: str  # path of its folder inside the study's
+    overrides: Mapping[str, str]  # what was set for it, by key: what sets it apart and what all jobs share
     status: str
-    why: str = ""
-    seconds: float | None = None
-    epochs: int = 0
-    metrics: Mapping[str, float] = field(default_factory=dict)
+    why: str = ""  # it failed, was stopped or was pruned
+    seconds: float | None = None  # that training took; None where it has not ended
+    epochs: int = 0  # trained so far
+    metrics: Mapping[str, float] = field(default_factory=dict)  # metrics.json; empty while there is none
 
     def metric(self, name: str) -> float:
         """One metric of a finished job.
@@ -80,12 +73,7 @@ def was_pruned(folder: Path) -> bool:
 
 
 def refuse_another(folder: Path, overrides: Sequence[str], key: str) -> None:
-    """Leave a folder alone that holds a job with other values.
-
-    Args:
-        folder: Of the job.
-        overrides: Of the job that is to run there, in any order.
-        key: What the user may set to run it elsewhere.
+    """Leave a folder alone that holds a job with other values; `key` is what the user may set to run elsewhere.
 
     Raises:
         CompsegError: If the folder holds another job.

@@ -48,27 +48,16 @@ STOPPED = {code: number.name for number in _TOLD for code in (-number, 128 + num
 
 @dataclass(frozen=True)
 class Job:
-    """A run of a study in plain values, so that it may travel to another machine.
+    """A run of a study in plain values, so that it may travel to another machine."""
 
-    Attributes:
-        folder: The run folder.
-        overrides: What sets it apart and what all jobs share, as on the command line of `compseg.train`.
-        command: What follows the interpreter to run it alone, `-m compseg.VERB ...`.
-        cwd: Where it runs.
-        devices: On how many devices it computes.
-        label: What the log says about it when it starts; if empty, the log says nothing about it.
-        rank_by: The metric that a search goes by; None if the run is not evaluated.
-        trains: Whether it trains; else it evaluates a trained run, and its record keeps how long training took.
-    """
-
-    folder: Path
-    overrides: tuple[str, ...]
-    command: tuple[str, ...]
+    folder: Path  # the run folder
+    overrides: tuple[str, ...]  # what sets it apart and what all jobs share, as on the command line of `compseg.train`
+    command: tuple[str, ...]  # what follows the interpreter to run it alone, `-m compseg.VERB ...`
     cwd: str = "."
     devices: int = 1
-    label: str = ""
-    rank_by: str | None = None
-    trains: bool = True
+    label: str = ""  # what the log says about it when it starts; if empty, the log says nothing about it
+    rank_by: str | None = None  # the metric that a search goes by; None if the run is not evaluated
+    trains: bool = True  # else it evaluates a trained run, and its record keeps how long training took
 
 
 class Running(Protocol):
@@ -281,14 +270,7 @@ class Fork(ForkServerProcess):
 
 
 def run_module(command: Sequence[str], cwd: str, environment: Mapping[str, str], output: Path) -> None:
-    """Do what `python -m MODULE ARGUMENTS` does, in this process, which then ends.
-
-    Args:
-        command: Module and arguments.
-        cwd: Where to run it.
-        environment: All variables.
-        output: The file to which what it prints is appended.
-    """
+    """Do what `python -m MODULE ARGUMENTS >> OUTPUT 2>&1` does, in this process, which then ends."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (1, 2):

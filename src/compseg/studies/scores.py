@@ -23,13 +23,7 @@ REPLICATES = 1000  # as many as `bootstrap.npz` of a run holds
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a planned job.
-
-    Attributes:
-        planned: The job.
-        record: What its folder tells.
-        folder: Its run folder.
-    """
+    """What became of a planned job."""
 
     planned: Planned
     record: Record
@@ -62,41 +56,22 @@ def read_outcome(folder: Path, planned: Planned) -> Outcome:
 
 @dataclass(frozen=True)
 class Score:
-    """How well one contender does on one cohort.
-
-    Attributes:
-        contender: Model and method.
-        cohort: Name of the cohort.
-        held_out: The group left out; empty for a cohort's own splits, and for the mean over all left-out groups.
-        values: The metric of each finished job; of a mean over groups, by seed.
-        planned: How many values there will be.
-        mean: Their mean; NaN without values.
-        sd: Their standard deviation (n - 1); NaN for fewer than two.
-        low: Lower end of the 95 % bootstrap interval of the mean, over seeds and samples; NaN without replicates.
-        high: Upper end.
-        replicates: `(R,)` bootstrap replicates of the mean; NaN where there are none.
-    """
+    """How well one contender does on one cohort, or on one left-out group of it."""
 
     contender: Contender
     cohort: str
-    held_out: str
-    values: tuple[float, ...]
-    planned: int
-    mean: float
-    sd: float
-    low: float
+    held_out: str  # the group left out; empty for a cohort's own splits, and for the mean over all groups
+    values: tuple[float, ...]  # the metric of each finished job; of a mean over groups, by seed
+    planned: int  # how many values there will be
+    mean: float  # NaN without values
+    sd: float  # with n - 1; NaN for fewer than two values
+    low: float  # the 95 % bootstrap interval of the mean, over seeds and samples; NaN without replicates
     high: float
-    replicates: Floats
+    replicates: Floats  # (R,) bootstrap replicates of the mean; NaN where there are none
 
 
 def scores(outcomes: Sequence[Outcome], metric: str, *, by_group: bool = False) -> list[Score]:
-    """The score of each contender on each cohort; cohorts and contenders in their order.
-
-    Args:
-        outcomes: All jobs.
-        metric: A key of `metrics.json`.
-        by_group: A score for each left-out group, in place of the mean over them; none where no group is left out.
-    """
+    """The score of each contender on each cohort; `by_group`, on each left-out group, of which there may be none."""
     cells: dict[tuple[str, str, Contender], list[Outcome]] = {}
     for outcome in outcomes:
         planned = outcome.planned
@@ -160,31 +135,17 @@ def ordered(found: Sequence[Score], metric: str) -> list[Score]:
 
 @dataclass(frozen=True)
 class Rank:
-    """A contender in the overall ranking.
-
-    Attributes:
-        contender: Model and method.
-        ranks: Its rank on each cohort where it has the metric, 1 the best; ties share their mean rank.
-        mean: Their mean.
-        low: Lower end of the 95 % bootstrap interval of the mean rank.
-        high: Upper end.
-    """
+    """A contender in the overall ranking."""
 
     contender: Contender
-    ranks: Mapping[str, float]
+    ranks: Mapping[str, float]  # by cohort, 1 the best; ties share their mean rank
     mean: float
-    low: float
+    low: float  # the 95 % bootstrap interval of the mean rank
     high: float
 
 
 def ranking(found: Sequence[Score], metric: str, apart: Collection[str] = ()) -> list[Rank]:
-    """The overall ranking by mean rank over cohorts, the best first.
-
-    Args:
-        found: Scores of all contenders on all cohorts.
-        metric: What they are scores in.
-        apart: Methods to compare with, upper bound and baselines: they get no rank.
-    """
+    """The overall ranking by mean rank over cohorts, the best first; methods in `apart` get no rank."""
     judged = [one for one in found if one.contender[1] not in apart and np.isfinite(one.mean)]
     ranks: dict[Contender, dict[str, float]] = {}
     replicates: dict[Contender, list[Floats]] = {}

@@ -31,13 +31,7 @@ PRUNING = "++callbacks.pruning._target_=compseg.studies.pruning.Pruning"
 
 
 def search(config: DictConfig, loader: Any, launcher: Any, arguments: Sequence[str]) -> None:
-    """Run trials until the study has as many as `hydra.sweeper.n_trials`.
-
-    Args:
-        config: The sweep's, Hydra's part included.
-        loader: Hydra's, which knows the config groups.
-        launcher: Runs the jobs, side by side if it can.
-        arguments: Overrides of the command line, ranges included.
+    """Run trials until the study has as many as `hydra.sweeper.n_trials`; side by side if the launcher can.
 
     Raises:
         CompsegError: If there is nothing to search or nothing to go by, or another process works on the sweep.
@@ -133,12 +127,6 @@ class SweepStudy:
     A trial keeps the sweep's folder and the number of its job in its attributes. A job that fails is a trial that
     failed; when the sweep is started again, another trial with the same values runs it again in the same folder.
 
-    Args:
-        study: The study.
-        space: What is searched.
-        sweep: The sweep's folder.
-        arguments: Where the space comes from.
-
     Raises:
         CompsegError: If the study was begun with other arguments.
     """
@@ -209,12 +197,7 @@ class SweepStudy:
 
 
 def open_study(settings: DictConfig, rank_by: str, sampler: Any = None) -> Study:
-    """The study, made if there is none.
-
-    Args:
-        settings: `conf/hydra/sweeper/search.yaml`.
-        rank_by: The metric that it goes by.
-        sampler: Chooses the trials; only a process that asks for trials needs one.
+    """The study, made if there is none; only a process that asks for trials needs a sampler.
 
     Raises:
         CompsegError: If Optuna is not installed, the storage cannot be opened, or the study goes by another metric.

@@ -89,17 +89,11 @@ class Slots:
 
 @dataclass
 class Share:
-    """What a job has of the machine.
-
-    Attributes:
-        slots: Where it comes from.
-        taken: Its GPUs, or its cores.
-        environment: Variables that keep the job inside its share.
-    """
+    """What a job has of the machine."""
 
     slots: Slots
-    taken: list[str]
-    environment: dict[str, str] = field(default_factory=dict)
+    taken: list[str]  # its GPUs, or its cores
+    environment: dict[str, str] = field(default_factory=dict)  # variables that keep the job inside its share
 
     def give_back(self) -> None:
         """Leave it to others."""

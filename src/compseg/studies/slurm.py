@@ -17,15 +17,7 @@ if TYPE_CHECKING:
 
 
 class SlurmQueue:
-    """The cluster.
-
-    Args:
-        study: The study's folder; what SLURM's jobs print goes to `.slurm` inside.
-        cluster: `slurm`, or `local`, which runs the same on this machine.
-        jobs: At most so many in the queue and running at once; None: all.
-        restarts: How often a job may run into its time limit and continue.
-        parameters: As `submitit.AutoExecutor.update_parameters` takes them.
-    """
+    """The cluster, with the settings of `conf/hydra/launcher/slurm.yaml`; what its jobs print goes to `.slurm`."""
 
     def __init__(
         self, study: str, cluster: str, jobs: int | None, restarts: int, parameters: DictConfig | dict[str, Any]
@@ -65,11 +57,7 @@ def make_executor(folder: Path, cluster: str, restarts: int, parameters: DictCon
 
 
 class OnNode:
-    """What runs on the node, once a restart.
-
-    Args:
-        job: The job.
-    """
+    """What runs on the node, once a restart."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
@@ -86,13 +74,7 @@ class OnNode:
 
 
 class QueuedJob:
-    """A job in the queue or on a node, as the study's own process sees it.
-
-    Args:
-        queue: Where it was put.
-        job: The job.
-        submitted: Submitit's handle.
-    """
+    """A job in the queue or on a node, as the study's own process sees it."""
 
     def __init__(self, queue: SlurmQueue, job: Job, submitted: Submitted[None]) -> None:
         self.queue, self.job, self.submitted, self.over = queue, job, submitted, False

@@ -30,10 +30,8 @@ LOG = logging.getLogger("compseg")
 def run_job(cfg: DictConfig) -> float | None:
     """Run the current job of a sweep unless it is finished already, and record how it ends.
 
-    Training continues from the last epoch of an earlier try, unless `trainer.resume` says otherwise.
-
-    Args:
-        cfg: `conf/train.yaml`, composed for this job; not yet checked, because an error in it is the job's own.
+    Training continues from the last epoch of an earlier try, unless `trainer.resume` says otherwise. The configuration
+    is not yet checked, because an error in it is the job's own.
 
     Returns:
         The metric that ranks, by which a sweeper goes; NaN if the job has failed, None without evaluation.
@@ -49,16 +47,9 @@ def run_job(cfg: DictConfig) -> float | None:
 def run_numbered(
     loader: Any, config: DictConfig, jobs: Iterable[tuple[int, Sequence[str]]], where: Where
 ) -> Iterator[tuple[int, JobReturn]]:
-    """Run jobs, each taken only when there is room for it; meanwhile the sweep's table and picture are kept up to date.
+    """Run jobs given by number and overrides; yield number and outcome of each in the order in which they end.
 
-    Args:
-        loader: Hydra's, which composes.
-        config: The sweep's, Hydra's part included.
-        jobs: Their numbers and overrides.
-        where: Where they run.
-
-    Yields:
-        Number and outcome, in the order in which they end.
+    A job is taken only when there is room for it. Meanwhile table and picture of the sweep are kept up to date.
     """
     configure_log(config.hydra.hydra_logging, config.hydra.verbose)
     composed: dict[Path, tuple[int, DictConfig]] = {}
@@ -79,13 +70,7 @@ def run_numbered(
 
 
 def job_of(hydra: Any, cfg: DictConfig, label: str = "") -> Job:
-    """A job from its composed configuration.
-
-    Args:
-        hydra: Hydra's own part of it, where the job's folder is decided.
-        cfg: The rest.
-        label: What the log says about it.
-    """
+    """A job from its composed configuration, and from Hydra's own part of it, which names the job's folder."""
     folder, overrides = Path(hydra.runtime.output_dir), list(hydra.overrides.task)
     return Job(
         folder=folder,
