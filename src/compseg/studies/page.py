@@ -42,7 +42,7 @@ class Writer:
 def frame_of(
     labels: Sequence[Mapping[str, object]], records: Sequence[Record], shown: Callable[[str], bool] = lambda _: True
 ) -> pd.DataFrame:
-    """A row a job: what it is, its state, its metrics in full precision and why it has none; what is missing is empty."""
+    """A row a job: what it is, its state, its metrics in full precision, why it has none; what is missing is empty."""
     import pandas as pd
 
     names = [name for name in dict.fromkeys(name for record in records for name in record.metrics) if shown(name)]
