@@ -1,4 +1,4 @@
-"""Real comparisons as a user starts them: killed and taken up again, judged later, with a method that fails."""
+"""Real comparisons as a user starts them: killed and continued, judged later, with a method that fails."""
 
 from __future__ import annotations
 

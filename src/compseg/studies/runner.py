@@ -101,17 +101,19 @@ def run_jobs(
     try:
         while True:
             while where.has_room():
-                if waiting is None and (waiting := next(queue, None)) is None:
+                if waiting is None:
+                    if (waiting := next(queue, None)) is None:
+                        break
+                    if finished(waiting):
+                        LOG.info("%s: finished already", waiting.folder)
+                        yield waiting
+                        waiting = None
+                        continue
+                if (begun := where.start(waiting)) is None:
                     break
-                if finished(waiting):
-                    LOG.info("%s: finished already", waiting.folder)
-                    yield waiting
-                elif begun := where.start(waiting):
-                    running.append(begun)
-                    if waiting.label:
-                        LOG.info("%s: started (%s)", waiting.folder, waiting.label)
-                else:
-                    break
+                if waiting.label:
+                    LOG.info("%s: started (%s)", waiting.folder, waiting.label)
+                running.append(begun)
                 waiting = None
             if not running and waiting is None:
                 return
