@@ -11,10 +11,10 @@ SRC = Path(__file__).parents[1] / "src"
 # A room may import from every floor before its own, and from no room on its own floor.
 FLOORS = (
     ("errors", "private"),
-    ("files", "samples", "memory", "log", "run_folder"),
+    ("files", "samples", "memory", "log", "run_folder", "device"),
     ("sources", "phantom", "preprocessing", "models", "comparative", "config", "plots"),
     ("cohort",),
-    ("inference",),
+    ("inference", "testing"),
     ("evaluation",),
     ("faults",),
     ("batches",),
@@ -26,9 +26,10 @@ FLOORS = (
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
-# These run wherever torch does: they and all that they bring along import torch, numpy and the standard library.
+# These run wherever torch does: they and all that they bring along import torch, numpy and the standard library; and
+# safetensors, which needs nothing else and reads a stranger's weights without running a pickle.
 PURE_ROOMS = ("comparative", "models", "preprocessing", "inference.segmenter")
-PURE_IMPORTS = {"torch", "numpy", "compseg", *sys.stdlib_module_names}
+PURE_IMPORTS = {"torch", "numpy", "safetensors", "compseg", *sys.stdlib_module_names}
 
 
 def name_of(file: Path) -> str:

@@ -1,13 +1,21 @@
-"""What lies in a run folder, for all rooms that read one: names of its files, its configuration, its checkpoints."""
+"""What is in a run folder, for all rooms that read one: names of its files, its configuration, its checkpoints.
+
+Rooms ask the configuration through the functions below, which know where earlier versions kept a value: runs stay
+readable.
+"""
 
 from __future__ import annotations
 
+import platform
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from compseg.errors import CompsegError
+from compseg.files import atomic_json, atomic_text
 
 CHECKPOINTS, BEST, LAST = "checkpoints", "best.ckpt", "last.ckpt"
 
@@ -24,6 +32,18 @@ def load_config(run: Path) -> DictConfig:
     config = OmegaConf.load(path)
     assert isinstance(config, DictConfig)
     return config
+
+
+def threshold_of(config: DictConfig) -> str | float:
+    """How the threshold is fitted, or its value; top-level `threshold` before there was `evaluation`."""
+    how: str | float | None = OmegaConf.select(config, "evaluation.threshold")
+    return config.get("threshold", "auto") if how is None else how
+
+
+def trains_on_pseudo_labels(config: DictConfig) -> bool:
+    """Whether the segmenter learned what a pseudo-labeller marks; `teacher.teaches` in earlier runs."""
+    node = config.get("pseudo_labels", config.get("teacher"))
+    return bool(node and node.get("supervises", node.get("teaches", True)))
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -46,6 +66,41 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def best_metric(checkpoint: dict[str, Any]) -> float:
-    """The best figure of the run so far, `val/loss` unless another was chosen."""
+    """The best value of the metric that best epochs are chosen by, `val/loss` unless another was chosen."""
     states = checkpoint["callbacks"].items()
     return next(float(state["best_model_score"]) for name, state in states if name.startswith("BestAndLast"))
+
+
+def record(run: Path, config: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+    """Write `config.yaml` and `environment.json` before anything can go wrong.
+
+    Args:
+        run: The run folder.
+        config: The resolved configuration, plain values.
+        asked: What was asked for by the dotted keys that were resolved; written under `asked`.
+    """
+    atomic_text(run / "config.yaml", OmegaConf.to_yaml(OmegaConf.create({**config, "asked": dict(asked)})))
+    atomic_json(run / "environment.json", environment())
+
+
+def environment() -> dict[str, Any]:
+    """Versions and hardware, plain values; no names of people or machines."""
+    import torch
+
+    packages = ("compseg", "torch", "pytorch-lightning", "hydra-core", "torchmetrics", "zarr", "numpy")
+    return {
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "threads": torch.get_num_threads(),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        **{package: version_of(package) for package in packages},
+    }
+
+
+def version_of(package: str) -> str:
+    """The installed version of a package."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

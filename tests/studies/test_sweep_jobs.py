@@ -60,7 +60,8 @@ def run(hydra, tmp_path, monkeypatch):
         monkeypatch.setattr(sweep, "command_of", command)
         monkeypatch.setattr(runner, "LocalJob", Counted)
         trainer = {"devices": 1}
-        return run_job(OmegaConf.create({"rank_by": "val/loss", "evaluate": True, "trainer": trainer, **settings}))
+        evaluation = {"rank_by": "val/loss", "split": "test", **settings}
+        return run_job(OmegaConf.create({"evaluation": evaluation, "trainer": trainer}))
 
     run_program.started = started
     run_program.folder = tmp_path / "sweep" / "0"
@@ -79,8 +80,8 @@ def test_a_job_gives_its_metric_and_is_not_run_twice(run):
 
 
 def test_a_job_without_metrics_is_run_again_unless_none_are_wanted(run):
-    assert run("", evaluate=False) is None
-    assert run("", evaluate=False) is None
+    assert run("", split="none") is None
+    assert run("", split="none") is None
     assert len(run.started) == 1
     assert run(GOOD) == 0.25
 
@@ -114,7 +115,7 @@ def test_a_job_that_was_told_to_end_is_unfinished_even_if_it_has_metrics(run, en
 
 
 def test_what_the_job_says_is_passed_on(run, capfd):
-    run("import sys; print('epoch 0'); print('mind this', file=sys.stderr)", evaluate=False)
+    run("import sys; print('epoch 0'); print('mind this', file=sys.stderr)", split="none")
     said = capfd.readouterr()
     assert (said.out, said.err) == ("epoch 0\n", "mind this\n")
 
@@ -285,8 +286,8 @@ def test_every_option_of_a_search_is_taken_by_optuna(configure, group):
 
 
 def test_a_search_needs_a_metric_and_a_key(configure):
-    config, loader = configure(*SEARCH, "evaluate=false", *ARGUMENTS)
-    with pytest.raises(CompsegError, match="evaluate=false: a search goes by a metric"):
+    config, loader = configure(*SEARCH, "evaluation.split=none", *ARGUMENTS)
+    with pytest.raises(CompsegError, match=r"evaluation\.split=none: a search goes by a metric"):
         search(config, loader, Local(config, loader), ARGUMENTS)
     config, loader = configure(*SEARCH)
     with pytest.raises(CompsegError, match="nothing to search"):

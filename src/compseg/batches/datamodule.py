@@ -19,7 +19,7 @@ from compseg.batches.memory import free_memory
 from compseg.batches.prefetch import Prefetcher
 from compseg.batches.sampler import BalancedBatches
 from compseg.batches.split import Batch, BatchIndex, BatchIndexSampler, CohortSplit, parts_of
-from compseg.cohort import Cohort, exists, place, prepare
+from compseg.cohort import Cohort, exists, location, prepare
 from compseg.errors import CompsegError
 from compseg.faults.signals import forkserver_with_signals_blocked
 from compseg.samples import SampleInfo, Source
@@ -107,7 +107,7 @@ class CohortData(pl.LightningDataModule):
         self.held_out, self.held_out_as = held_out, held_out_as
         if cache not in CACHES:
             raise CompsegError(f"data.cache={cache}: expected {', '.join(CACHES)}")
-        self.path, self.source, self.batch_size, self.seed = place(path), source, batch_size, seed
+        self.path, self.source, self.batch_size, self.seed = location(path), source, batch_size, seed
         self.cache, self.workers = cache, workers
         self.crops = Crops(crop, seed) if crop else None
         self._cohort: Cohort | None = None
@@ -117,8 +117,7 @@ class CohortData(pl.LightningDataModule):
     def cohort(self) -> Cohort:
         """The cohort, opened."""
         if self._cohort is None:
-            cohort = Cohort.open(self.path)
-            self._cohort = cohort.holding_out(self.held_out, self.held_out_as) if self.held_out else cohort
+            self._cohort = Cohort.open(self.path).holding_out(self.held_out, self.held_out_as)
         return self._cohort
 
     def prepare_data(self) -> None:
@@ -134,6 +133,17 @@ class CohortData(pl.LightningDataModule):
                 f"{self.path}: was made with {key}={made.get(key)}, the configuration says {asked[key]}; "
                 "delete it or give another data.path"
             )
+
+    def bind(self, trainer: pl.Trainer, seed: int, with_truth: bool) -> None:
+        """Serve an attempt to train, and open both splits.
+
+        Args:
+            trainer: Samples are kept where it trains; its fit would say too late where that is.
+            seed: Of the shuffles.
+            with_truth: Whether to hand out truth masks, for an objective that needs them.
+        """
+        self.trainer, self.seed, self.with_truth = trainer, seed, with_truth
+        self.setup()
 
     def setup(self, stage: str | None = None) -> None:
         """Open both splits; called again, by Lightning for one, it leaves what is cached where it is."""

@@ -21,7 +21,7 @@ from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from compseg.files import atomic_text
-from compseg.inference.segmenter import DESCRIPTION
+from compseg.inference.folder import DESCRIPTION
 from compseg.log import log
 
 # What stands before the slash makes a section of W&B's workspace and a group of TensorBoard's; by epoch, all of them.

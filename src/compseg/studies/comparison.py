@@ -13,10 +13,10 @@ from omegaconf import DictConfig
 from compseg.cohort import Cohort
 from compseg.config import check_targets, compose
 from compseg.errors import CompsegError
-from compseg.evaluation import FIGURES, FOR_SELECTION, NEED_TRUTH
+from compseg.evaluation.metrics import MAP_METRICS
 from compseg.studies.comparison_page import write_comparison
 from compseg.studies.page import Writer
-from compseg.studies.plan import Layout, Planned, composed, evaluating, plan, quoted
+from compseg.studies.plan import Layout, Planned, composed, literal, plan, quoted
 from compseg.studies.progress import Eta, Kind, Progress, in_words
 from compseg.studies.record import read_history, read_record, refuse_another
 from compseg.studies.runner import OUTPUT, Job, run_jobs
@@ -77,9 +77,9 @@ def layout_of(cfg: DictConfig) -> Layout:
         if cfg[key] not in known:
             raise CompsegError(f"{key}={cfg[key]}: expected {' or '.join(known)}")
     for metric in cfg.metrics:
-        if metric not in FIGURES:
-            raise CompsegError(f"metrics: {metric}: no such metric; metrics: {', '.join(FIGURES)}")
-    ranking = FOR_SELECTION if cfg.split == "val" else FIGURES
+        if metric not in MAP_METRICS:
+            raise CompsegError(f"metrics: {metric}: no such metric; metrics: {', '.join(MAP_METRICS)}")
+    ranking = [name for name, metric in MAP_METRICS.items() if metric.selects or cfg.split == "test"]
     if not cfg.metrics or cfg.metrics[0] not in ranking:
         raise CompsegError(
             f"metrics={list(cfg.metrics)}: the first ranks, with split={cfg.split} one of {', '.join(ranking)}"
@@ -118,7 +118,7 @@ def refuse_what_needs_truth(layout: Layout, configs: Configs, cohorts: Mapping[s
     learners = [method for (_, _, method), config in configs.items() if _needs_truth(config)]
     for name, cohort in cohorts.items():
         with_truth = {which for which in ("train", "val", "test") if _has_truth(cohort, which)}
-        if layout.metrics[0] in NEED_TRUTH and layout.split not in with_truth:
+        if MAP_METRICS[layout.metrics[0]].needs_truth and layout.split not in with_truth:
             raise CompsegError(
                 f"metrics: {layout.metrics[0]} ranks and needs truth, {name} ({cohort.path}) has none in split "
                 f"{layout.split}; put area_auc first, or leave the cohort out"
@@ -195,7 +195,8 @@ def try_out(jobs: Sequence[Planned], folder: Path, slots: Slots) -> dict[Kind, f
 
 def _trial(job: Planned, folder: Path) -> Job:
     run = folder / job.name
-    more = ("trainer.max_epochs=2", *evaluating("train", "val", report=False), f"hydra.run.dir={quoted(run)}")
+    judged = ("evaluation.split=val", "evaluation.report=false")
+    more = ("trainer.max_epochs=2", *judged, f"hydra.run.dir={quoted(run)}")
     return Job(run, job.overrides, ("-m", "compseg.train", *job.overrides, *more), devices=job.devices)
 
 
@@ -225,12 +226,13 @@ def job_of(one: Outcome, split: str, report: bool) -> Job:
     """Train; or, where only metrics are missing, evaluate."""
     only_evaluate = one.trained and (one.folder / "segmenter").is_dir()
     if only_evaluate:
-        verb, arguments = "evaluate", [f"run={quoted(one.folder)}"]
+        command = ["compseg.evaluate", f"run={quoted(one.folder)}", f"split={split}", f"report={literal(report)}"]
     else:
-        verb = "train"
-        arguments = [*one.planned.overrides, "trainer.resume=auto", f"hydra.run.dir={quoted(one.folder)}"]
-    command = ("-m", f"compseg.{verb}", *arguments, *evaluating(verb, split, report))
-    return Job(one.folder, one.planned.overrides, command, devices=one.planned.devices, trains=not only_evaluate)
+        judged = (f"evaluation.split={split}", f"evaluation.report={literal(report)}")
+        into = ("trainer.resume=auto", f"hydra.run.dir={quoted(one.folder)}")
+        command = ["compseg.train", *one.planned.overrides, *into, *judged]
+    devices = one.planned.devices
+    return Job(one.folder, one.planned.overrides, ("-m", *command), devices=devices, trains=not only_evaluate)
 
 
 def conclude(folder: Path, outcomes: Sequence[Outcome], layout: Layout) -> Path:

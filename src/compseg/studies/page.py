@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compseg.errors import CompsegError
+from compseg.evaluation.metrics import lower_is_better
 from compseg.files import atomic_bytes, atomic_text
 from compseg.studies.record import INTERVAL_ENDS, STATES, Record, read_records, swept_keys
 
@@ -138,24 +139,15 @@ def rank(records: Sequence[Record], rank_by: str) -> list[Record]:
     Raises:
         CompsegError: If a job lacks the metric.
     """
-    sign = 1 if _lower_is_better(rank_by) else -1
-
-    def key(record: Record) -> float:
-        value = record.metric(rank_by)
-        return sign * value if math.isfinite(value) else math.inf
-
-    return sorted((record for record in records if record.status == "finished" and record.metrics), key=key)
+    values = {one.name: one.metric(rank_by) for one in records if one.status == "finished" and one.metrics}
+    sign = 1 if not values or lower_is_better(rank_by) else -1
+    places = {name: sign * value if math.isfinite(value) else math.inf for name, value in values.items()}
+    return sorted((one for one in records if one.name in places), key=lambda one: places[one.name])
 
 
 def better_of(metric: str) -> str:
     """`val/loss, lower is better`."""
-    return f"{metric}, {'lower' if _lower_is_better(metric) else 'higher'} is better"
-
-
-def _lower_is_better(metric: str) -> bool:
-    from compseg.evaluation.metrics import lower_is_better
-
-    return lower_is_better(metric)
+    return f"{metric}, {'lower' if lower_is_better(metric) else 'higher'} is better"
 
 
 def sweep_page(

@@ -1,4 +1,4 @@
-"""What a study will train: the keys of training that it uses, and the jobs that the entries of a comparison make."""
+"""What a comparison will train: from the entries of its configuration to a list of jobs, each with its folder."""
 
 from __future__ import annotations
 
@@ -10,36 +10,12 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from compseg.config.schema import EvaluateConfig, TrainConfig
 from compseg.errors import CompsegError
 from compseg.studies.slots import device_count
-
-# A shim for as long as `conf/train.yaml` has no node `evaluation`: its values are top-level keys until then.
-_HAS_NODE = "evaluation" in TrainConfig.__dataclass_fields__
-_EVALUATE_HAS_SPLIT = "split" in EvaluateConfig.__dataclass_fields__
-NOT_EVALUATED = "evaluation.split=none" if _HAS_NODE else "evaluate=false"
 
 # What an entry may hold beside the word that it is about.
 _ENTRY = ("name", "overrides")
 _COHORT = ("path", "source")
-
-
-def rank_by_of(cfg: Any) -> str:
-    """The metric of `metrics.json` by which a training run is ranked."""
-    return str(cfg.evaluation.rank_by if _HAS_NODE else cfg.rank_by)
-
-
-def is_evaluated(cfg: Any) -> bool:
-    """Whether a training run is evaluated when training has ended."""
-    return bool(cfg.evaluation.split != "none" if _HAS_NODE else cfg.evaluate)
-
-
-def evaluating(verb: str, split: str, report: bool) -> tuple[str, str]:
-    """Arguments of `train` or `evaluate` that say which samples are judged and whether a report is written."""
-    node = "evaluation." if verb == "train" and _HAS_NODE else ""
-    has_split = _HAS_NODE if verb == "train" else _EVALUATE_HAS_SPLIT
-    samples = f"{node}split={split}" if has_split else f"test={str(split == 'test').lower()}"
-    return samples, f"{node}report={str(report).lower()}"
 
 
 @dataclass(frozen=True)

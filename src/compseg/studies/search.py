@@ -16,10 +16,10 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from compseg.errors import CompsegError
+from compseg.evaluation.metrics import lower_is_better
 from compseg.faults import run_lock
 from compseg.files import atomic_text
 from compseg.private import open_trial
-from compseg.studies.plan import NOT_EVALUATED, is_evaluated, rank_by_of
 from compseg.studies.record import read_record
 
 if TYPE_CHECKING:
@@ -37,9 +37,9 @@ def search(config: DictConfig, loader: Any, launcher: Any, arguments: Sequence[s
         CompsegError: If there is nothing to search or nothing to go by, or another process works on the sweep.
     """
     settings, sweep = config.hydra.sweeper, Path(config.hydra.sweep.dir).absolute()
-    if not is_evaluated(config):
-        raise CompsegError(f"{NOT_EVALUATED}: a search goes by a metric of the evaluation; leave it out")
-    space, rank_by = Space(arguments, loader), rank_by_of(config)
+    if config.evaluation.split == "none":
+        raise CompsegError("evaluation.split=none: a search goes by a metric of the evaluation; leave it out")
+    space, rank_by = Space(arguments, loader), config.evaluation.rank_by
     sweep.mkdir(parents=True, exist_ok=True)
     with run_lock(sweep):
         trials = len(open_study(settings, rank_by).get_trials(deepcopy=False))
@@ -202,8 +202,6 @@ def open_study(settings: DictConfig, rank_by: str, sampler: Any = None) -> Study
     Raises:
         CompsegError: If Optuna is not installed, the storage cannot be opened, or the study goes by another metric.
     """
-    from compseg.evaluation.metrics import lower_is_better
-
     optuna = import_optuna()
     other = CompsegError(
         f"rank_by={rank_by}: the study {settings.study_name} goes by another metric; "

@@ -19,7 +19,6 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from compseg.errors import CompsegError
 from compseg.studies.page import Writer, summarise
-from compseg.studies.plan import is_evaluated, rank_by_of
 from compseg.studies.record import DONE, Record, read_record, refuse_another, swept_keys
 from compseg.studies.runner import Foreground, Job, Where, run_jobs
 from compseg.studies.slots import device_count
@@ -79,7 +78,7 @@ def job_of(hydra: Any, cfg: DictConfig, label: str = "") -> Job:
         cwd=str(hydra.runtime.cwd),
         devices=device_count(cfg.trainer.devices),
         label=label,
-        rank_by=rank_by_of(cfg) if is_evaluated(cfg) else None,
+        rank_by=str(cfg.evaluation.rank_by) if cfg.evaluation.split != "none" else None,
     )
 
 
@@ -159,7 +158,7 @@ class SweepCallback(Callback):
         # Hydra turns an exception that leaves a callback into a warning, and the exit code into 0.
         try:
             sweep = Path(config.hydra.sweep.dir)
-            records = summarise(sweep, rank_by_of(config))
+            records = summarise(sweep, config.evaluation.rank_by)
         except CompsegError as error:
             sys.exit(f"compseg train: {error}")
         except Exception:
@@ -185,4 +184,4 @@ def problem_of(sweep: Path, records: Sequence[Record]) -> str:
 
 def writer_of(config: DictConfig) -> Writer:
     """Keeps table and picture of a sweep up to date."""
-    return Writer(lambda: summarise(Path(config.hydra.sweep.dir), rank_by_of(config)))
+    return Writer(lambda: summarise(Path(config.hydra.sweep.dir), config.evaluation.rank_by))
