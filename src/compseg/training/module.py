@@ -9,7 +9,8 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from compseg.batches.augmentation import Augmentation, Batch, augment
+from compseg.batches import Batch
+from compseg.batches.augmentation import Augmentation, augment
 from compseg.comparative import ComparativeHead, FisherPseudoLabels, HeadOutput, Objective, mean_over_ranks
 from compseg.errors import CompsegError
 from compseg.preprocessing import Preprocess
