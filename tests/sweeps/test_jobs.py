@@ -108,6 +108,6 @@ def test_without_locks_training_goes_on(tmp_path, monkeypatch):
         raise OSError(38, "Function not implemented")
 
     monkeypatch.setattr("filelock.FileLock.acquire", no_locks)
-    (tmp_path / ".claim.lock").touch()
+    (tmp_path / ".run.lock").touch()
     with run_lock(tmp_path):
         assert not is_locked(tmp_path)

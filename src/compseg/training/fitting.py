@@ -12,7 +12,7 @@ from compseg.batches.datamodule import CohortData
 from compseg.batches.loader import end_workers
 from compseg.errors import CompsegError, Stopped
 from compseg.faults.signals import StopSignals
-from compseg.faults.watchdog import GO_ON, PERIOD, Watchdog, is_lost_contact
+from compseg.faults.watchdog import HOW_TO_CONTINUE, PERIOD, Watchdog, is_lost_contact
 from compseg.training.batch_norm import SyncBatchNormStatistics
 from compseg.training.module import CompSegNet
 from compseg.training.stop import StopBetweenSteps
@@ -20,7 +20,9 @@ from compseg.training.trainer import Trainer
 
 
 def fit(trainer: Trainer, module: CompSegNet, data: CohortData, checkpoint: Path | None, signals: StopSignals) -> None:
-    """Train. On return all ranks are done and the process group is gone.
+    """Train. On return all ranks are done; the process group stays for the next fit of this process.
+
+    torchrun's store outlives a process group, and a second one would find the addresses of the first in it.
 
     Args:
         trainer: Of this rank.
@@ -48,11 +50,9 @@ def fit(trainer: Trainer, module: CompSegNet, data: CohortData, checkpoint: Path
             if trainer.world_size == 1 or not is_lost_contact(error):
                 raise
             time.sleep(3 * PERIOD)  # the watch has the first word, for it may know which rank and why
-            raise CompsegError(f"lost contact with another rank; its own output says why; {GO_ON}") from error
+            raise CompsegError(f"lost contact with another rank; its own output says why; {HOW_TO_CONTINUE}") from error
         finally:
             end_workers()
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
     if signals.received is not None:
         raise signals.stopped(" when training had ended, before its evaluation")
 

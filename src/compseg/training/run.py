@@ -65,7 +65,10 @@ def train(cfg: DictConfig, run: Path, signals: StopSignals | None = None, dashbo
     data: CohortData = instantiate(cfg.data)
     data.prepare_data()
     settle(cfg, data.cohort)
-    return train_on(data, cfg, run, signals, dashboards)
+    goes_on = train_on(data, cfg, run, signals, dashboards)
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()  # the ranks part here: rank zero evaluates alone
+    return goes_on
 
 
 def train_on(data: CohortData, cfg: DictConfig, run: Path, signals: StopSignals, dashboards: Dashboards) -> bool:
