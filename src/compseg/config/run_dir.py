@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from datetime import datetime, timedelta
 
+# Runs that this process has named: torchrun's store outlives them, and would give the second the name of the first.
+_RUNS = itertools.count()
 # What a shell on a cluster's node is called; what is typed there is no job of its own.
 _SHELLS = ("bash", "interactive")
 
@@ -46,5 +49,5 @@ def _agreed(word: str) -> str:
 
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     store = TCPStore(address, port, is_master=False, timeout=timedelta(minutes=5))
-    agreed: str = store.compare_set("compseg/started", "", word).decode()
+    agreed: str = store.compare_set(f"compseg/started/{next(_RUNS)}", "", word).decode()
     return agreed
