@@ -1,10 +1,10 @@
-"""Sample maps made by hand or drawn from a known mixture, for the tests of maps, measures and report."""
+"""Sample maps made by hand or drawn from a known mixture, for the tests of evaluation and report."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from compseg.evaluation import SampleMap
+from compseg.evaluation.curves import SampleMap
 from compseg.samples import SampleInfo
 
 

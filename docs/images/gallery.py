@@ -6,8 +6,8 @@ from pathlib import Path
 from compseg.cohort import Cohort
 from compseg.evaluation.run import load_head, maps_of
 from compseg.inference import load_segmenter
-from compseg.report import figures
-from compseg.report.panels import chosen
+from compseg.plots.gallery import gallery
+from compseg.report.pictures import chosen, tiles_of
 from compseg.run_folder import load_config
 
 run = Path(sys.argv[1])
@@ -15,6 +15,6 @@ config, segmenter = load_config(run), load_segmenter(run)
 cohort = Cohort.open(config.data.path)
 maps = list(maps_of(segmenter, load_head(run, config), cohort, cohort.split("test")))
 shown = chosen(maps, segmenter.threshold, per_class=2)
-references = {item.info.name: cohort.thumbnail(item.info.name) for item in shown}
+thumbnails = {item.info.name: cohort.thumbnail(item.info.name) for item in shown}
 out = Path(sys.argv[2]) if len(sys.argv) > 2 else Path(__file__).with_suffix(".png")
-figures.gallery(shown, segmenter.threshold, references).savefig(out, dpi=70)
+gallery(tiles_of(shown, segmenter.threshold, thumbnails)).savefig(out, dpi=70)

@@ -1,6 +1,6 @@
 """`python -m compseg.evaluate run=outputs/RUN`: judge a run.
 
-Fit the threshold, measure, and write maps, figures and the report anew.
+Fit the threshold, compute the metrics, and write maps, figures and the report again.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from compseg.config import verb
 
 @verb("evaluate")
 def main(cfg: DictConfig) -> None:
-    """Judge a trained run: threshold from validation samples, figures of merit and report from test samples."""
+    """Judge a trained run: threshold from validation samples, metrics and report from test samples."""
     from compseg.report import judge
 
-    judge(Path(cfg.run), cfg.cohort, cfg.device, test=cfg.test, report=cfg.report)
+    judge(Path(cfg.run), cfg.cohort, cfg.device, split=cfg.split, report=cfg.report)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from compseg.errors import CompsegError
 @verb("predict")
 def main(cfg: DictConfig) -> None:
     """Map new images with a run's segmenter: activation maps, overlays, masks and a table of area fractions."""
+    from compseg.device import pick_device
     from compseg.evaluation.thresholds import fixed
     from compseg.inference import load_segmenter
     from compseg.inference.images import new_images
@@ -21,7 +22,7 @@ def main(cfg: DictConfig) -> None:
     if (cfg.run is None) == (cfg.segmenter is None):
         raise CompsegError("predict: give either run=outputs/RUN or segmenter=FOLDER")
     images, out = new_images(cfg.input), Path(cfg.out)
-    segmenter = load_segmenter(cfg.run or cfg.segmenter, cfg.device, tuple(cfg.trust))
+    segmenter = load_segmenter(cfg.run or cfg.segmenter, pick_device(cfg.device), tuple(cfg.trust))
     if cfg.threshold is not None:
         segmenter = segmenter.with_threshold(fixed(cfg.threshold))
     rows = predict(segmenter, images, out, cfg.channels_first, cfg.tile, cfg.overlap)

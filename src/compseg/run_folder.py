@@ -1,4 +1,8 @@
-"""What lies in a run folder, for all rooms that read one: names of its files, its configuration, its checkpoints."""
+"""What is in a run folder, for all rooms that read one: names of its files, its configuration, its checkpoints.
+
+Rooms ask the configuration through the functions below, which know where earlier versions kept a value: runs stay
+readable.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +30,18 @@ def load_config(run: Path) -> DictConfig:
     return config
 
 
+def threshold_of(config: DictConfig) -> str | float:
+    """How the threshold is fitted, or its value; top-level `threshold` before there was `evaluation`."""
+    how: str | float | None = OmegaConf.select(config, "evaluation.threshold")
+    return config.get("threshold", "auto") if how is None else how
+
+
+def trains_on_pseudo_labels(config: DictConfig) -> bool:
+    """Whether the segmenter learned what a pseudo-labeller marks; `teacher.teaches` in earlier runs."""
+    node = config.get("pseudo_labels", config.get("teacher"))
+    return bool(node and node.get("supervises", node.get("teaches", True)))
+
+
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint of plain values and tensors.
 
@@ -46,6 +62,6 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def best_metric(checkpoint: dict[str, Any]) -> float:
-    """The best figure of the run so far, `val/loss` unless another was chosen."""
+    """The best value of the metric that best epochs are chosen by, `val/loss` unless another was chosen."""
     states = checkpoint["callbacks"].items()
     return next(float(state["best_model_score"]) for name, state in states if name.startswith("BestAndLast"))

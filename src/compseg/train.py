@@ -26,9 +26,11 @@ def main(cfg: DictConfig) -> None:
     rank: int = rank_zero_only.rank  # type: ignore[attr-defined]
     signals = StopSignals(run)
     with signals.caught(), nullcontext() if rank else run_lock(run), Dashboards.of(cfg.logger) as dashboards:
-        first = train(cfg, run, signals, dashboards)
-        if first and cfg.evaluate and not was_pruned(run):
-            dashboards.results(judge(run, test=cfg.test, report=cfg.report).metrics, run / "figures")
+        device = train(cfg, run, signals, dashboards)
+        if device and cfg.evaluate and not was_pruned(run):
+            split = "test" if cfg.test else "val"
+            found = judge(run, device=device, split=split, report=cfg.report)
+            dashboards.results(found.metrics, run / "figures")
         dashboards.segmenter(run / "segmenter")  # with its threshold, if it was evaluated
 
 

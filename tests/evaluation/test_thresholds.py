@@ -15,6 +15,7 @@ from compseg.evaluation.thresholds import (
     fit_from_labels,
     fit_from_probabilities,
     fit_from_truth,
+    fit_threshold,
     fixed,
 )
 from compseg.inference.threshold import Threshold
@@ -26,8 +27,41 @@ def mean_dice(maps, threshold):
 
 
 def test_survives_json():
-    threshold = Threshold(0.31, "fitted", 0.2, 0.4)
+    threshold = Threshold(0.31, "fitted", 0.2, 0.4, "labels")
     assert Threshold.from_dict(json.loads(json.dumps(threshold.to_dict()))) == threshold
+
+
+@pytest.mark.parametrize(
+    ("how", "low", "origin"),
+    [
+        ("fitted to the truth of 7 validation samples (highest mean Dice)", 0.2, "truth"),
+        ("fitted to the truth of 1 validation samples (highest mean Dice)", 0.4, "truth"),
+        ("fitted to the probabilities in 6 validation samples (highest expected Dice)", 0.2, "probabilities"),
+        ("fitted to the labels of 6 validation samples (highest expected Dice; ...)", 0.2, "labels"),
+        ("disease samples are no more active than healthy ones: the level that 5 % of healthy ...", 0.2, "fallback"),
+        ("no disease validation sample to fit to: the level that 5 % of healthy ...", 0.2, "fallback"),
+        ("no disease validation sample to fit to: even odds", 0.4, "fixed"),
+        ("no healthy validation sample to fit to: the paper's 0.35", 0.4, "fixed"),
+        ("fixed beforehand at 0.4", 0.4, "fixed"),
+    ],
+)
+def test_descriptions_without_an_origin_are_still_read(how, low, origin):
+    assert Threshold.from_dict({"value": 0.4, "how": how, "low": low, "high": 0.4}).origin == origin
+
+
+def test_every_way_says_its_origin():
+    maps, blind = mixture(12), mixture(12, truth=False)
+    swapped = [by_hand(np.linspace(0, 1 - label / 2, 101), label=label, name=f"s{label}") for label in (0, 1)]
+    assert fit_threshold(maps, "auto", probabilities=True).origin == "truth"
+    assert fit_threshold(blind, "auto", probabilities=True).origin == "probabilities"
+    assert fit_threshold(blind, "auto").origin == "labels"
+    assert fit_threshold(maps, 0.2).origin == "fixed"
+    assert fit_from_labels(swapped).origin == "fallback"
+    assert fit_from_labels(maps[0::2]).origin == "fallback"
+    assert fit_from_labels(maps[1::2]).origin == "fixed"
+    assert fit_from_probabilities(maps[0::2]).origin == "fixed"
+    with pytest.raises(CompsegError, match="threshold=eye: expected auto, truth"):
+        fit_threshold(maps, "eye")
 
 
 def test_applies_strictly_and_on_tissue():

@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from compseg.evaluation import figures_of_splits, metrics
 from compseg.evaluation.shortcuts import Shortcuts
+from compseg.evaluation.tables import flat_metrics, metrics_of_splits
 from compseg.inference.threshold import Threshold
-from compseg.report import Spectra, read_history, write_report
+from compseg.plots.figures import Spectra
+from compseg.report import read_history, write_report
 from compseg.report.page import map_uri
 from compseg.samples import Channels
 from made_maps import by_hand, mixture
 
-THRESHOLD = Threshold(0.5, "fitted to the truth of 7 validation samples", 0.4, 0.6)
+THRESHOLD = Threshold(0.5, "fitted to the truth of 7 validation samples", 0.4, 0.6, "truth")
 SECTIONS = ["verdict", "gallery", "samples-apart", "samples", "metrics", "configuration", "environment"]
 VOID = {"meta", "img", "br", "link", "hr", "input"}
 
@@ -53,13 +54,13 @@ def outline_of(path):
 def report(tmp_path, maps, **changed):
     given = {
         "title": "phantom, unet",
-        "metrics": metrics(figures_of_splits([], maps, THRESHOLD), THRESHOLD, 0.1),
+        "metrics": flat_metrics(metrics_of_splits([], maps, THRESHOLD), THRESHOLD, 0.1),
         "threshold": THRESHOLD,
         "test_maps": maps,
         "val_maps": [],
         "shortcuts": Shortcuts(None, [], None),
         "history": {"epoch": [0, 1], "train/loss": [0.2, 0.1], "val/loss": [0.2, 0.15]},
-        "references": {m.info.name: np.full((30, 20, 3), 200, np.uint8) for m in maps},
+        "thumbnails": {m.info.name: np.full((30, 20, 3), 200, np.uint8) for m in maps},
         "spectra": Spectra(np.ones((9, 4)), np.zeros((9, 4)), Channels(4, (4.0, 3.0, 2.0, 1.0), "cm-1")),
         "config_text": "model:\n  _target_: compseg.models.UNet\n",
         "environment": {"python": "3.11", "packages": {"torch": "2.8"}},
@@ -86,8 +87,8 @@ def test_page_holds_every_section_and_stands_alone_beside_its_figures(tmp_path):
     assert {p.name for p in tmp_path.iterdir()} == {"report.html", "figures"}
 
 
-def test_page_reads_well_without_truth_history_references_and_spectra(tmp_path):
-    path = report(tmp_path, mixture(8, truth=False), history={}, references={}, spectra=None)
+def test_page_reads_well_without_truth_history_thumbnails_and_spectra(tmp_path):
+    path = report(tmp_path, mixture(8, truth=False), history={}, thumbnails={}, spectra=None)
     outline = outline_of(path)
     assert outline.ids == SECTIONS
     text = " ".join(outline.text)
@@ -114,7 +115,7 @@ def test_what_users_type_is_escaped(tmp_path):
 def test_large_pictures_are_made_small_and_many_samples_thinned(tmp_path):
     maps = mixture(60, size=12)
     large = {m.info.name: np.random.default_rng(0).integers(0, 255, (600, 400, 3), dtype=np.uint8) for m in maps}
-    path = report(tmp_path, maps, references=large)
+    path = report(tmp_path, maps, thumbnails=large)
     text = " ".join(outline_of(path).text)
     assert "48 of 60 test samples, evenly spaced by rank" in text
     assert path.stat().st_size < 3e6

@@ -3,14 +3,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from compseg.evaluation import figures_of_splits, metrics
 from compseg.evaluation.shortcuts import Cue, GroupGap, Origin, Shortcuts, group_gap
+from compseg.evaluation.tables import flat_metrics, metrics_of_splits
 from compseg.evaluation.thresholds import fixed
 from compseg.inference.threshold import Threshold
 from compseg.report.verdict import dice_of_all_tissue, verdict_on
 from made_maps import by_hand, mixture
 
-FITTED = Threshold(0.5, "fitted to the truth of 7 validation samples", 0.4, 0.6)
+FITTED = Threshold(0.5, "fitted to the truth of 7 validation samples", 0.4, 0.6, "truth")
 
 
 ELSEWHERE = Origin(named=True, new=40, total=40, inseparable=False, told=0.5)
@@ -18,7 +18,7 @@ ELSEWHERE = Origin(named=True, new=40, total=40, inseparable=False, told=0.5)
 
 def verdict(maps, threshold=FITTED, origin=None, cues=(), groups=None):
     shortcuts = Shortcuts(origin, list(cues), groups)
-    return verdict_on(metrics(figures_of_splits([], maps, threshold), threshold, 0.1), threshold, maps, shortcuts)
+    return verdict_on(flat_metrics(metrics_of_splits([], maps, threshold), threshold, 0.1), threshold, maps, shortcuts)
 
 
 def weak(**given):
@@ -31,7 +31,7 @@ def test_a_good_result_is_called_good():
     assert good.headline.startswith("The maps tell disease samples from healthy ones well (area AUC")
     assert "mean Dice of" in good.headline
     assert good.weak == []
-    assert [f.name for f in good.figures] == [
+    assert [metric.name for metric in good.metrics] == [
         "area AUC",
         "mean Dice",
         "pixel average precision",
@@ -41,7 +41,7 @@ def test_a_good_result_is_called_good():
 
 
 def test_a_useless_result_is_called_useless():
-    bad = verdict(mixture(40, separation=0, seed=3), Threshold(0.1, "fitted", 0.05, 0.2))
+    bad = verdict(mixture(40, separation=0, seed=3), Threshold(0.1, "fitted", 0.05, 0.2, "labels"))
     assert "not shown to tell" in bad.headline
     assert any("marking all tissue" in sentence for sentence in bad.weak)
     assert any("hardly rank" in sentence for sentence in bad.weak)
@@ -64,11 +64,26 @@ def test_few_samples_and_single_classes():
 def test_thresholds_that_were_not_fitted_are_named():
     maps = mixture(40, separation=5)
     assert any("was not fitted" in sentence for sentence in verdict(maps, fixed(0.5)).weak)
-    fallback = Threshold(0.5, "disease samples are no more active than healthy ones: ...", 0.4, 0.6)
+    fallback = Threshold(0.5, "disease samples are no more active than healthy ones: ...", 0.4, 0.6, "fallback")
     assert any("a fallback" in sentence for sentence in verdict(maps, fallback).weak)
-    assert any(
-        "does not carry over" in sentence for sentence in verdict(maps, Threshold(0.97, "fitted", 0.9, 0.98)).weak
-    )
+    high = Threshold(0.97, "fitted", 0.9, 0.98, "truth")
+    assert any("does not carry over" in sentence for sentence in verdict(maps, high).weak)
+
+
+@pytest.mark.parametrize("how", ["fitted to anything", "the highest mean Dice", "fixed beforehand at 0.5", ""])
+@pytest.mark.parametrize(
+    ("origin", "said"),
+    [
+        ("truth", None),
+        ("probabilities", None),
+        ("labels", None),
+        ("fallback", "a fallback"),
+        ("fixed", "was not fitted"),
+    ],
+)
+def test_the_words_of_a_threshold_decide_nothing(how, origin, said):
+    found = verdict(mixture(40, separation=5), Threshold(0.5, how, 0.4, 0.6, origin)).weak
+    assert [said in sentence for sentence in found] == ([True] if said else [])
 
 
 def test_dice_of_marking_everything():
@@ -78,7 +93,7 @@ def test_dice_of_marking_everything():
 
 def test_small_numbers_keep_their_digits():
     faint = mixture(40, separation=5, scale=0.004)
-    shown = {f.name: f.value for f in verdict(faint, Threshold(0.002, "fitted", 0.001, 0.003)).figures}
+    shown = {f.name: f.value for f in verdict(faint, Threshold(0.002, "fitted", 0.001, 0.003, "labels")).metrics}
     assert shown["threshold"] == "0.002"
 
 
@@ -106,7 +121,7 @@ def test_maps_that_tell_nothing_are_not_said_to_tell_samples_apart():
 
 def test_where_the_test_samples_come_from():
     assert weak(origin=ELSEWHERE) == []
-    assert "all of groups that training never saw" in verdict(mixture(40), origin=ELSEWHERE).figures[0].remark
+    assert "all of groups that training never saw" in verdict(mixture(40), origin=ELSEWHERE).metrics[0].remark
     (seen,) = weak(origin=replace(ELSEWHERE, new=0))
     assert "data.held_out=GROUP" in seen
     assert "compseg.compare cv=group" in seen
@@ -118,7 +133,7 @@ def test_classes_and_groups_that_go_together():
     (told,) = weak(origin=replace(ELSEWHERE, told=0.9))
     assert "AUC 0.90: the array may be" in told
     (inseparable,) = weak(origin=replace(ELSEWHERE, told=1.0, inseparable=True))
-    assert "no figure here can tell disease from array" in inseparable
+    assert "no metric here can tell disease from array" in inseparable
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from compseg.comparison.progress import Progress
 from compseg.comparison.standings import Outcome, read_outcome, read_outcomes
 from compseg.comparison.table import Layout, jobs_csv, page
 from compseg.errors import CompsegError
-from compseg.evaluation import FIGURES, FOR_SELECTION, NEED_TRUTH
+from compseg.evaluation.metrics import MAP_METRICS
 from compseg.files import atomic_bytes, atomic_text
 from compseg.sweeps.attempt import OUTPUT
 from compseg.sweeps.jobs import refuse_another, write_record
@@ -65,9 +65,9 @@ def layout_of(cfg: DictConfig) -> Layout:
         if cfg[key] not in known:
             raise CompsegError(f"{key}={cfg[key]}: expected {' or '.join(known)}")
     for figure in cfg.figures:
-        if figure not in FIGURES:
-            raise CompsegError(f"figures: {figure}: no such figure; figures: {', '.join(FIGURES)}")
-    ranking = FOR_SELECTION if cfg.split == "val" else FIGURES
+        if figure not in MAP_METRICS:
+            raise CompsegError(f"figures: {figure}: no such figure; figures: {', '.join(MAP_METRICS)}")
+    ranking = [name for name, metric in MAP_METRICS.items() if metric.selects or cfg.split == "test"]
     if not cfg.figures or cfg.figures[0] not in ranking:
         raise CompsegError(
             f"figures={list(cfg.figures)}: the first ranks, with split={cfg.split} one of {', '.join(ranking)}"
@@ -106,7 +106,7 @@ def refuse_what_needs_truth(layout: Layout, configs: Configs, cohorts: Mapping[s
     learners = [method for (_, _, method), config in configs.items() if _needs_truth(config)]
     for name, cohort in cohorts.items():
         drawn = {which for which in ("train", "val", "test") if _has_truth(cohort, which)}
-        if layout.figures[0] in NEED_TRUTH and layout.split not in drawn:
+        if MAP_METRICS[layout.figures[0]].needs_truth and layout.split not in drawn:
             raise CompsegError(
                 f"figures: {layout.figures[0]} ranks and needs truth, {name} ({cohort.path}) has none in split "
                 f"{layout.split}; put area_auc first, or leave the cohort out"
@@ -211,7 +211,8 @@ class Comparison:
         else:
             verb = "train"
             arguments = [*one.planned.overrides, "trainer.resume=auto", f"hydra.run.dir={quoted(one.folder)}"]
-        judging = (f"test={_word(self.layout.split == 'test')}", f"report={_word(self.report)}")
+        test = f"test={_word(self.layout.split == 'test')}" if verb == "train" else f"split={self.layout.split}"
+        judging = (test, f"report={_word(self.report)}")
         return Task(one.planned.name, verb, (*arguments, *judging), log, one.planned.devices)
 
     def _record(self, one: Outcome, ended: Forked) -> Outcome:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from compseg.comparison.plan import Planned
-from compseg.evaluation.resampling import percentile_interval
+from compseg.evaluation.intervals import percentile_interval
 from compseg.sweeps.jobs import Job, lower_is_better, read_job, recorded_overrides
 
 Floats = NDArray[np.float64]

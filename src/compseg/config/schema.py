@@ -86,8 +86,8 @@ class EvaluateConfig:
 
     run: str = MISSING  # the run folder to judge
     cohort: str | None = None  # another cohort than the run's own
-    device: str = MISSING  # a torch device
-    test: bool = True  # whether to look at the test samples
+    device: str = MISSING  # auto, or a torch device
+    split: str = MISSING  # the samples that are judged: test, or val to look at no test sample
     report: bool = True  # whether to write maps, figures and report.html
 
 
@@ -100,7 +100,7 @@ class PredictConfig:
     input: str = MISSING  # a cohort, a folder or an image
     out: str = MISSING  # the folder to write to
     threshold: float | None = None  # in place of the one stored with the segmenter
-    device: str = MISSING  # a torch device
+    device: str = MISSING  # auto, or a torch device
     trust: list[str] = field(default_factory=list)  # further packages whose code a segmenter may name
     channels_first: bool = False  # whether .npy, .npz and .mat files hold (C, H, W)
     tile: int | None = None  # largest side of what is computed at once, pixels

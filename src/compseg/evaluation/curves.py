@@ -1,41 +1,59 @@
-"""How much of each sample lies above each level of activation: what thresholds, Dice and intervals are made from."""
+"""The maps that are judged, and how much of each lies above each level of activation."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from compseg.samples import Mask, SampleInfo
 
-GRID = 1024
+LEVELS = 1024
 
 
-class LabelledMap(Protocol):
-    """An activation map together with what is known of its sample."""
+@dataclass(frozen=True)
+class SampleMap:
+    """A sample's activation map with all that is needed to judge it.
+
+    Attributes:
+        info: Name, label, group and patient.
+        activation: `(H, W)` float32 in [0, 1], 0 outside the tissue.
+        tissue: `(H, W)` bool, pixels that count.
+        truth: `(H, W)` bool, the expert's disease region; None where there is none. A healthy sample of a cohort with
+            truth has an empty one.
+        output: o, the head's output.
+        pooled: x, what the pool made of the activation.
+    """
+
+    info: SampleInfo
+    activation: NDArray[np.float32]
+    tissue: Mask
+    truth: Mask | None
+    output: float
+    pooled: float
 
     @property
-    def info(self) -> SampleInfo:
-        """Name, label, group and patient."""
-        ...
+    def region(self) -> Mask:
+        """`(H, W)` bool: the truth on tissue; empty where there is no truth."""
+        return np.zeros_like(self.tissue) if self.truth is None else self.truth & self.tissue
 
-    @property
-    def activation(self) -> NDArray[np.float32]:
-        """`(H, W)` in [0, 1]."""
-        ...
 
-    @property
-    def tissue(self) -> Mask:
-        """`(H, W)` bool, pixels that count."""
-        ...
+def labels_of(maps: Sequence[SampleMap]) -> NDArray[np.int64]:
+    """`(N,)` sample labels, 1 = disease."""
+    return np.array([item.info.label for item in maps], dtype=np.int64)
 
-    @property
-    def truth(self) -> Mask | None:
-        """`(H, W)` bool, or None where no expert has drawn one."""
-        ...
+
+def with_truth(maps: Sequence[SampleMap]) -> list[SampleMap]:
+    """The samples that an expert has looked at, healthy ones with their empty truth included."""
+    return [item for item in maps if item.truth is not None]
+
+
+def with_disease_truth(maps: Sequence[SampleMap]) -> list[SampleMap]:
+    """Disease samples whose truth marks at least one tissue pixel: those for which a Dice score means something."""
+    return [item for item in maps if item.info.label == 1 and item.region.any()]
 
 
 @dataclass(frozen=True)
@@ -70,7 +88,7 @@ class Curves:
         return dice
 
 
-def curves_of(maps: Sequence[LabelledMap]) -> Curves:
+def curves_of(maps: Sequence[SampleMap]) -> Curves:
     """Count the pixels above each level, sample by sample.
 
     The levels are 1024 even steps from 0 to 1 together with 1024 quantiles of the activations: the steps resolve a
@@ -79,30 +97,26 @@ def curves_of(maps: Sequence[LabelledMap]) -> Curves:
     nothing.
     """
     values = [item.activation[item.tissue] for item in maps]
-    levels = _levels(np.concatenate(values)) if values else np.linspace(0, 1, GRID + 1)
-    inside = [_truth_of(item)[item.tissue] for item in maps]
+    regions = [item.region[item.tissue] for item in maps]
+    levels = _levels(np.concatenate([np.empty(0, np.float32), *values]))
     shape = (len(maps), len(levels))
     return Curves(
         levels=levels,
         above=np.array([_above(v, levels) for v in values], dtype=np.int64).reshape(shape),
         mass=np.array([_above(v, levels, weights=v) for v in values], dtype=np.float64).reshape(shape),
-        hits=np.array([_above(v[t], levels) for v, t in zip(values, inside, strict=True)], dtype=np.int64).reshape(
+        hits=np.array([_above(v[r], levels) for v, r in zip(values, regions, strict=True)], dtype=np.int64).reshape(
             shape
         ),
         tissue=np.array([v.size for v in values], dtype=np.int64),
-        disease=np.array([t.sum() for t in inside], dtype=np.int64),
+        disease=np.array([r.sum() for r in regions], dtype=np.int64),
     )
 
 
-def _truth_of(item: LabelledMap) -> Mask:
-    return np.zeros_like(item.tissue) if item.truth is None else item.truth
-
-
 def _levels(values: NDArray[np.float32]) -> NDArray[np.float64]:
-    even = np.linspace(0, 1, GRID + 1)
+    even = np.linspace(0, 1, LEVELS + 1)
     if not values.size:
         return even
-    ranks = np.linspace(0, values.size - 1, min(GRID, values.size)).astype(np.int64)
+    ranks = np.linspace(0, values.size - 1, min(LEVELS, values.size)).astype(np.int64)
     return np.union1d(even, np.sort(values)[ranks])
 
 

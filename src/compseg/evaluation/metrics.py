@@ -1,82 +1,161 @@
-"""Figures of merit of a set of maps, each as one number. `docs/reference/metrics.md` defines them for users."""
+"""Every metric of `metrics.json` and `history.csv`: what it means, which way is better, and how it is computed.
+
+`docs/reference/metrics.md` defines the metrics for users. Shapes: N samples, R bootstrap replicates, L levels; weights
+`(R, N)` are those of `compseg.evaluation.intervals`. Torch is imported only where pixels are ranked: whoever ranks runs
+by a metric needs its direction and nothing else.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torchmetrics.functional.classification import binary_average_precision, binary_roc
 
-from compseg.evaluation import bootstrap
-from compseg.evaluation.sample_map import SampleMap
-from compseg.inference.threshold import Threshold
+from compseg.errors import CompsegError
+from compseg.evaluation.curves import Curves, SampleMap, with_disease_truth, with_truth
+from compseg.evaluation.intervals import Floats, ratio
+from compseg.samples import Mask
 
-Floats = NDArray[np.float64]
+if TYPE_CHECKING:
+    from compseg.inference.threshold import Threshold
+
+Labels = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Roc:
-    """A receiver operating characteristic over samples.
+class Metric:
+    """What the name of a metric stands for.
 
     Attributes:
-        false_positive_rate: `(K,)`, rising from 0 to 1.
-        true_positive_rate: `(K,)`, rising from 0 to 1.
-        auc: Area under the curve.
+        description: What it is.
+        lower_is_better: Its direction.
+        needs_truth: Whether it exists only where an expert has marked the region.
+        selects: Whether it is computed on the validation samples too, so that a method, a model or a constant may be
+            chosen by it without looking at a test sample.
     """
 
-    false_positive_rate: Floats
-    true_positive_rate: Floats
-    auc: float
+    description: str
+    lower_is_better: bool = False
+    needs_truth: bool = False
+    selects: bool = False
 
 
-def labels_of(maps: Sequence[SampleMap]) -> NDArray[np.int64]:
-    """`(N,)` sample labels, 1 = disease."""
-    return np.array([item.info.label for item in maps], dtype=np.int64)
+# Of a split's maps, by name; metrics.json has them as `test/NAME`, those that select also as `val/NAME`.
+MAP_METRICS = {
+    "area_auc": Metric("area under the ROC over samples, scored by their area fraction", selects=True),
+    "healthy_area_fraction": Metric("mean area fraction of healthy samples", lower_is_better=True),
+    "dice_mean": Metric("mean Dice of disease samples", needs_truth=True),
+    "dice_std": Metric("standard deviation of Dice over disease samples", lower_is_better=True, needs_truth=True),
+    "dice_best": Metric("mean Dice at the best single threshold", needs_truth=True, selects=True),
+    "pixel_ap": Metric("average precision over pixels", needs_truth=True, selects=True),
+}
+METRICS = MAP_METRICS | {
+    # A check in metrics.json, not a merit.
+    "pixel_ap_own": Metric("average precision within disease samples, own truth", needs_truth=True),
+    "pixel_ap_swapped": Metric(
+        "average precision within disease samples, truth of other samples", lower_is_better=True, needs_truth=True
+    ),
+    # Of an epoch, in history.csv.
+    "loss": Metric("the objective", lower_is_better=True),
+    "x_auc": Metric("area under the ROC over samples, scored by their pooled activation x"),
+    "x_disease": Metric("mean pooled activation x of disease samples"),
+    "x_healthy": Metric("mean pooled activation x of healthy samples", lower_is_better=True),
+    "separation": Metric("mean x of disease samples less that of healthy samples"),
+    "saturated": Metric("share of samples at whose x the transfer is flat", lower_is_better=True),
+    "spread": Metric("standard deviation of the activation within disease samples"),
+    "outside": Metric("mean activation off the tissue", lower_is_better=True),
+    "named": Metric("whether a collapse is named", lower_is_better=True),
+    "restarts": Metric("restarts after a collapse", lower_is_better=True),
+}
 
 
-def area_fraction(item: SampleMap, threshold: Threshold) -> float:
-    """Thresholded pixels / tissue pixels, in [0, 1]; 0 for a sample without tissue."""
-    return float(threshold.apply(item.activation, item.tissue).sum() / max(item.tissue.sum(), 1))
+def lower_is_better(metric: str) -> bool:
+    """The direction of a metric.
 
+    Args:
+        metric: Its name, with or without the split or group before the slash (`pixel_ap`, `test/pixel_ap`, `val/loss`)
+            and the end of an interval behind it (`test/pixel_ap_ci_low`).
 
-def area_fractions(maps: Sequence[SampleMap], threshold: Threshold) -> Floats:
-    """`(N,)` area fraction of each sample."""
-    return np.array([area_fraction(item, threshold) for item in maps], dtype=np.float64)
-
-
-def area_roc(maps: Sequence[SampleMap], threshold: Threshold) -> Roc | None:
-    """The paper's ROC (Figure S3): at one activation threshold, a second one runs over the samples' area fractions.
-
-    Returns:
-        The curve, or None unless both classes are present.
+    Raises:
+        CompsegError: If there is no such metric.
     """
-    labels = labels_of(maps)
-    if not 0 < labels.sum() < len(labels):
-        return None
-    scores = area_fractions(maps, threshold)
-    fpr, tpr, _ = binary_roc(torch.from_numpy(scores), torch.from_numpy(labels))
-    (auc,) = bootstrap.auc(scores, labels, np.ones((1, len(maps))))
-    return Roc(fpr.double().numpy(), tpr.double().numpy(), float(auc))
+    name = metric.rpartition("/")[2].removesuffix("_ci_low").removesuffix("_ci_high")
+    if name not in METRICS:
+        raise CompsegError(
+            f"{metric}: expected a metric whose direction is known, got another; give one of {', '.join(METRICS)}, "
+            "with its split before it (test/pixel_ap)"
+        )
+    return METRICS[name].lower_is_better
 
 
-def with_truth(maps: Sequence[SampleMap]) -> list[SampleMap]:
-    """The samples that an expert has looked at, healthy ones with their empty truth included."""
-    return [item for item in maps if item.truth is not None]
+def auc(scores: Floats, labels: Labels) -> float:
+    """Area under the ROC over `(N,)` samples; NaN unless both classes are present and all scores finite."""
+    if not np.isfinite(scores).all():
+        return float("nan")
+    return float(auc_of_replicates(scores, labels, np.ones((1, len(scores))))[0])
 
 
-def with_disease_truth(maps: Sequence[SampleMap]) -> list[SampleMap]:
-    """Disease samples whose truth marks at least one tissue pixel: those for which a Dice score means something."""
-    return [item for item in with_truth(maps) if item.info.label == 1 and _truth(item).any()]
+def auc_of_replicates(scores: Floats, labels: Labels, weights: Floats) -> Floats:
+    """`(R,)` area under the ROC: how often a disease sample scores above a healthy one, ties counting half.
+
+    That is the statistic of Mann and Whitney, Ann. Math. Stat. 18:50 (1947), over the number of pairs. All sums are of
+    halves, hence exact.
+    """
+    order = np.argsort(scores)
+    first = np.flatnonzero(np.diff(scores[order], prepend=-np.inf))  # of each run of equal scores
+    healthy, disease = (np.add.reduceat((weights * (labels == k))[:, order], first, axis=1) for k in (0, 1))
+    below = healthy.cumsum(axis=1) - healthy / 2
+    return ratio((disease * below).sum(axis=1), disease.sum(axis=1) * healthy.sum(axis=1))
+
+
+def roc_curve(scores: Floats, labels: Labels) -> tuple[Floats, Floats]:
+    """False and true positive rates `(K,)` of both classes, rising from 0 to 1, a step for each distinct score."""
+    order = np.argsort(-scores)
+    last = np.append(np.diff(scores[order]) != 0, True)  # of each run of equal scores
+    counts = [np.append(0, (labels[order] == k).cumsum()[last]) for k in (0, 1)]
+    false_positives, true_positives = (count / count[-1] for count in counts)
+    return false_positives, true_positives
+
+
+def average_precision(scores: NDArray[np.float32], target: Mask) -> float:
+    """`sum_k (R_k - R_(k-1)) P_k` over the distinct scores `(n,)` in [0, 1] of pixels, without interpolation.
+
+    Torchmetrics computes it in float32, about six digits; NaN where no pixel is disease.
+    """
+    import torch
+    from torchmetrics.functional.classification import binary_average_precision
+
+    if not target.any():
+        return float("nan")
+    return float(binary_average_precision(torch.from_numpy(scores), torch.from_numpy(target).long()))
+
+
+def average_precision_of_ranked(scores: NDArray[np.float32], target: Mask) -> float:
+    """`average_precision` in float64 for scores that are in falling order already: one sort serves many targets."""
+    if not target.any():
+        return float("nan")
+    last = np.append(scores[1:] != scores[:-1], True)  # of each run of equal scores
+    hits = target.cumsum()[last]
+    return float((np.diff(hits, prepend=0) * hits / (np.flatnonzero(last) + 1)).sum() / hits[-1])
+
+
+def average_precision_of_replicates(curves: Curves, weights: Floats) -> Floats:
+    """`(R,)` average precision over all pixels from counts at the curves' levels; between two levels they are ties."""
+    # The first column holds all pixels, as a level below 0 would: activations of exactly 0 lie above no level.
+    above = weights @ np.column_stack([curves.tissue, curves.above])
+    hits = weights @ np.column_stack([curves.disease, curves.hits])
+    precision = hits / np.maximum(above, 1)
+    gained = hits - np.column_stack([hits[:, 1:], np.zeros(len(hits))])
+    return ratio((gained * precision).sum(axis=1), hits[:, 0])
 
 
 def pixel_average_precision(maps: Sequence[SampleMap]) -> float | None:
     """Average precision over all tissue pixels of the samples with truth, disease and healthy together.
 
-    `sum_k (R_k - R_(k-1)) P_k` over the distinct activations, without interpolation. It needs no threshold; a map
-    without information scores the `prevalence`.
+    It needs no threshold; a map without information scores the `prevalence`.
 
     Returns:
         A number in [0, 1], or None where no pixel is disease.
@@ -85,8 +164,7 @@ def pixel_average_precision(maps: Sequence[SampleMap]) -> float | None:
     if not with_disease_truth(seen):
         return None
     scores = np.concatenate([item.activation[item.tissue] for item in seen])
-    target = np.concatenate([_truth(item)[item.tissue] for item in seen])
-    return float(binary_average_precision(torch.from_numpy(scores), torch.from_numpy(target).long()))
+    return average_precision(scores, np.concatenate([item.region[item.tissue] for item in seen]))
 
 
 def prevalence(maps: Sequence[SampleMap]) -> float | None:
@@ -96,7 +174,17 @@ def prevalence(maps: Sequence[SampleMap]) -> float | None:
     """
     seen = with_truth(maps)
     tissue = sum(int(item.tissue.sum()) for item in seen)
-    return sum(int(_truth(item).sum()) for item in seen) / tissue if tissue else None
+    return sum(int(item.region.sum()) for item in seen) / tissue if tissue else None
+
+
+def area_fraction(item: SampleMap, threshold: Threshold) -> float:
+    """Thresholded pixels / tissue pixels, in [0, 1]; 0 for a sample without tissue."""
+    return float(threshold.apply(item.activation, item.tissue).sum() / max(item.tissue.sum(), 1))
+
+
+def area_fractions(maps: Sequence[SampleMap], threshold: Threshold) -> Floats:
+    """`(N,)` area fraction of each sample: the scores of the paper's ROC (Figure S3)."""
+    return np.array([area_fraction(item, threshold) for item in maps], dtype=np.float64)
 
 
 def dice(item: SampleMap, threshold: Threshold) -> float | None:
@@ -107,9 +195,11 @@ def dice(item: SampleMap, threshold: Threshold) -> float | None:
     """
     if not with_disease_truth([item]):
         return None
-    marked, true = threshold.apply(item.activation, item.tissue), _truth(item)
+    marked, true = threshold.apply(item.activation, item.tissue), item.region
     return float(2 * (marked & true).sum() / (marked.sum() + true.sum()))
 
 
-def _truth(item: SampleMap) -> NDArray[np.bool_]:
-    return np.zeros_like(item.tissue) if item.truth is None else item.truth & item.tissue
+def best_dice_of_replicates(curves: Curves, weights: Floats) -> Floats:
+    """`(R,)` highest mean Dice that one threshold reaches, found again in each replicate."""
+    best = (weights @ curves.dice).max(axis=1)
+    return ratio(best, weights.sum(axis=1))

@@ -1,11 +1,8 @@
-"""Judging a run: maps of validation and test samples.
-
-The threshold comes from the former, the figures of merit from the latter.
-"""
+"""The evaluation of a run: the threshold from maps of validation samples, the metrics from those of test samples."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,28 +15,36 @@ from rich.progress import track
 
 from compseg.cohort import Cohort
 from compseg.comparative import ComparativeHead
+from compseg.device import pick_device
 from compseg.errors import CompsegError
-from compseg.evaluation.sample_map import SampleMap
-from compseg.evaluation.tables import figures_of_splits, metrics, samples_csv, write_replicates
-from compseg.evaluation.thresholds import fit_from_labels, fit_from_probabilities, fit_from_truth, fixed
+from compseg.evaluation.curves import SampleMap
+from compseg.evaluation.tables import flat_metrics, metrics_of_splits, samples_csv, write_replicates
+from compseg.evaluation.thresholds import fit_threshold
 from compseg.files import atomic_json
 from compseg.inference import Segmenter, Threshold, load_segmenter
 from compseg.inference.segmenter import activation_of
 from compseg.inference.writer import write_map
-from compseg.run_folder import BEST, CHECKPOINTS, load_checkpoint, load_config
-from compseg.samples import SampleInfo
+from compseg.run_folder import (
+    BEST,
+    CHECKPOINTS,
+    load_checkpoint,
+    load_config,
+    threshold_of,
+    trains_on_pseudo_labels,
+)
+from compseg.samples import Image, SampleInfo
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What judging a run has found.
+    """What the evaluation of a run has found.
 
     Attributes:
         config: The run's resolved configuration.
         cohort: The cohort that it was judged on.
         segmenter: The run's segmenter, its threshold fitted.
         val: Maps of the validation samples, which the threshold was fitted on.
-        test: Maps of the test samples; empty where they were not looked at.
+        test: Maps of the test samples; empty with `split=val`.
         metrics: What `metrics.json` holds.
     """
 
@@ -50,45 +55,55 @@ class Evaluation:
     test: list[SampleMap]
     metrics: dict[str, float]
 
+    @property
+    def threshold(self) -> Threshold:
+        """The fitted threshold."""
+        assert self.segmenter.threshold is not None
+        return self.segmenter.threshold
+
 
 def evaluate_run(
-    run: Path, cohort_path: str | None = None, device: str = "cpu", *, test: bool = True, maps: bool = True
+    run: Path,
+    cohort_path: str | None = None,
+    device: str | torch.device = "auto",
+    *,
+    split: str = "test",
+    maps: bool = True,
 ) -> Evaluation:
     """Judge a run on one device and write `metrics.json`, `bootstrap.npz`, `samples.csv` and the fitted threshold.
 
     Args:
         run: A run folder that training has finished.
         cohort_path: Judge on another cohort than the run's own.
-        device: Where to compute.
-        test: Whether to look at the test samples; without them there are validation figures alone and no `samples.csv`.
+        device: Where to compute maps and pool them; see `pick_device`.
+        split: `test`; or `val`, to look at no test sample: then there are validation metrics alone, no `samples.csv`.
         maps: Whether to write `maps/` of the test samples.
 
     Raises:
-        CompsegError: If the run is unfinished, the cohort absent or of other channels, or a split empty.
+        CompsegError: If the run is unfinished, the cohort absent or of other channels, a split empty or unknown, or
+            the device absent.
     """
-    config = load_config(run)
+    if split not in ("test", "val"):
+        raise CompsegError(f"split={split}: expected test or val; give split=val to look at no test sample")
+    config, device = load_config(run), pick_device(device)
     segmenter = load_segmenter(run, device, trust=_packages(config.model))
     head = load_head(run, config).to(device)
     cohort = open_cohort(config, cohort_path)
     _check_channels(cohort, segmenter)
-    val_maps = list(maps_of(segmenter, head, cohort, _some(cohort, "val")))
-    test_maps = list(maps_of(segmenter, head, cohort, _some(cohort, "test"))) if test else []
-    segmenter = segmenter.with_threshold(
-        fit_threshold(
-            val_maps, config.threshold, probabilities=bool(config.pseudo_labels and config.pseudo_labels.supervises)
-        )
-    )
-    assert segmenter.threshold is not None
-    figures = figures_of_splits(val_maps, test_maps, segmenter.threshold)
-    found = metrics(figures, segmenter.threshold, segmenter.provenance["val_loss"])
+    val_maps = list(maps_of(segmenter, head, cohort, _members(cohort, "val")))
+    test_maps = list(maps_of(segmenter, head, cohort, _members(cohort, "test"))) if split == "test" else []
+    threshold = fit_threshold(val_maps, threshold_of(config), probabilities=trains_on_pseudo_labels(config))
+    segmenter = segmenter.with_threshold(threshold)
+    found = metrics_of_splits(val_maps, test_maps, threshold)
+    metrics = flat_metrics(found, threshold, segmenter.provenance["val_loss"])
     segmenter.save_description(run / "segmenter")
     if maps:
-        write_maps(test_maps, cohort, segmenter.threshold, run / "maps")
-    if test:
-        samples_csv(test_maps, segmenter.threshold, run / "samples.csv")
-    write_replicates(figures, run / "bootstrap.npz")
-    atomic_json(run / "metrics.json", found)
-    return Evaluation(config, cohort, segmenter, val_maps, test_maps, found)
+        write_maps(test_maps, cohort, threshold, run / "maps")
+    if split == "test":
+        samples_csv(test_maps, threshold, run / "samples.csv")
+    write_replicates(found, run / "bootstrap.npz")
+    atomic_json(run / "metrics.json", metrics)
+    return Evaluation(config, cohort, segmenter, val_maps, test_maps, metrics)
 
 
 def open_cohort(config: DictConfig, path: str | None = None) -> Cohort:
@@ -122,61 +137,34 @@ def load_head(run: Path, config: DictConfig) -> ComparativeHead:
 def maps_of(
     segmenter: Segmenter, head: ComparativeHead, cohort: Cohort, infos: Iterable[SampleInfo]
 ) -> Iterator[SampleMap]:
-    """Map samples one at a time: what a map says must not depend on which others were in its batch."""
-    anyone_drew = any(cohort.has_truth(info.name) for info in cohort.infos)
+    """Map samples one at a time: what a map says must not depend on which others were in its batch.
+
+    The head is on the segmenter's device.
+    """
+    has_truth = any(cohort.has_truth(info.name) for info in cohort.infos)
     for info in infos:
         image, tissue = cohort.image(info.name), cohort.tissue(info.name)
         logits, truth = segmenter.logits(image, tissue), cohort.truth(info.name)
-        if truth is None and not info.label and anyone_drew:
-            truth = np.zeros_like(tissue)  # where experts drew, a healthy sample's truth is that there is nothing
+        if truth is None and not info.label and has_truth:
+            truth = np.zeros_like(tissue)  # where an expert has marked disease, a healthy sample holds none
         output = head(logits, torch.from_numpy(tissue)[None, None].to(segmenter.device))
         yield SampleMap(info, activation_of(logits, tissue), tissue, truth, float(output.o[0]), float(output.x[0]))
 
 
-def picture_of(cohort: Cohort, info: SampleInfo) -> Any:
-    """What a person would look at: the reference picture, else the image itself."""
+def picture_of(cohort: Cohort, info: SampleInfo) -> Image:
+    """What a person would look at: the thumbnail, else the image itself."""
     thumbnail = cohort.thumbnail(info.name)
     return cohort.image(info.name) if thumbnail is None else thumbnail
 
 
-def fit_threshold(val: list[SampleMap], how: str | float, probabilities: bool = False) -> Threshold:
-    """The threshold as configured.
-
-    Args:
-        val: Validation maps.
-        how: `truth`, `probabilities`, `labels`, a number, or `auto`: by truth where there is some, else by
-            probabilities where the maps hold such, else by labels.
-        probabilities: Whether activations are probabilities, as after training on a pseudo-labeller's marks.
-
-    Raises:
-        CompsegError: For any other word.
-    """
-    if isinstance(how, int | float):
-        return fixed(float(how))
-    fits: dict[str, Callable[[list[SampleMap]], Threshold]] = {
-        "truth": fit_from_truth,
-        "probabilities": fit_from_probabilities,
-        "labels": fit_from_labels,
-    }
-    if how == "auto":
-        drawn = any(item.truth is not None and item.truth.any() for item in val)
-        how = "truth" if drawn else "probabilities" if probabilities else "labels"
-    if how not in fits:
-        raise CompsegError(
-            f"threshold={how}: expected auto, truth, probabilities, labels or an activation in [0, 1]; "
-            "choose one of these"
-        )
-    return fits[how](val)
-
-
-def _some(cohort: Cohort, which: str) -> Iterable[SampleInfo]:
-    infos = cohort.split(which)
+def _members(cohort: Cohort, split: str) -> Iterable[SampleInfo]:
+    infos = cohort.split(split)
     if not infos:
         raise CompsegError(
-            f"{cohort.path}: no sample in split {which}, so there is nothing to judge; "
-            f"give splits in the manifest or in splits.{which}"
+            f"{cohort.path}: no sample in split {split}, so there is nothing to judge; "
+            f"give splits in the manifest or in splits.{split}"
         )
-    return track(infos, description=f"{which} maps", transient=True)
+    return track(infos, description=f"{split} maps", transient=True)
 
 
 def _check_channels(cohort: Cohort, segmenter: Segmenter) -> None:

@@ -1,4 +1,4 @@
-"""Signs that maps live on something else than the disease region: docs/explanation/shortcuts.md.
+"""Signs that maps follow something other than the disease region: docs/explanation/shortcuts.md.
 
 Statistics by scipy: Kruskal and Wallis, J. Am. Stat. Assoc. 47:583 (1952); Mann and Whitney, Ann. Math. Stat. 18:50
 (1947); Spearman, Am. J. Psychol. 15:72 (1904).
@@ -15,19 +15,20 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import kruskal, mannwhitneyu, spearmanr
 
-from compseg.evaluation.sample_map import SampleMap
+from compseg.evaluation.curves import SampleMap
+from compseg.evaluation.intervals import Floats
+from compseg.evaluation.metrics import Labels, auc, average_precision_of_ranked
 from compseg.samples import Image, Mask, SampleInfo
 
 FEWEST = 3  # healthy patients of a group, to compare it with others
-FEWEST_GROUPS = 5  # groups of each class: with fewer, what groups have by chance goes with the class
+FEWEST_GROUPS = 5  # groups of each class: with fewer, what groups have by chance coincides with the class
 FEWEST_TRAINED = 10  # training samples of a group, to score it by its share of disease
 FEWEST_SWAPPED = 5  # disease samples of one size, to swap their truths
-MOST_SWAPPED = 40
+MOST_SWAPPED = 40  # each is ranked against each: 1600 rankings
 DERANGEMENTS = 1000
 CUES = ("tissue area", "mean signal on the tissue", "mean signal off the tissue")
 
 T = TypeVar("T")
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,11 @@ def group_gap(maps: Sequence[SampleMap]) -> GroupGap | None:
     order = sorted(by_group, key=lambda group: float(np.median(by_group[group])))
     low, high = order[0], order[-1]
     medians = float(np.median(by_group[high])), float(np.median(by_group[low]))
-    return GroupGap(high, low, medians, _separation(maps), _kruskal(list(by_group.values())))
+    x = [[item.pooled for item in maps if item.info.label == label] for label in (0, 1)]
+    separation = float(np.median(x[1]) - np.median(x[0])) if all(x) else 0.0
+    # scipy refuses groups without any difference.
+    differ = np.ptp(np.concatenate(list(by_group.values()))) > 0
+    return GroupGap(high, low, medians, separation, float(kruskal(*by_group.values()).pvalue) if differ else 1.0)
 
 
 def _healthy_by_group(maps: Sequence[SampleMap]) -> dict[str, Floats]:
@@ -77,28 +82,18 @@ def _healthy_by_group(maps: Sequence[SampleMap]) -> dict[str, Floats]:
     return {group: np.array(x) for group, x in groups.items()}
 
 
-def _kruskal(by_group: Sequence[Floats]) -> float:
-    # scipy refuses groups without any difference.
-    return float(kruskal(*by_group).pvalue) if np.ptp(np.concatenate(by_group)) > 0 else 1.0
-
-
-def _separation(maps: Sequence[SampleMap]) -> float:
-    x = [[item.pooled for item in maps if item.info.label == label] for label in (0, 1)]
-    return float(np.median(x[1]) - np.median(x[0])) if all(x) else 0.0
-
-
 @dataclass(frozen=True)
 class Origin:
-    """Where the test samples come from, next to those that taught.
+    """Where the test samples come from, compared with the training samples.
 
     Attributes:
         named: Whether the cohort names groups.
-        new: Test samples of groups that no training sample is of.
-        total: Test samples.
-        inseparable: Whether nothing in the cohort parts the class from the group: every group holds one class, and
+        new: Number of test samples whose group has no training sample.
+        total: Number of test samples.
+        inseparable: Whether nothing in the cohort separates the class from the group: every group holds one class, and
             test groups were seen in training or a class has fewer than `FEWEST_GROUPS` groups.
-        told: AUC with which the group alone tells the labels of the training samples, each group scored by its share
-            of disease. Groups of fewer than `FEWEST_TRAINED` are left out, for they tell labels by chance.
+        told: AUC with which the group alone predicts the labels of the training samples, each group scored by its share
+            of disease. Groups of fewer than `FEWEST_TRAINED` are ignored, for they predict labels by chance.
     """
 
     named: bool
@@ -123,9 +118,9 @@ def origin_of(infos: Sequence[SampleInfo]) -> Origin:
 
 
 def _inseparable(infos: Sequence[SampleInfo], all_new: bool) -> bool:
-    holds = {(info.group, info.label) for info in infos}
-    groups = Counter(label for _, label in holds)
-    if len(groups) < 2 or sum(groups.values()) > len({group for group, _ in holds}):
+    pairs = {(info.group, info.label) for info in infos}
+    groups = Counter(label for _, label in pairs)  # of each class
+    if len(groups) < 2 or len(pairs) > len({group for group, _ in pairs}):
         return False
     return not all_new or min(groups.values()) < FEWEST_GROUPS
 
@@ -135,7 +130,7 @@ def _told_by_group(infos: Sequence[SampleInfo]) -> float:
     disease = Counter(info.group for info in infos if info.label)
     large = [info for info in infos if size[info.group] >= FEWEST_TRAINED]
     shares = [disease[info.group] / size[info.group] for info in large]
-    return _auc(np.array(shares), np.array([info.label for info in large]))[0]
+    return _auc_and_p(np.array(shares), np.array([info.label for info in large]))[0]
 
 
 @dataclass(frozen=True)
@@ -144,11 +139,11 @@ class Cue:
 
     Attributes:
         name: One of `CUES`.
-        told: AUC with which it alone tells the labels of the training samples; below .5 where disease samples have
+        told: AUC with which it alone predicts the labels of the training samples; below .5 where disease samples have
             less of it.
         p: Of the Mann-Whitney test that it does not.
-        followed: Spearman's rank correlation with x over the healthy test samples, where no disease can be its
-            reason; NaN for fewer than three or for constant numbers.
+        followed: Spearman's rank correlation with x over the healthy test samples, where disease cannot be its reason;
+            NaN for fewer than three samples or for constant numbers.
         p_followed: Of the test that it is zero.
     """
 
@@ -160,9 +155,9 @@ class Cue:
 
 
 def cue_values(image: Image, tissue: Mask) -> dict[str, float]:
-    """`CUES` of one sample: pixels, and means over pixels and channels of the raw `(H, W, C)` image.
+    """`CUES` of one sample: tissue pixels, and means over pixels and channels of the raw `(H, W, C)` image.
 
-    NaN where there is no such pixel.
+    A mean over no pixels is NaN.
     """
     means = [float(image[kind].mean(dtype=np.float64)) if kind.any() else np.nan for kind in (tissue, ~tissue)]
     return dict(zip(CUES, [float(tissue.sum()), *means], strict=True))
@@ -171,7 +166,7 @@ def cue_values(image: Image, tissue: Mask) -> dict[str, float]:
 def cues(
     train: Sequence[SampleInfo], test: Sequence[SampleMap], values: Mapping[str, Mapping[str, float]]
 ) -> list[Cue]:
-    """How well each cue tells the labels that taught, and whether the maps of healthy test samples follow it.
+    """How well each cue predicts the training labels, and whether the maps of healthy test samples follow it.
 
     Args:
         train: Training samples.
@@ -184,19 +179,18 @@ def cues(
     return [
         Cue(
             name,
-            *_auc(np.array([values[info.name][name] for info in train]), labels),
+            *_auc_and_p(np.array([values[info.name][name] for info in train]), labels),
             *_spearman(np.array([values[item.info.name][name] for item in healthy]), x),
         )
         for name in CUES
     ]
 
 
-def _auc(scores: Floats, labels: NDArray[np.int64]) -> tuple[float, float]:
-    disease, healthy = scores[labels == 1], scores[labels == 0]
-    if not len(disease) or not len(healthy) or not np.isfinite(scores).all():
+def _auc_and_p(scores: Floats, labels: Labels) -> tuple[float, float]:
+    area = auc(scores, labels)
+    if np.isnan(area):
         return 0.5, 1.0
-    test = mannwhitneyu(disease, healthy)
-    return float(test.statistic / (len(disease) * len(healthy))), float(test.pvalue)
+    return area, float(mannwhitneyu(scores[labels == 1], scores[labels == 0]).pvalue)
 
 
 def _spearman(first: Floats, second: Floats) -> tuple[float, float]:
@@ -214,7 +208,7 @@ class Swapped:
     Attributes:
         samples: Names of the N samples.
         own: `(N,)` average precision within each sample, with its own truth.
-        swapped: `(1000,)` mean over the samples with truths swapped at random so that none keeps its own.
+        swapped: `(1000,)` mean over the samples, truths swapped at random so that none keeps its own.
     """
 
     samples: list[str]
@@ -234,21 +228,14 @@ def swapped_truth(maps: Sequence[SampleMap], seed: int = 0) -> Swapped | None:
     Returns:
         None for fewer than `FEWEST_SWAPPED` samples of one size.
     """
-    alike = _of_one_size(maps)
+    sizes = Counter(item.tissue.shape for item in maps).most_common(1)
+    alike = thinned([item for item in maps if item.tissue.shape == sizes[0][0]], MOST_SWAPPED)
     if len(alike) < FEWEST_SWAPPED:
         return None
     table = np.array([_precisions(item, alike) for item in alike])
     rows = np.arange(len(alike))
     swapped = [np.nanmean(table[rows, order]) for order in _derangements(len(alike), seed)]
     return Swapped([item.info.name for item in alike], table.diagonal().copy(), np.array(swapped))
-
-
-def _of_one_size(maps: Sequence[SampleMap]) -> list[SampleMap]:
-    if not maps:
-        return []
-    ((size, _),) = Counter(item.tissue.shape for item in maps).most_common(1)
-    alike = [item for item in maps if item.tissue.shape == size]
-    return thinned(alike, MOST_SWAPPED)
 
 
 def thinned(items: Sequence[T], most: int) -> list[T]:
@@ -265,17 +252,8 @@ def _precisions(item: SampleMap, others: Sequence[SampleMap]) -> list[float]:
     for other in others:
         assert other.truth is not None
         common = other.tissue.ravel()[order]
-        found.append(_average_precision(values[common], other.truth.ravel()[order][common]))
+        found.append(average_precision_of_ranked(values[common], other.truth.ravel()[order][common]))
     return found
-
-
-def _average_precision(values: NDArray[np.float32], target: Mask) -> float:
-    """As `compseg.evaluation.metrics` defines it, for values in falling order; NaN where no pixel is disease."""
-    if not target.any():
-        return np.nan
-    last = np.append(values[1:] != values[:-1], True)  # of a run of equal values
-    hits = target.cumsum()[last]
-    return float((np.diff(hits, prepend=0) * hits / (np.flatnonzero(last) + 1)).sum() / hits[-1])
 
 
 def _derangements(count: int, seed: int) -> list[NDArray[np.int64]]:
@@ -290,11 +268,11 @@ def _derangements(count: int, seed: int) -> list[NDArray[np.int64]]:
 
 @dataclass(frozen=True)
 class Shortcuts:
-    """What the report looks at besides figures of merit.
+    """What the report looks at besides metrics.
 
     Attributes:
         origin: Of the test samples; None where the judged cohort is not the one that was trained on.
-        cues: Of the same cohort; empty as well then.
+        cues: Of the same cohort; also empty then.
         groups: None where healthy samples are of one group, or too few.
     """
 

@@ -1,4 +1,4 @@
-"""`metrics.json` and `samples.csv`: every figure of merit with its interval, and a row for every sample."""
+"""`metrics.json` and `samples.csv`: every metric with its interval, and a row for every sample."""
 
 from __future__ import annotations
 
@@ -7,152 +7,130 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from compseg.evaluation import bootstrap
-from compseg.evaluation.curves import curves_of
+from compseg.evaluation.curves import SampleMap, curves_of, labels_of, with_disease_truth, with_truth
+from compseg.evaluation.intervals import Floats, mean, percentile_interval, resample, std
 from compseg.evaluation.metrics import (
+    MAP_METRICS,
     area_fraction,
     area_fractions,
-    area_roc,
+    auc_of_replicates,
+    average_precision_of_replicates,
+    best_dice_of_replicates,
     dice,
-    labels_of,
     pixel_average_precision,
-    with_disease_truth,
-    with_truth,
 )
-from compseg.evaluation.resampling import percentile_interval, resample
-from compseg.evaluation.sample_map import SampleMap
 from compseg.evaluation.shortcuts import swapped_truth
 from compseg.files import atomic_open, atomic_text, csv_text
 from compseg.inference.threshold import Threshold
 
 REPLICATES = 1000
-FIGURES = ("area_auc", "healthy_area_fraction", "dice_mean", "dice_std", "dice_best", "pixel_ap")
-NEED_TRUTH = ("dice_mean", "dice_std", "dice_best", "pixel_ap")
-# Figures that a method may be chosen by: with these, no test sample is looked at.
-FOR_SELECTION = ("area_auc", "pixel_ap", "dice_best")
 COLUMNS = ("sample", "label", "class", "group", "patient", "area_fraction", "output", "dice")
 
-Floats = NDArray[np.float64]
-Figure = tuple[float, Floats]  # a figure of merit and its value in each bootstrap replicate
+Measured = tuple[float, Floats]  # a metric's value, and its value in each bootstrap replicate
 
 
-def figures(maps: Sequence[SampleMap], threshold: Threshold, seed: int = 0) -> dict[str, Figure]:
-    """Every figure of merit of a set of maps with its bootstrap replicates.
+def metrics_of(maps: Sequence[SampleMap], threshold: Threshold, seed: int = 0) -> dict[str, Measured]:
+    """Every metric of a set of maps with its bootstrap replicates.
 
     Args:
         maps: Samples of one split with their maps.
         threshold: Fitted on validation samples.
-        seed: Of the bootstrap (1000 replicates over patients, or samples where no patient is named). The draws depend
-            on the samples alone, so those of two runs judged on the same samples are paired.
+        seed: Of the bootstrap (1000 replicates over patients, or samples where no patient is named). The replicates
+            depend on the samples alone, so those of two runs judged on the same samples are paired.
 
     Returns:
-        Figures by their names without a split. What cannot be computed, for want of truth or of a class, is absent.
+        Metrics by their names without a split. What cannot be computed, for want of truth or of a class, is absent.
     """
     weights = resample([item.info for item in maps], REPLICATES, seed)
-    return (
-        _sample_figures(maps, threshold, weights)
-        | _dice_figures(maps, threshold, weights)
-        | _pixel_figures(maps, weights)
-    )
+    return _sample_metrics(maps, threshold, weights) | _truth_metrics(maps, threshold, weights)
 
 
-def figures_of_splits(
-    val: Sequence[SampleMap], test: Sequence[SampleMap], threshold: Threshold, seed: int = 0
-) -> dict[str, Figure]:
-    """`test/...`, all figures of the test samples, and `val/...`, those of `FOR_SELECTION` of the validation samples.
-
-    A split without samples has no figures. Test samples with truth have `test/pixel_ap_own` and
-    `test/pixel_ap_swapped` besides, a check and no merit.
-    """
-    by_split = {
-        "val": figures(val, threshold, seed),
-        "test": figures(test, threshold, seed) | _swapped_figures(test, seed),
-    }
-    return {
-        f"{split}/{name}": figure
-        for split, found in by_split.items()
-        for name, figure in found.items()
-        if split == "test" or name in FOR_SELECTION
-    }
-
-
-def metrics(found: Mapping[str, Figure], threshold: Threshold, val_loss: float) -> dict[str, float]:
-    """What `metrics.json` holds: flat, finite numbers.
-
-    Args:
-        found: As `figures_of_splits` gives them.
-        threshold: Fitted on validation samples, never on test samples.
-        val_loss: Loss of the chosen checkpoint on the validation split.
-
-    Returns:
-        `val/loss`, `threshold` and each figure, the last two with `_ci_low` and `_ci_high` beside them.
-    """
-    flat = {"val/loss": float(val_loss), **_beside("threshold", threshold.value, threshold.low, threshold.high)}
-    for name, (value, replicates) in found.items():
-        flat |= _beside(name, value, *percentile_interval(replicates))
-    return {key: value for key, value in flat.items() if math.isfinite(value)}
-
-
-def write_replicates(found: Mapping[str, Figure], path: Path) -> None:
-    """Write the bootstrap replicates of each figure, `(1000,)` float64 under its name, as .npz."""
-    with atomic_open(path) as file:
-        np.savez(file, **{name: replicates for name, (_, replicates) in found.items()})  # type: ignore[arg-type]
-
-
-def _beside(name: str, value: float, low: float, high: float) -> dict[str, float]:
-    return {name: value, f"{name}_ci_low": low, f"{name}_ci_high": high}
-
-
-def _sample_figures(maps: Sequence[SampleMap], threshold: Threshold, weights: Floats) -> dict[str, Figure]:
+def _sample_metrics(maps: Sequence[SampleMap], threshold: Threshold, weights: Floats) -> dict[str, Measured]:
     fractions, labels = area_fractions(maps, threshold), labels_of(maps)
-    found: dict[str, Figure] = {}
-    if roc := area_roc(maps, threshold):
-        found["area_auc"] = roc.auc, bootstrap.auc(fractions, labels, weights)
+    found: dict[str, Measured] = {}
+    if 0 < labels.sum() < len(labels):
+        (area,) = auc_of_replicates(fractions, labels, np.ones((1, len(maps))))
+        found["area_auc"] = float(area), auc_of_replicates(fractions, labels, weights)
     if (healthy := labels == 0).any():
-        replicates = bootstrap.mean(fractions[healthy], weights[:, healthy])
+        replicates = mean(fractions[healthy], weights[:, healthy])
         found["healthy_area_fraction"] = float(fractions[healthy].mean()), replicates
     return found
 
 
-def _dice_figures(maps: Sequence[SampleMap], threshold: Threshold, weights: Floats) -> dict[str, Figure]:
-    judged = with_disease_truth(maps)
+def _truth_metrics(maps: Sequence[SampleMap], threshold: Threshold, weights: Floats) -> dict[str, Measured]:
+    judged, seen = with_disease_truth(maps), with_truth(maps)
     if not judged:
         return {}
     values, curves = np.array([dice(item, threshold) for item in judged], dtype=np.float64), curves_of(judged)
-    weights = _of(judged, maps, weights)
-    once = np.ones((1, len(judged)))
+    once, of_judged = np.ones((1, len(judged))), _columns(weights, judged, maps)
+    pixel_ap = pixel_average_precision(maps)
+    assert pixel_ap is not None
     return {
-        "dice_mean": (float(values.mean()), bootstrap.mean(values, weights)),
-        "dice_std": (float(bootstrap.std(values, once)[0]), bootstrap.std(values, weights)),
-        "dice_best": (float(bootstrap.dice_best(curves, once)[0]), bootstrap.dice_best(curves, weights)),
+        "dice_mean": (float(values.mean()), mean(values, of_judged)),
+        "dice_std": (float(std(values, once)[0]), std(values, of_judged)),
+        "dice_best": (float(best_dice_of_replicates(curves, once)[0]), best_dice_of_replicates(curves, of_judged)),
+        "pixel_ap": (pixel_ap, average_precision_of_replicates(curves_of(seen), _columns(weights, seen, maps))),
     }
 
 
-def _pixel_figures(maps: Sequence[SampleMap], weights: Floats) -> dict[str, Figure]:
-    value = pixel_average_precision(maps)
-    if value is None:
-        return {}
-    seen = with_truth(maps)
-    return {"pixel_ap": (value, bootstrap.average_precision(curves_of(seen), _of(seen, maps, weights)))}
-
-
-def _swapped_figures(maps: Sequence[SampleMap], seed: int) -> dict[str, Figure]:
+def _swapped_metrics(maps: Sequence[SampleMap], seed: int) -> dict[str, Measured]:
     found = swapped_truth(with_disease_truth(maps), seed)
     if found is None:
         return {}
     judged = [item for item in maps if item.info.name in found.samples]
-    weights = _of(judged, maps, resample([item.info for item in maps], REPLICATES, seed))
+    weights = _columns(resample([item.info for item in maps], REPLICATES, seed), judged, maps)
     return {
-        "pixel_ap_own": (float(found.own.mean()), bootstrap.mean(found.own, weights)),
+        "pixel_ap_own": (float(found.own.mean()), mean(found.own, weights)),
         "pixel_ap_swapped": (float(found.swapped.mean()), found.swapped),
     }
 
 
-def _of(some: Sequence[SampleMap], maps: Sequence[SampleMap], weights: Floats) -> Floats:
+def _columns(weights: Floats, some: Sequence[SampleMap], maps: Sequence[SampleMap]) -> Floats:
     names = {item.info.name for item in some}
     return weights[:, [item.info.name in names for item in maps]]
+
+
+def metrics_of_splits(
+    val: Sequence[SampleMap], test: Sequence[SampleMap], threshold: Threshold, seed: int = 0
+) -> dict[str, Measured]:
+    """`test/...`, all metrics of the test samples, and `val/...`, those of the validation samples to select by.
+
+    A split without samples has no metrics. Test samples with truth also have `test/pixel_ap_own` and
+    `test/pixel_ap_swapped`, a check and no merit.
+    """
+    of_val, of_test = metrics_of(val, threshold, seed), metrics_of(test, threshold, seed)
+    return {f"val/{name}": found for name, found in of_val.items() if MAP_METRICS[name].selects} | {
+        f"test/{name}": found for name, found in (of_test | _swapped_metrics(test, seed)).items()
+    }
+
+
+def flat_metrics(found: Mapping[str, Measured], threshold: Threshold, val_loss: float) -> dict[str, float]:
+    """What `metrics.json` holds: flat, finite numbers.
+
+    Args:
+        found: As `metrics_of_splits` gives them.
+        threshold: Fitted on validation samples, never on test samples.
+        val_loss: Loss of the chosen checkpoint on the validation split.
+
+    Returns:
+        `val/loss`, `threshold` and each metric, the last two with `_ci_low` and `_ci_high` beside them.
+    """
+    rows = {"threshold": (threshold.value, threshold.low, threshold.high)} | {
+        name: (value, *percentile_interval(replicates)) for name, (value, replicates) in found.items()
+    }
+    flat = {"val/loss": float(val_loss)} | {
+        f"{name}{end}": value
+        for name, row in rows.items()
+        for end, value in zip(("", "_ci_low", "_ci_high"), row, strict=True)
+    }
+    return {key: value for key, value in flat.items() if math.isfinite(value)}
+
+
+def write_replicates(found: Mapping[str, Measured], path: Path) -> None:
+    """Write the bootstrap replicates of each metric, `(1000,)` float64 under its name, as .npz."""
+    with atomic_open(path) as file:
+        np.savez(file, **{name: replicates for name, (_, replicates) in found.items()})  # type: ignore[arg-type]
 
 
 def samples_csv(maps: Sequence[SampleMap], threshold: Threshold, path: Path) -> Path:

@@ -1,42 +1,72 @@
 """The activation above which a pixel counts as disease: fitted on validation maps, stored with the segmenter.
 
 The paper chose one threshold by eye on seven validation spots (.35, section 4). Here it is fitted, from truth where
-the validation samples have some, otherwise from the maps and the labels alone.
+the validation samples have some, otherwise from the maps and the labels alone. `docs/explanation/thresholds.md` derives
+each way. Shapes: N samples, L levels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from compseg.errors import CompsegError
-from compseg.evaluation.curves import LabelledMap, curves_of
-from compseg.evaluation.resampling import percentile_interval, resample
-from compseg.inference.threshold import Threshold
+from compseg.evaluation.curves import SampleMap, curves_of, labels_of, with_disease_truth
+from compseg.evaluation.intervals import Floats, percentile_interval, resample
+from compseg.inference.threshold import Threshold, ThresholdOrigin
 
 PAPER = 0.35
-FALSE_ALARMS = 0.05
+FALSE_ALARMS = 0.05  # share of healthy tissue that the fallback marks
 NO_SHARE = 1e-6
 REPLICATES = 500
-Floats = NDArray[np.float64]
+
+
+def fit_threshold(val: Sequence[SampleMap], how: str | float, probabilities: bool = False) -> Threshold:
+    """The threshold as configured.
+
+    Args:
+        val: Validation maps.
+        how: `truth`, `probabilities`, `labels`, a number, or `auto`: by truth where there is some, else by
+            probabilities where the maps hold such, else by labels.
+        probabilities: Whether activations are probabilities, as after training on pseudo-labels.
+
+    Raises:
+        CompsegError: For any other word.
+    """
+    if isinstance(how, int | float):
+        return fixed(float(how))
+    if how == "auto":
+        marked = any(item.truth is not None and item.truth.any() for item in val)
+        how = "truth" if marked else "probabilities" if probabilities else "labels"
+    fits: dict[str, Callable[[Sequence[SampleMap]], Threshold]] = {
+        "truth": fit_from_truth,
+        "probabilities": fit_from_probabilities,
+        "labels": fit_from_labels,
+    }
+    if how not in fits:
+        raise CompsegError(
+            f"threshold={how}: expected auto, truth, probabilities, labels or an activation in [0, 1]; "
+            "choose one of these"
+        )
+    return fits[how](val)
 
 
 def fixed(value: float = PAPER) -> Threshold:
     """A threshold given beforehand; .35 is the paper's.
 
     Raises:
-        CompsegError: If it lies outside [0, 1].
+        CompsegError: If it is outside [0, 1].
     """
     if not 0 <= value <= 1:
         raise CompsegError(
             f"threshold {value}: expected a value in [0, 1], as activations are; for the paper's use {PAPER}"
         )
-    return Threshold(value, f"fixed beforehand at {value:g}", value, value)
+    return Threshold(value, f"fixed beforehand at {value:g}", value, value, "fixed")
 
 
-def fit_from_truth(maps: Sequence[LabelledMap], seed: int = 0) -> Threshold:
+def fit_from_truth(maps: Sequence[SampleMap], seed: int = 0) -> Threshold:
     """The one threshold with the highest mean Dice over the disease samples.
 
     Args:
@@ -46,60 +76,22 @@ def fit_from_truth(maps: Sequence[LabelledMap], seed: int = 0) -> Threshold:
     Raises:
         CompsegError: If no disease sample has such a truth.
     """
-    drawn = [
-        item for item in maps if item.info.label == 1 and item.truth is not None and (item.truth & item.tissue).any()
-    ]
-    if not drawn:
+    marked = with_disease_truth(maps)
+    if not marked:
         raise CompsegError(
             f"threshold from truth: expected a disease sample with a truth mask, got none among {len(maps)} validation "
             "samples; fit it from labels"
         )
-    curves = curves_of(drawn)
-    dice = curves.dice
-    weights = resample([item.info for item in drawn], REPLICATES, seed)
-    value = _best_level(curves.levels, dice.mean(0))
-    low, high = percentile_interval(np.array([_best_level(curves.levels, w @ dice) for w in weights]))
-    return Threshold(value, f"fitted to the truth of {len(drawn)} validation samples (highest mean Dice)", low, high)
+    curves = curves_of(marked)
+    how = f"fitted to the truth of {len(marked)} validation samples (highest mean Dice)"
+    return _of_highest_mean(curves.levels, curves.dice, marked, seed, how, "truth")
 
 
-def fit_from_labels(maps: Sequence[LabelledMap], seed: int = 0) -> Threshold:
-    """The threshold with the highest Dice that is to be expected, knowing the labels alone.
-
-    Let F(t) and U(t) be the fractions of healthy and of disease samples' tissue that lie above t, averaged over
-    samples. Disease samples mix disease, share pi, with tissue like that of healthy samples: U = pi TPR + (1 - pi) F.
-    As TPR <= 1, no (U - F) / (1 - F) can exceed pi, and where the disease lies wholly above t it equals pi: its
-    maximum estimates pi. Then pi TPR = U - (1 - pi) F is the hit area, U the marked and pi the true area, so
-
-        Dice(t) = 2 (U - (1 - pi) F) / (U + pi).
-
-    The bound on pi is that of Blanchard, Lee and Scott, JMLR 11:2973 (2010), over the sets {a > t}.
-    `docs/explanation/thresholds.md` derives it at leisure and says when not to trust it.
-
-    Args:
-        maps: Validation maps of both classes; truth is not looked at.
-        seed: Of the bootstrap.
-
-    Returns:
-        The fitted threshold. Where the maps hold no answer the threshold that 5 % of healthy tissue exceeds, or
-        without healthy samples the paper's; `how` says so.
-    """
-    maps = [item for item in maps if item.tissue.any()]
-    disease = np.array([item.info.label == 1 for item in maps], dtype=bool)
-    if disease.all():
-        return Threshold(PAPER, f"no healthy validation sample to fit to: the paper's {PAPER}", PAPER, PAPER)
-    curves = curves_of(maps)
-    levels, fractions, everyone = curves.levels, curves.fractions, np.ones(len(maps))
-    value = _level_from_labels(levels, fractions, disease, everyone)
-    weights = resample([item.info for item in maps], REPLICATES, seed)
-    low, high = percentile_interval(np.array([_level_from_labels(levels, fractions, disease, w) for w in weights]))
-    return Threshold(value, _how_from_labels(fractions, disease), low, high)
-
-
-def fit_from_probabilities(maps: Sequence[LabelledMap], seed: int = 0) -> Threshold:
+def fit_from_probabilities(maps: Sequence[SampleMap], seed: int = 0) -> Threshold:
     """The threshold with the highest Dice to be expected, where activations are probabilities of disease.
 
-    So they are where the segmenter was trained pixel by pixel, by cross-entropy, on pseudo-labels. Of a disease
-    sample with tissue activations a, the pixels above t hold sum(a > t) a diseased ones, all of it sum a, so
+    They are where the segmenter was trained pixel by pixel, by cross-entropy, on pseudo-labels. Of a disease sample
+    with tissue activations a, the pixels above t hold sum(a > t) a diseased ones, all of it sum a, so
 
         Dice(t) = 2 sum_{a > t} a / (|{a > t}| + sum a),
 
@@ -115,15 +107,75 @@ def fit_from_probabilities(maps: Sequence[LabelledMap], seed: int = 0) -> Thresh
     """
     disease = [item for item in maps if item.info.label == 1 and item.tissue.any()]
     if not disease:
-        return Threshold(0.5, "no disease validation sample to fit to: even odds", 0.5, 0.5)
+        return Threshold(0.5, "no disease validation sample to fit to: even odds", 0.5, 0.5, "fixed")
     curves = curves_of(disease)
     total = np.array([item.activation[item.tissue].sum(dtype=np.float64) for item in disease])
     dice = 2 * curves.mass / np.maximum(curves.above + total[:, None], 1e-12)
-    weights = resample([item.info for item in disease], REPLICATES, seed)
-    low, high = percentile_interval(np.array([_best_level(curves.levels, w @ dice) for w in weights]))
-    value = _best_level(curves.levels, dice.mean(0))
     how = f"fitted to the probabilities in {len(disease)} validation samples (highest expected Dice)"
-    return Threshold(value, how, low, high)
+    return _of_highest_mean(curves.levels, dice, disease, seed, how, "probabilities")
+
+
+def _of_highest_mean(
+    levels: Floats, dice: Floats, maps: Sequence[SampleMap], seed: int, how: str, origin: ThresholdOrigin
+) -> Threshold:
+    """The level at which the mean over samples of Dice `(N, L)` is highest, with its interval."""
+    weights = resample([item.info for item in maps], REPLICATES, seed)
+    low, high = percentile_interval(np.array([_best_level(levels, w @ dice) for w in weights]))
+    return Threshold(_best_level(levels, dice.mean(0)), how, low, high, origin)
+
+
+def fit_from_labels(maps: Sequence[SampleMap], seed: int = 0) -> Threshold:
+    """The threshold with the highest Dice that is to be expected, knowing the labels alone.
+
+    Let F(t) and U(t) be the fractions of healthy and of disease samples' tissue that are above t, averaged over
+    samples. Disease samples mix disease, share pi, with tissue like that of healthy samples: U = pi TPR + (1 - pi) F.
+    As TPR <= 1, no (U - F) / (1 - F) can exceed pi, and where all of the disease is above t it equals pi: its maximum
+    estimates pi. Then pi TPR = U - (1 - pi) F is the hit area, U the marked and pi the true area, so
+
+        Dice(t) = 2 (U - (1 - pi) F) / (U + pi).
+
+    The bound on pi is that of Blanchard, Lee and Scott, JMLR 11:2973 (2010), over the sets {a > t}.
+
+    Args:
+        maps: Validation maps of both classes; truth is not looked at.
+        seed: Of the bootstrap.
+
+    Returns:
+        The fitted threshold. Where the maps hold no answer the threshold that 5 % of healthy tissue exceeds, or
+        without healthy samples the paper's; `how` and `origin` say so.
+    """
+    maps = [item for item in maps if item.tissue.any()]
+    disease = labels_of(maps) == 1
+    if disease.all():
+        return Threshold(PAPER, f"no healthy validation sample to fit to: the paper's {PAPER}", PAPER, PAPER, "fixed")
+    curves = curves_of(maps)
+    levels, fractions, everyone = curves.levels, curves.fractions, np.ones(len(maps))
+    value, share = _level_and_share(levels, fractions, disease, everyone)
+    weights = resample([item.info for item in maps], REPLICATES, seed)
+    replicates = [_level_and_share(levels, fractions, disease, w)[0] for w in weights]
+    fallback = f"the level that {100 * FALSE_ALARMS:.0f} % of healthy validation tissue exceeds"
+    origin: ThresholdOrigin = "fallback"
+    if not disease.any():
+        how = f"no disease validation sample to fit to: {fallback}"
+    elif share < NO_SHARE:
+        how = f"disease samples are no more active than healthy ones: {fallback}"
+    else:
+        found = f"highest expected Dice; estimated disease share {share:.2f}"
+        how, origin = f"fitted to the labels of {len(maps)} validation samples ({found})", "labels"
+    return Threshold(value, how, *percentile_interval(np.array(replicates)), origin)
+
+
+def _level_and_share(
+    levels: Floats, fractions: Floats, disease: NDArray[np.bool_], weights: Floats
+) -> tuple[float, float]:
+    # Means over samples, not over pixels, so that a large sample counts no more than a small one.
+    F = np.average(fractions[~disease], axis=0, weights=weights[~disease])
+    # Without disease samples nothing exceeds the healthy ones, which is the case of no signal.
+    U = np.average(fractions[disease], axis=0, weights=weights[disease]) if disease.any() else F
+    share = disease_share(U, F)
+    if share < NO_SHARE:
+        return float(levels[np.argmax(F <= FALSE_ALARMS)]), share
+    return _best_level(levels, expected_dice(U, F, share)), share
 
 
 def disease_share(U: Floats, F: Floats) -> float:
@@ -131,8 +183,8 @@ def disease_share(U: Floats, F: Floats) -> float:
 
     Args:
         U: `(L,)` fraction of disease samples' tissue above each level.
-        F: `(L,)` the same of healthy samples. Levels that more than half of the healthy tissue exceeds are left out:
-            a small 1 - F would blow up the noise of U - F.
+        F: `(L,)` the same of healthy samples. Levels that more than half of the healthy tissue exceeds are ignored: a
+            small 1 - F would blow up the noise of U - F.
     """
     trusted = F <= 0.5
     return float(np.clip((U - F)[trusted] / (1 - F[trusted]), 0, 1).max(initial=0))
@@ -142,33 +194,6 @@ def expected_dice(U: Floats, F: Floats, share: float) -> Floats:
     """`(L,)` Dice to be expected at each level, `2 (U - (1 - pi) F) / (U + pi)`, in [0, 1]; see `fit_from_labels`."""
     hit = np.clip(U - (1 - share) * F, 0, np.minimum(U, share))
     return 2 * hit / (U + share)
-
-
-def _level_from_labels(levels: Floats, fractions: Floats, disease: NDArray[np.bool_], weights: Floats) -> float:
-    U, F = _class_means(fractions, disease, weights)
-    share = disease_share(U, F)
-    if share < NO_SHARE:
-        return float(levels[np.argmax(F <= FALSE_ALARMS)])
-    return _best_level(levels, expected_dice(U, F, share))
-
-
-def _class_means(fractions: Floats, disease: NDArray[np.bool_], weights: Floats) -> tuple[Floats, Floats]:
-    # Mean over samples, not over pixels, so that a large sample counts no more than a small one.
-    F = np.average(fractions[~disease], axis=0, weights=weights[~disease])
-    # Without disease samples nothing exceeds the healthy ones, which is the case of no signal.
-    U = np.average(fractions[disease], axis=0, weights=weights[disease]) if disease.any() else F
-    return U, F
-
-
-def _how_from_labels(fractions: Floats, disease: NDArray[np.bool_]) -> str:
-    fallback = f"the level that {100 * FALSE_ALARMS:.0f} % of healthy validation tissue exceeds"
-    if not disease.any():
-        return f"no disease validation sample to fit to: {fallback}"
-    share = disease_share(*_class_means(fractions, disease, np.ones(len(disease))))
-    if share < NO_SHARE:
-        return f"disease samples are no more active than healthy ones: {fallback}"
-    found = f"highest expected Dice; estimated disease share {share:.2f}"
-    return f"fitted to the labels of {len(disease)} validation samples ({found})"
 
 
 def _best_level(levels: Floats, score: Floats) -> float:

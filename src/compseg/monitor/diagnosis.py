@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torchmetrics.functional.classification import binary_auroc
 
 from compseg.comparative import HeadOutput, Transfer
+from compseg.evaluation.metrics import auc
 from compseg.samples import SampleInfo
 
 BINS = 100
@@ -42,15 +42,7 @@ class Pooled:
     @property
     def auc(self) -> float:
         """Area under the ROC over samples by x: 1 if all of disease lie above all healthy ones; NaN for one class."""
-        if not 0 < self.labels.sum() < len(self.labels) or not np.isfinite(self.x).all():
-            return float("nan")
-        return float(binary_auroc(torch.from_numpy(self.ranks), torch.from_numpy(self.labels)))
-
-    @property
-    def ranks(self) -> Floats:
-        """`(N,)` places of x in rising order, in [0, 1): torchmetrics takes numbers outside for logits."""
-        ranks: Floats = np.unique(self.x, return_inverse=True)[1] / len(self.x)
-        return ranks
+        return auc(self.x, self.labels)
 
     def mean(self, label: int) -> float:
         """Mean x of a class; NaN where none of it was shown."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -14,12 +14,15 @@ from PIL import Image as Pillow
 from pytorch_lightning.callbacks import Callback
 
 from compseg.errors import CompsegError
+from compseg.evaluation.metrics import roc_curve
 from compseg.files import atomic_bytes
 from compseg.monitor.dashboards import RGB, Dashboards
-from compseg.monitor.diagnosis import BINS, Diagnosis
+from compseg.monitor.diagnosis import BINS, Diagnosis, Floats
 from compseg.monitor.diagnostics import diagnosis_of
-from compseg.monitor.shown import Shown
 from compseg.samples import SampleInfo
+
+if TYPE_CHECKING:
+    from compseg.plots.epoch import Preview
 
 WITH_DASHBOARD = 5
 
@@ -52,10 +55,12 @@ class EpochPreviews(Callback):
         shown = [show(data, place, trainer, pl_module) for place in chosen(data.val.infos, self.per_class)]
         if trainer.is_global_zero:
             # matplotlib is slow to import, and needed here alone.
-            from compseg.monitor.drawing import draw
+            from compseg.plots.epoch import epoch_pictures
 
             diagnosis = diagnosis_of(trainer)
-            self._send(trainer, draw(shown, diagnosis, data.cohort.channels, trainer.current_epoch), diagnosis)
+            counts, curves = counts_of(diagnosis), roc_curves(diagnosis)
+            pictures = epoch_pictures(shown, counts, curves, data.cohort.channels, trainer.current_epoch)
+            self._send(trainer, pictures, diagnosis)
 
     def _due(self, trainer: pl.Trainer) -> bool:
         every = (WITH_DASHBOARD if trainer.loggers else trainer.max_epochs) if self.every == "auto" else self.every
@@ -70,8 +75,23 @@ class EpochPreviews(Callback):
         dashboards = Dashboards(trainer.loggers)
         dashboards.pictures({f"figures/{name}": picture for name, picture in pictures.items()}, step, epoch)
         edges = np.linspace(0, 1, BINS + 1)
-        classes = zip(("healthy", "disease"), diagnosis.histogram, strict=True)
-        dashboards.histograms({f"activation/{name}": (counts, edges) for name, counts in classes}, step, epoch)
+        counts = counts_of(diagnosis).items()
+        dashboards.histograms({f"activation/{name}": (values, edges) for name, values in counts}, step, epoch)
+
+
+def counts_of(diagnosis: Diagnosis) -> dict[str, Floats]:
+    """Tissue pixels by class, `(BINS,)` in even bins of activation."""
+    return dict(zip(("healthy", "disease"), diagnosis.histogram, strict=True))
+
+
+def roc_curves(diagnosis: Diagnosis) -> dict[str, tuple[Floats, Floats]]:
+    """ROC over samples by x, by the words of the legend; without a split that has no AUC."""
+    splits = {"training": diagnosis.train, "validation": diagnosis.val}
+    return {
+        f"{name}, AUC {pooled.auc:.3f}": roc_curve(pooled.x, pooled.labels)
+        for name, pooled in splits.items()
+        if np.isfinite(pooled.auc)
+    }
 
 
 def chosen(infos: Sequence[SampleInfo], per_class: int) -> list[int]:
@@ -85,14 +105,16 @@ def chosen(infos: Sequence[SampleInfo], per_class: int) -> list[int]:
 
 
 @torch.no_grad()
-def show(data: Any, place: int, trainer: pl.Trainer, net: Any) -> Shown:
-    """The map of one validation sample with the present weights, and what stands beside it."""
+def show(data: Any, place: int, trainer: pl.Trainer, net: Any) -> Preview:
+    """The map of one validation sample with the present weights, and what is known of the sample."""
+    from compseg.plots.epoch import Preview
+
     info, cohort = data.val.infos[place], data.cohort
     image, tissue = cohort.image(info.name), cohort.tissue(info.name)
     batch = [torch.from_numpy(image).permute(2, 0, 1)[None], torch.from_numpy(tissue)[None, None]]
     with trainer.precision_plugin.val_step_context():
         output = net(*(trainer.precision_plugin.convert_input(part.to(net.device)) for part in batch))
-    return Shown(
+    return Preview(
         info=info,
         image=image,
         thumbnail=cohort.thumbnail(info.name),

@@ -1,1 +1,1 @@
-"""Every picture that compseg draws."""
+"""Every picture of the project, each a function of plain arrays. Only the leaves of the house are imported here."""

@@ -17,8 +17,8 @@ def overlay(picture: Image, activation: NDArray[np.float32], mask: Mask) -> RGB:
     """A picture with the activation as a translucent colour and the thresholded region outlined.
 
     Args:
-        picture: The reference picture or photograph `(h, w, 3)` uint8; or any image `(H, W)` or `(H, W, C)`, shown as
-            the mean over its channels in grey.
+        picture: A thumbnail or photograph `(h, w, 3)` uint8; or any image `(H, W)` or `(H, W, C)`, shown as the mean
+            over its channels in grey.
         activation: `(H, W)` in [0, 1]; 1 is most opaque. Brought to the picture's size where they differ.
         mask: `(H, W)` bool, the pixels that count as disease.
 
@@ -28,7 +28,7 @@ def overlay(picture: Image, activation: NDArray[np.float32], mask: Mask) -> RGB:
     base = as_rgb(picture).astype(np.float32)
     size = base.shape[:2]
     opacity = OPACITY * np.clip(resize(activation, size), 0, 1)[..., None]
-    # In float32 and in its place, for a mosaic's picture is large.
+    # In float32 and in place, because a mosaic's picture is large.
     base += opacity * (np.array(DISEASE_RGB, np.float32) - base)
     mixed: RGB = base.round(out=base).astype(np.uint8)
     mixed[outline(resize(mask, size), width=max(1, round(max(size) / 256)))] = DISEASE_RGB

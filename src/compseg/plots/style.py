@@ -1,19 +1,20 @@
-"""How every figure of the project looks: colours, type, and maps as pictures."""
+"""How every figure of the project looks, and how a figure becomes pixels or a file; no pyplot, so no state."""
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
-from compseg.plots.overlay import DISEASE_RGB, RGB
-from compseg.samples import Mask
+from compseg.plots.overlay import RGB
 
 # Vermilion and blue of Okabe and Ito's palette: apart for colour-blind readers and in grey print.
 DISEASE, HEALTHY, OTHER, INK, FAINT = "#D55E00", "#0072B2", "#56708A", "#222222", "#B9BEC4"
+CLASS_COLOURS = {"disease": DISEASE, "healthy": HEALTHY}
 STYLE: Any = {
     "font.size": 9,
     "axes.titlesize": 9.5,
@@ -30,9 +31,6 @@ STYLE: Any = {
     "lines.linewidth": 1.6,
     "svg.fonttype": "path",
 }
-COLORMAP = "magma"
-BACKGROUND_RGB = np.array((244, 244, 242), dtype=np.uint8)
-TISSUE_RGB = np.array((201, 206, 212), dtype=np.uint8)
 
 styled = matplotlib.rc_context(STYLE)
 
@@ -42,14 +40,15 @@ def empty_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def paint_activation(activation: NDArray[np.float32], tissue: Mask, ceiling: float) -> RGB:
-    """`(H, W, 3)` uint8: the activation in colour on tissue, from 0 to `ceiling`."""
-    colours = matplotlib.colormaps[COLORMAP](np.clip(activation / ceiling, 0, 1), bytes=True)[..., :3]
-    return np.where(tissue[..., None], colours, BACKGROUND_RGB)
+def pixels(figure: Figure) -> RGB:
+    """A figure as `(h, w, 3)` uint8."""
+    canvas: Any = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def paint_mask(mask: Mask, tissue: Mask) -> RGB:
-    """`(H, W, 3)` uint8: disease in colour, other tissue and background in two greys."""
-    picture = np.where(tissue[..., None], TISSUE_RGB, BACKGROUND_RGB)
-    picture[mask] = DISEASE_RGB
-    return picture
+def file_of(figure: Figure, kind: str = "png", dpi: int = 160) -> bytes:
+    """A figure as the content of a `png` or `svg` file; equal figures give equal files."""
+    content = io.BytesIO()
+    figure.savefig(content, format=kind, dpi=dpi, metadata={"Date": None} if kind == "svg" else None)
+    return content.getvalue()

@@ -1,7 +1,6 @@
-"""Pictures and the HTML page: what a run came to, for people."""
+"""The page of a run: verdict, pictures and metrics, for people."""
 
-from compseg.report.figures import Spectra
 from compseg.report.judge import judge
 from compseg.report.page import read_history, write_report
 
-__all__ = ["Spectra", "judge", "read_history", "write_report"]
+__all__ = ["judge", "read_history", "write_report"]

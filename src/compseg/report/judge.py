@@ -6,52 +6,58 @@ import json
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from compseg.evaluation import SampleMap, prevalence
+from compseg.evaluation.curves import SampleMap
+from compseg.evaluation.metrics import prevalence
 from compseg.evaluation.run import Evaluation, evaluate_run
 from compseg.evaluation.shortcuts import Shortcuts, cue_values, cues, group_gap, origin_of, thinned
-from compseg.report.figures import Spectra
+from compseg.plots.figures import Spectra
 from compseg.report.page import read_history, write_report
-from compseg.samples import SampleInfo
 
-PIXELS_A_SAMPLE = 200
-LOOKED_AT = 100  # samples of a class whose images are read for cues
+SPECTRA_A_SAMPLE = 200
+IMAGES_FOR_CUES = 100  # of each class; each is read once, which takes about as long as an epoch
 
 
 def judge(
-    run: Path, cohort_path: str | None = None, device: str = "cpu", *, test: bool = True, report: bool = True
+    run: Path,
+    cohort_path: str | None = None,
+    device: str | torch.device = "auto",
+    *,
+    split: str = "test",
+    report: bool = True,
 ) -> Evaluation:
-    """Evaluate a run, write maps, figures and `report.html` of its test samples, and say the outcome.
+    """Evaluate a run, write maps, figures and `report.html` of its test samples, and print the outcome.
 
     Args:
         run: As the next three, see `evaluate_run`, which says what else is written and raised.
         cohort_path: Another cohort.
         device: Where to compute.
-        test: Whether to look at the test samples; without them there is no report.
+        split: `test`, or `val` to look at no test sample; there is no report then.
         report: Whether to write maps, figures and the page.
     """
-    found = evaluate_run(run, cohort_path, device, test=test, maps=test and report)
+    report = report and split == "test"
+    found = evaluate_run(run, cohort_path, device, split=split, maps=report)
     print(summary(found))
-    if test and report:
+    if report:
         print(f"report: {write_page(run, found)}")
     return found
 
 
 def write_page(run: Path, found: Evaluation) -> Path:
     """Write figures and `report.html` of a judged run; the path of the latter."""
-    threshold = found.segmenter.threshold
-    assert threshold is not None
+    thumbnails = {item.info.name: found.cohort.thumbnail(item.info.name) for item in found.test}
     return write_report(
         run / "report.html",
         title=run.name,
         metrics=found.metrics,
-        threshold=threshold,
+        threshold=found.threshold,
         test_maps=found.test,
         val_maps=found.val,
         shortcuts=shortcuts_of(found),
         history=read_history(run / "history.csv"),
-        references=thumbnails_of(found),
+        thumbnails={name: picture for name, picture in thumbnails.items() if picture is not None},
         spectra=spectra_of(found),
         config_text=(run / "config.yaml").read_text(encoding="utf-8"),
         environment=json.loads((run / "environment.json").read_text(encoding="utf-8")),
@@ -59,11 +65,9 @@ def write_page(run: Path, found: Evaluation) -> Path:
 
 
 def summary(found: Evaluation) -> str:
-    """The outcome for the terminal: every figure of the split that was judged, with its interval."""
-    split = "test" if found.test else "val"
-    threshold, share = found.segmenter.threshold, prevalence(found.test or found.val)
-    assert threshold is not None
-    lines = [f"threshold {threshold.value:.3f} ({threshold.how})"]
+    """The outcome for the terminal: every metric of the split that was judged, with its interval."""
+    split, share = "test" if found.test else "val", prevalence(found.test or found.val)
+    lines = [f"threshold {found.threshold.value:.3f} ({found.threshold.how})"]
     for name, value in found.metrics.items():
         if name.startswith(f"{split}/") and not name.endswith(("_ci_low", "_ci_high")):
             low, high = found.metrics.get(f"{name}_ci_low"), found.metrics.get(f"{name}_ci_high")
@@ -72,12 +76,6 @@ def summary(found: Evaluation) -> str:
     if share is not None:
         lines.append(f"{'(prevalence of disease pixels':28s} {share:.3f})")
     return "\n".join(lines)
-
-
-def thumbnails_of(found: Evaluation) -> dict[str, NDArray[np.uint8]]:
-    """Reference pictures of the test samples that have one."""
-    pictures = {item.info.name: found.cohort.thumbnail(item.info.name) for item in found.test}
-    return {name: picture for name, picture in pictures.items() if picture is not None}
 
 
 def spectra_of(found: Evaluation, seed: int = 0) -> Spectra | None:
@@ -90,13 +88,15 @@ def spectra_of(found: Evaluation, seed: int = 0) -> Spectra | None:
         return None
     by_truth = any(item.truth is not None and item.truth.any() for item in found.test)
     generator = np.random.default_rng(seed)
-    disease, other = [], []
+    disease: list[NDArray[np.float32]] = []
+    other: list[NDArray[np.float32]] = []
     for item in found.test:
         region = _region(found, item, by_truth)
         if region is not None:
             image = found.cohort.image(item.info.name).astype(np.float32)
-            disease.append(_some(image[region], generator))
-            other.append(_some(image[item.tissue & ~region], generator))
+            for kind, mask in ((disease, region), (other, item.tissue & ~region)):
+                spectra = image[mask]
+                kind.append(spectra[generator.permutation(len(spectra))[:SPECTRA_A_SAMPLE]])
     kinds = [np.concatenate(kind) if kind else np.empty((0, 0)) for kind in (disease, other)]
     if not all(len(kind) for kind in kinds):
         return None
@@ -104,34 +104,24 @@ def spectra_of(found: Evaluation, seed: int = 0) -> Spectra | None:
     return Spectra(kinds[0], kinds[1], found.cohort.channels, names=names)
 
 
-def shortcuts_of(found: Evaluation) -> Shortcuts:
-    """Signs of shortcuts beyond the figures of merit; reads up to 100 training images a class once, as an epoch does.
+def _region(found: Evaluation, item: SampleMap, by_truth: bool) -> NDArray[np.bool_] | None:
+    if not item.info.label or (by_truth and item.truth is None):
+        return None
+    return item.region if by_truth else found.threshold.apply(item.activation, item.tissue)
 
-    What was learned from is looked at only where the run is judged on the cohort that it was trained on.
+
+def shortcuts_of(found: Evaluation) -> Shortcuts:
+    """Signs of shortcuts beyond the metrics; reads up to 100 training images of each class once.
+
+    Training samples are looked at only where the run is judged on the cohort that it was trained on.
     """
     groups = group_gap([*found.val, *found.test])
     if str(found.cohort.path) != str(found.config.data.path):
         return Shortcuts(None, [], groups)
-    train = [info for label in (0, 1) for info in thinned(_of_class(found, label), LOOKED_AT)]
-    looked_at = [*train, *(item.info for item in found.test if not item.info.label)]
-    values = {
-        info.name: cue_values(found.cohort.image(info.name), found.cohort.tissue(info.name)) for info in looked_at
-    }
+    train = found.cohort.split("train")
+    train = [
+        info for label in (0, 1) for info in thinned([info for info in train if info.label == label], IMAGES_FOR_CUES)
+    ]
+    read = [*train, *(item.info for item in found.test if not item.info.label)]
+    values = {info.name: cue_values(found.cohort.image(info.name), found.cohort.tissue(info.name)) for info in read}
     return Shortcuts(origin_of(found.cohort.infos), cues(train, found.test, values), groups)
-
-
-def _of_class(found: Evaluation, label: int) -> list[SampleInfo]:
-    return [info for info in found.cohort.split("train") if info.label == label]
-
-
-def _region(found: Evaluation, item: SampleMap, by_truth: bool) -> NDArray[np.bool_] | None:
-    if not item.info.label:
-        return None
-    if by_truth:
-        return item.truth & item.tissue if item.truth is not None else None
-    assert found.segmenter.threshold is not None
-    return found.segmenter.threshold.apply(item.activation, item.tissue)
-
-
-def _some(spectra: NDArray[np.float32], generator: np.random.Generator) -> NDArray[np.float32]:
-    return spectra[generator.permutation(len(spectra))[:PIXELS_A_SAMPLE]]

@@ -7,21 +7,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from compseg.evaluation.curves import curves_of
-from compseg.evaluation.metrics import labels_of, prevalence, with_disease_truth
-from compseg.evaluation.sample_map import SampleMap
+from compseg.evaluation.curves import SampleMap, curves_of, labels_of, with_disease_truth
+from compseg.evaluation.metrics import prevalence
 from compseg.evaluation.shortcuts import Cue, GroupGap, Origin, Shortcuts
 from compseg.inference.threshold import Threshold
 
 FEW = 10  # samples of a class below which no interval is to be trusted
+# What these three say of the phantoms, with and without a shortcut, is in docs/explanation/shortcuts.md.
 SURE = 0.01  # p below which groups differ, or a cue is more than chance
 TELLING = 0.8  # AUC from which a cue or a group tells the labels well enough to be learned instead of the region
 MATTERS = 0.25  # share of the classes' distance in x, above which a distance of groups matters
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A number to show: its name, value and interval as text, and a remark."""
+class MetricLine:
+    """A metric to show: its name, value and interval as text, and a remark."""
 
     name: str
     value: str
@@ -35,28 +35,36 @@ class Verdict:
 
     Attributes:
         headline: One sentence.
-        figures: The numbers it rests on.
+        metrics: The metrics it rests on.
         weak: What the reader should not overlook, a sentence each; empty where nothing stands out.
     """
 
     headline: str
-    figures: list[Figure]
+    metrics: list[MetricLine]
     weak: list[str]
 
 
 def verdict_on(
     metrics: Mapping[str, float], threshold: Threshold, maps: Sequence[SampleMap], shortcuts: Shortcuts
 ) -> Verdict:
-    """Put the figures of merit into words.
+    """Put the metrics into words.
 
     Args:
         metrics: As `compseg.evaluation.tables` makes them.
         threshold: The fitted threshold.
         maps: Test samples.
-        shortcuts: Signs that the maps live on something else than the region.
+        shortcuts: Signs that the maps follow something other than the region.
     """
-    weak = [*_weak(metrics, threshold, maps), *_weak_shortcuts(metrics, maps, shortcuts)]
-    return Verdict(_headline(metrics), list(_figures(metrics, threshold, maps, shortcuts.origin)), weak)
+    weak = [
+        *_weak_split(maps),
+        *_weak_threshold(threshold, metrics),
+        *_weak_outline(metrics, maps),
+        *_weak_region(metrics, maps),
+        *(_weak_origin(shortcuts.origin) if shortcuts.origin else ()),
+        *(_weak_groups(shortcuts.groups) if shortcuts.groups else ()),
+        *(sentence for cue in shortcuts.cues for sentence in _weak_cue(cue)),
+    ]
+    return Verdict(_headline(metrics), list(_metrics(metrics, threshold, maps, shortcuts.origin)), weak)
 
 
 def _headline(metrics: Mapping[str, float]) -> str:
@@ -73,48 +81,30 @@ def _headline(metrics: Mapping[str, float]) -> str:
     return f"{start} (area AUC {auc:.3f}, 95 % interval {low:.2f} to {high:.2f}). {tail}"
 
 
-def _figures(
+def _metrics(
     metrics: Mapping[str, float], threshold: Threshold, maps: Sequence[SampleMap], origin: Origin | None
-) -> Iterator[Figure]:
-    known = prevalence(maps)
-    disease = int(labels_of(maps).sum())
+) -> Iterator[MetricLine]:
+    chance, disease = prevalence(maps), int(labels_of(maps).sum())
+    new = ""
+    if origin is not None and origin.new:
+        new = f"; {'all' if origin.new == origin.total else origin.new} of groups that training never saw"
     remarks = {
-        "test/area_auc": ("area AUC", f"{disease} disease, {len(maps) - disease} healthy samples{_of_new(origin)}"),
+        "test/area_auc": ("area AUC", f"{disease} disease, {len(maps) - disease} healthy samples{new}"),
         "test/dice_mean": ("mean Dice", f"best single threshold {metrics.get('test/dice_best', np.nan):.2f}"),
-        "test/pixel_ap": ("pixel average precision", f"chance is the prevalence, {known or 0:.2f}"),
+        "test/pixel_ap": ("pixel average precision", f"chance is the prevalence, {chance or 0:.2f}"),
         "test/healthy_area_fraction": ("healthy tissue marked", "mean over healthy samples"),
         "threshold": ("threshold", threshold.how),
     }
     for key, (name, remark) in remarks.items():
         if key in metrics:
-            yield Figure(name, _number(metrics[key], 3), _interval(metrics, key), remark)
-
-
-def _of_new(origin: Origin | None) -> str:
-    if origin is None or not origin.new:
-        return ""
-    return f"; {'all' if origin.new == origin.total else origin.new} of groups that training never saw"
-
-
-def _interval(metrics: Mapping[str, float], key: str) -> str:
-    low, high = metrics.get(f"{key}_ci_low"), metrics.get(f"{key}_ci_high")
-    return "" if low is None or high is None or low == high else f"{_number(low, 2)} to {_number(high, 2)}"
+            low, high = (metrics.get(f"{key}_ci_{end}", np.nan) for end in ("low", "high"))
+            interval = f"{_number(low, 2)} to {_number(high, 2)}" if low < high else ""
+            yield MetricLine(name, _number(metrics[key], 3), interval, remark)
 
 
 def _number(value: float, digits: int) -> str:
     # Faint maps have thresholds of a thousandth: fixed digits would hide them.
     return f"{value:.{digits}f}" if value >= 0.01 or value == 0 else f"{value:.2g}"
-
-
-def _weak(metrics: Mapping[str, float], threshold: Threshold, maps: Sequence[SampleMap]) -> Iterator[str]:
-    yield from _weak_split(maps)
-    yield from _weak_threshold(threshold, metrics)
-    if "test/dice_mean" in metrics:
-        yield from _weak_outline(metrics, maps)
-    else:
-        yield "No disease sample of the test split has an expert's truth: the outlines themselves are unchecked."
-    if (marked := metrics.get("test/healthy_area_fraction", 0.0)) > 0.1:
-        yield f"{100 * marked:.0f} % of healthy tissue is marked as disease."
 
 
 def _weak_split(maps: Sequence[SampleMap]) -> Iterator[str]:
@@ -126,9 +116,9 @@ def _weak_split(maps: Sequence[SampleMap]) -> Iterator[str]:
 
 
 def _weak_threshold(threshold: Threshold, metrics: Mapping[str, float]) -> Iterator[str]:
-    if threshold.low == threshold.high:
+    if threshold.origin == "fixed":
         yield f"The threshold was not fitted to this model's maps ({threshold.how})."
-    elif not threshold.how.startswith("fitted"):
+    elif threshold.origin == "fallback":
         yield f"The threshold is a fallback: {threshold.how}."
     lost = metrics.get("test/dice_best", 0.0) - metrics.get("test/dice_mean", 0.0)
     if lost > 0.1:
@@ -136,29 +126,26 @@ def _weak_threshold(threshold: Threshold, metrics: Mapping[str, float]) -> Itera
 
 
 def _weak_outline(metrics: Mapping[str, float], maps: Sequence[SampleMap]) -> Iterator[str]:
-    whole = dice_of_all_tissue(maps)
-    if metrics["test/dice_mean"] < whole + 0.05:
-        yield f"The outlines are hardly better than marking all tissue, which has a mean Dice of {whole:.2f}."
-    chance = prevalence(maps)
-    if chance and metrics.get("test/pixel_ap", 1.0) < min(1.5 * chance, (1 + chance) / 2):
-        yield f"Activations hardly rank diseased pixels above others: chance has an average precision of {chance:.2f}."
+    if "test/dice_mean" in metrics:
+        whole, chance = dice_of_all_tissue(maps), prevalence(maps)
+        if metrics["test/dice_mean"] < whole + 0.05:
+            yield f"The outlines are hardly better than marking all tissue, which has a mean Dice of {whole:.2f}."
+        if chance and metrics.get("test/pixel_ap", 1.0) < min(1.5 * chance, (1 + chance) / 2):
+            yield (
+                "Activations hardly rank diseased pixels above others: chance has an average precision of "
+                f"{chance:.2f}."
+            )
+    else:
+        yield "No disease sample of the test split has an expert's truth: the outlines themselves are unchecked."
+    if (marked := metrics.get("test/healthy_area_fraction", 0.0)) > 0.1:
+        yield f"{100 * marked:.0f} % of healthy tissue is marked as disease."
 
 
 def dice_of_all_tissue(maps: Sequence[SampleMap]) -> float:
-    """Mean Dice over disease samples of a map that marks all tissue, `2 p / (1 + p)` at share p: the floor to clear."""
+    """Mean Dice over disease samples of a map that marks all tissue, `2 p / (1 + p)` at share p: a baseline."""
     curves = curves_of(with_disease_truth(maps))
     share = curves.disease / curves.tissue
     return float(np.mean(2 * share / (1 + share)))
-
-
-def _weak_shortcuts(metrics: Mapping[str, float], maps: Sequence[SampleMap], shortcuts: Shortcuts) -> Iterator[str]:
-    yield from _weak_region(metrics, maps)
-    if shortcuts.origin:
-        yield from _weak_origin(shortcuts.origin)
-    if shortcuts.groups:
-        yield from _weak_groups(shortcuts.groups)
-    for cue in shortcuts.cues:
-        yield from _weak_cue(cue)
 
 
 def _weak_region(metrics: Mapping[str, float], maps: Sequence[SampleMap]) -> Iterator[str]:
@@ -167,20 +154,20 @@ def _weak_region(metrics: Mapping[str, float], maps: Sequence[SampleMap]) -> Ite
         if metrics["test/pixel_ap"] < min(1.2 * whole, (1 + whole) / 2):
             yield (
                 "The maps tell samples apart by something that is not the region: they rank pixels hardly better than "
-                f"if disease samples lit up whole, which has an average precision of {whole:.2f}."
+                f"maps that light up all of a disease sample, which have an average precision of {whole:.2f}."
             )
     if metrics.get("test/pixel_ap_own", 1.0) <= metrics.get("test/pixel_ap_swapped_ci_high", 0.0):
         low, high = (metrics[f"test/pixel_ap_swapped_ci_{end}"] for end in ("low", "high"))
         yield (
             "The maps fit the truth of other disease samples as well as their own "
             f"(average precision {metrics['test/pixel_ap_own']:.2f}; swapped {low:.2f} to {high:.2f}): "
-            "they follow a sample's outline or place, if anything, and not its disease."
+            "if anything, they follow a sample's outline or place and not its disease."
         )
 
 
 def _weak_origin(origin: Origin) -> Iterator[str]:
     if origin.inseparable:
-        yield "Each group (array, slide or scanner) holds one class: no figure here can tell disease from array."
+        yield "Each group (array, slide or scanner) holds one class: no metric here can tell disease from array."
     elif origin.told >= TELLING:
         yield (
             f"The group alone tells the labels of the training samples with AUC {origin.told:.2f}: "

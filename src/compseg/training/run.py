@@ -45,7 +45,9 @@ FOUND = 0.7
 ADDED_TO = ("regularisers", "callbacks")
 
 
-def train(cfg: DictConfig, run: Path, signals: StopSignals | None = None, dashboards: Dashboards | None = None) -> bool:
+def train(
+    cfg: DictConfig, run: Path, signals: StopSignals | None = None, dashboards: Dashboards | None = None
+) -> torch.device | None:
     """Train as configured and leave the extracted segmenter in the run folder.
 
     Args:
@@ -55,7 +57,7 @@ def train(cfg: DictConfig, run: Path, signals: StopSignals | None = None, dashbo
         dashboards: Where scalars and pictures go, beside the run folder; None: nowhere.
 
     Returns:
-        Whether this process is the one that goes on to evaluate (rank zero).
+        The device that it trained on, in the process that continues with the evaluation (rank zero); None in others.
 
     Raises:
         CompsegError: If the cohort, the configuration or the checkpoint to resume from is at fault.
@@ -71,7 +73,9 @@ def train(cfg: DictConfig, run: Path, signals: StopSignals | None = None, dashbo
     return goes_on
 
 
-def train_on(data: CohortData, cfg: DictConfig, run: Path, signals: StopSignals, dashboards: Dashboards) -> bool:
+def train_on(
+    data: CohortData, cfg: DictConfig, run: Path, signals: StopSignals, dashboards: Dashboards
+) -> torch.device | None:
     """Train on prepared data as a complete configuration says; otherwise as `train`."""
     findings, seed = read_findings(run) if cfg.trainer.resume else [], cfg.seed
     while True:
@@ -89,10 +93,12 @@ def train_on(data: CohortData, cfg: DictConfig, run: Path, signals: StopSignals,
             give_up(run, findings)
     if trainer.is_global_zero:
         extract(build_module(cfg), cfg, data.cohort, run)  # anew: of a trained one, this rank may have a share only
-    return bool(trainer.is_global_zero)
+    return trainer.strategy.root_device if trainer.is_global_zero else None
 
 
-def train_starts(data: CohortData, cfg: DictConfig, run: Path, signals: StopSignals, dashboards: Dashboards) -> bool:
+def train_starts(
+    data: CohortData, cfg: DictConfig, run: Path, signals: StopSignals, dashboards: Dashboards
+) -> torch.device | None:
     """Train from several seeds, each in a folder of its own, and make the best the run's.
 
     By the figure that best epochs are chosen by, as a rule the lowest `val/loss`, which knows labels alone.
@@ -103,17 +109,17 @@ def train_starts(data: CohortData, cfg: DictConfig, run: Path, signals: StopSign
     Raises:
         CompsegError: As `train`; or `trainer.resume` names a checkpoint, of which each start has its own.
     """
-    parts, first = starts_of(cfg, run), False
+    parts, device = starts_of(cfg, run), None
     for number, (folder, part) in enumerate(parts.items(), 1):
         log(f"start {number} of {len(parts)}: seed {part.seed}")
-        first = train_on(data, part, folder, signals, dashboards)
-    if first:
+        device = train_on(data, part, folder, signals, dashboards)
+    if device:
         figures = {folder: best_metric(load_checkpoint(folder / CHECKPOINTS / BEST)) for folder in parts}
         best = best_of(figures, OmegaConf.select(cfg, "callbacks.best_and_last.mode", default="min"))
         log(f"best epochs: {', '.join(f'{figure:.4f}' for figure in figures.values())}; start {best.name} is kept")
         keep(best, run)
         extract(build_module(parts[best]), parts[best], data.cohort, run)  # anew: it names its run
-    return first
+    return device
 
 
 def attempt(

@@ -7,19 +7,22 @@ import pytest
 from made_epochs import SIDE, disc, epoch_of, infos_of, spots
 
 from compseg.errors import CompsegError
-from compseg.monitor.drawing import TRUTH_RGB, draw, mean_spectra, painted
-from compseg.monitor.previews import EpochPreviews, chosen
-from compseg.monitor.shown import Shown
+from compseg.monitor.previews import EpochPreviews, chosen, counts_of, roc_curves
+from compseg.plots.epoch import Preview, epoch_pictures, mean_spectra
 from compseg.samples import Channels, SampleInfo
 
 LABELS = [1, 0] * 4
 SPECTRAL = Channels(3, (1800.0, 1400.0, 1000.0), "cm-1")
 
 
-def shown_of(maps, labels=LABELS, truth=None):
+def draw(previews, diagnosis, channels, epoch):
+    return epoch_pictures(previews, counts_of(diagnosis), roc_curves(diagnosis), channels, epoch)
+
+
+def previews_of(maps, labels=LABELS, truth=None):
     rng = np.random.default_rng(0)
     return [
-        Shown(
+        Preview(
             SampleInfo(f"s{i}", label),
             rng.uniform(size=(SIDE, SIDE, 3)),
             None,
@@ -37,28 +40,18 @@ def maps():
     return spots(np.random.default_rng(0), LABELS)
 
 
-def test_truth_is_outlined_on_tissue_alone(maps):
-    truth = np.zeros((SIDE, SIDE), bool)
-    truth[0:6, 3:9] = True  # sticks out over the tissue
-    picture = painted(shown_of(maps, truth=truth)[0], 1.0)
-    drawn = (picture == TRUTH_RGB).all(-1)
-    rows, columns = np.nonzero(drawn)
-    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (2, 5, 3, 8)
-    assert not drawn[3:5, 4:8].any()  # the inside stays to be seen
-
-
 def test_spectra_are_means_weighted_by_the_map(maps):
-    shown = shown_of(maps)
-    a = np.concatenate([s.activation[s.tissue] for s in shown if s.info.label]).astype(float)
-    values = np.concatenate([s.image[s.tissue] for s in shown if s.info.label])
-    marked, unmarked = mean_spectra(shown)
+    previews = previews_of(maps)
+    a = np.concatenate([s.activation[s.tissue] for s in previews if s.info.label]).astype(float)
+    values = np.concatenate([s.image[s.tissue] for s in previews if s.info.label])
+    marked, unmarked = mean_spectra(previews)
     np.testing.assert_allclose(marked, np.average(values, axis=0, weights=a), rtol=1e-6)
     np.testing.assert_allclose(unmarked, np.average(values, axis=0, weights=1 - a), rtol=1e-6)
 
 
 def test_no_spectra_of_an_empty_map_or_of_healthy_samples(maps):
-    assert mean_spectra(shown_of(np.zeros_like(maps))) is None
-    assert mean_spectra(shown_of(maps[:2], labels=[0, 0])) is None
+    assert mean_spectra(previews_of(np.zeros_like(maps))) is None
+    assert mean_spectra(previews_of(maps[:2], labels=[0, 0])) is None
 
 
 @pytest.mark.parametrize(
@@ -70,7 +63,7 @@ def test_no_spectra_of_an_empty_map_or_of_healthy_samples(maps):
     ids=["spectral", "colour"],
 )
 def test_every_picture_has_ink_of_more_than_one_colour(maps, channels, names):
-    pictures = draw(shown_of(maps), epoch_of(maps, LABELS), channels, 3)
+    pictures = draw(previews_of(maps), epoch_of(maps, LABELS), channels, 3)
     assert set(pictures) == names
     for picture in pictures.values():
         assert picture.dtype == np.uint8
@@ -80,9 +73,15 @@ def test_every_picture_has_ink_of_more_than_one_colour(maps, channels, names):
 
 def test_maps_of_one_class_or_of_nan_are_drawn_too(maps):
     healthy = spots(np.random.default_rng(0), [0] * 8)
-    assert "roc" in draw(shown_of(healthy), epoch_of(healthy, [0] * 8), SPECTRAL, 0)
+    assert "roc" in draw(previews_of(healthy), epoch_of(healthy, [0] * 8), SPECTRAL, 0)
     broken = np.full_like(maps, np.nan)
-    assert "gallery" in draw(shown_of(broken), epoch_of(broken, LABELS), SPECTRAL, 0)
+    assert "gallery" in draw(previews_of(broken), epoch_of(broken, LABELS), SPECTRAL, 0)
+
+
+def test_curves_are_those_of_splits_with_both_classes(maps):
+    both = roc_curves(epoch_of(maps, LABELS))
+    assert list(both) == ["training, AUC 1.000", "validation, AUC 1.000"]
+    assert roc_curves(epoch_of(maps, [0] * 8)) == {}
 
 
 def test_the_same_samples_are_shown_disease_first_evenly_spaced():

@@ -5,18 +5,18 @@ import math
 import numpy as np
 import pytest
 
-from compseg.evaluation import FIGURES, NEED_TRUTH, figures, figures_of_splits, metrics, samples_csv, write_replicates
-from compseg.evaluation.metrics import dice
+from compseg.evaluation.metrics import MAP_METRICS, dice
 from compseg.evaluation.shortcuts import swapped_truth
+from compseg.evaluation.tables import flat_metrics, metrics_of, metrics_of_splits, samples_csv, write_replicates
 from compseg.evaluation.thresholds import fixed
 from compseg.inference.threshold import Threshold
 from made_maps import by_hand, mixture
 
-THRESHOLD = Threshold(0.5, "fitted", 0.4, 0.6)
+THRESHOLD = Threshold(0.5, "fitted", 0.4, 0.6, "truth")
 
 
 def judged(maps, threshold, val_loss, val=()):
-    return metrics(figures_of_splits(val, maps, threshold), threshold, val_loss)
+    return flat_metrics(metrics_of_splits(val, maps, threshold), threshold, val_loss)
 
 
 def with_intervals(*names):
@@ -75,7 +75,7 @@ def test_golden_values_by_hand():
     assert found["test/pixel_ap"] == pytest.approx(3 / 4 + 1 / 4 * 4 / 16)
 
 
-def test_intervals_hold_the_figure_and_lie_in_bounds():
+def test_intervals_hold_the_metric_and_are_in_bounds():
     found = judged(mixture(30, seed=2, separation=1.5), THRESHOLD, 0.1)
     for name in ("area_auc", "pixel_ap", "dice_mean", "dice_best", "healthy_area_fraction"):
         value, low, high = (found[f"test/{name}{end}"] for end in ("", "_ci_low", "_ci_high"))
@@ -125,7 +125,7 @@ def test_samples_csv(tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ["samples.csv"]
 
 
-def test_validation_figures_are_those_to_select_by():
+def test_validation_metrics_are_those_to_select_by():
     val, test = mixture(12, seed=3), mixture(12, seed=4)
     both = judged(test, THRESHOLD, 0.1, val)
     chosen = with_intervals("val/area_auc", "val/pixel_ap", "val/dice_best")
@@ -135,16 +135,16 @@ def test_validation_figures_are_those_to_select_by():
     assert set(judged([], THRESHOLD, 0.1, val)) == {"val/loss"} | with_intervals("threshold") | chosen
 
 
-def test_without_truth_or_a_class_validation_figures_are_absent():
+def test_without_truth_or_a_class_validation_metrics_are_absent():
     assert set(judged([], THRESHOLD, 0.1, mixture(12, truth=False))) >= {"val/area_auc"}
     assert "val/pixel_ap" not in judged([], THRESHOLD, 0.1, mixture(12, truth=False))
     assert "val/area_auc" not in judged([], THRESHOLD, 0.1, mixture(12)[1::2])
 
 
 def test_replicates_give_the_intervals(tmp_path):
-    found = figures_of_splits(mixture(12), mixture(12, seed=1), THRESHOLD)
+    found = metrics_of_splits(mixture(12), mixture(12, seed=1), THRESHOLD)
     write_replicates(found, tmp_path / "bootstrap.npz")
-    flat = metrics(found, THRESHOLD, 0.1)
+    flat = flat_metrics(found, THRESHOLD, 0.1)
     with np.load(tmp_path / "bootstrap.npz") as stored:
         assert set(stored) == set(found)
         for name in found:
@@ -152,9 +152,10 @@ def test_replicates_give_the_intervals(tmp_path):
             assert np.nanquantile(stored[name], 0.025) == pytest.approx(flat[f"{name}_ci_low"])
 
 
-def test_the_names_of_figures_are_all_there():
-    assert sorted(figures(mixture(12), THRESHOLD)) == sorted(FIGURES)
-    assert set(FIGURES) - set(figures(mixture(12, truth=False), THRESHOLD)) == set(NEED_TRUTH)
+def test_the_names_of_metrics_are_all_there():
+    need_truth = {name for name, metric in MAP_METRICS.items() if metric.needs_truth}
+    assert sorted(metrics_of(mixture(12), THRESHOLD)) == sorted(MAP_METRICS)
+    assert set(MAP_METRICS) - set(metrics_of(mixture(12, truth=False), THRESHOLD)) == need_truth
 
 
 def test_own_and_swapped_truth_are_means_over_disease_samples():

@@ -1,8 +1,15 @@
 import numpy as np
 import pytest
 
-from compseg.evaluation.resampling import percentile_interval, resample
+from compseg.evaluation.intervals import mean, percentile_interval, resample, std
 from compseg.samples import SampleInfo
+from made_maps import mixture
+
+WEIGHTS = np.array([[1, 1, 1, 1, 1, 1], [2, 0, 1, 0, 3, 1], [0, 3, 0, 1, 1, 2]], dtype=float)
+
+
+def repeated(values, weights):
+    return np.repeat(np.asarray(values), weights.astype(int), axis=0)
 
 
 def test_each_replicate_draws_as_many_of_each_class():
@@ -55,3 +62,27 @@ def test_interval_of_a_mean_covers_it_about_95_times_in_100():
         low, high = percentile_interval(weights @ values / 40)
         covered += low <= 1 <= high
     assert 0.88 <= covered / 200 <= 0.98
+
+
+def test_mean_and_std_are_those_of_repeated_samples():
+    values = np.array([0.1, 0.5, 0.9, 0.2, 0.4, 0.7])
+    np.testing.assert_allclose(mean(values, WEIGHTS), [repeated(values, w).mean() for w in WEIGHTS])
+    np.testing.assert_allclose(std(values, WEIGHTS), [repeated(values, w).std(ddof=1) for w in WEIGHTS])
+
+
+def test_undefined_replicates_are_nan():
+    nobody = np.array([[0.0, 0.0]])
+    assert np.isnan(mean(np.ones(2), nobody))
+    assert np.isnan(std(np.ones(2), np.array([[1.0, 0.0]])))
+
+
+def test_patients_that_repeat_widen_the_interval():
+    values = np.repeat(np.random.default_rng(0).normal(size=10), 4)
+    infos = [m.info for m in mixture(40)]
+    alone = [type(i)(i.name, 1) for i in infos]
+    together = [type(i)(i.name, 1, patient=f"p{n // 4}") for n, i in enumerate(infos)]
+    widths = []
+    for cohort in (alone, together):
+        low, high = percentile_interval(mean(values, resample(cohort, 1000, seed=0)))
+        widths.append(high - low)
+    assert widths[1] > 1.5 * widths[0]

@@ -1,0 +1,66 @@
+"""Pictures of samples, pixel by pixel, and where a gallery puts them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from compseg.plots.gallery import TRUTH_RGB, Tile, gallery, paint_activation, panels, vmax_of
+
+DISEASE, TISSUE, BACKGROUND = (213, 94, 0), (201, 206, 212), (244, 244, 242)
+
+
+def colours(picture):
+    return [tuple(colour) for colour in picture.reshape(-1, 3)]
+
+
+def test_panels_show_what_is_thresholded_and_true():
+    activation = np.array([[0.9, 0.1], [0.6, 0.0]], np.float32)
+    tissue, truth = np.array([[1, 1], [1, 0]], bool), np.array([[1, 0], [0, 1]], bool)
+    row = panels(activation, tissue, (activation > 0.4) & tissue, truth, None, 1.0)
+    assert list(row) == ["activation", "thresholded", "truth"]
+    assert colours(row["thresholded"]) == [DISEASE, TISSUE, DISEASE, BACKGROUND]
+    assert colours(row["truth"]) == [DISEASE, TISSUE, TISSUE, BACKGROUND]
+    painted = paint_activation(activation, tissue, 1.0)
+    assert painted[0, 0].sum() > painted[0, 1].sum()
+    with_picture = panels(activation, tissue, tissue, None, np.zeros((9, 9, 3), np.uint8), 1.0)
+    assert list(with_picture) == ["thumbnail", "activation", "thresholded"]
+
+
+def test_truth_is_outlined_on_tissue_alone():
+    tissue, truth = np.zeros((12, 12), bool), np.zeros((12, 12), bool)
+    tissue[2:-2, 2:-2] = True
+    truth[0:6, 3:9] = True  # extends beyond the tissue
+    picture = paint_activation(np.full((12, 12), 0.5, np.float32), tissue, 1.0, truth)
+    drawn = (picture == TRUTH_RGB).all(-1)
+    rows, columns = np.nonzero(drawn)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (2, 5, 3, 8)
+    assert not drawn[3:5, 4:8].any()  # the inside stays to be seen
+
+
+def test_colours_go_to_one_or_less_for_faint_maps():
+    assert vmax_of([np.linspace(0, 1, 101, dtype=np.float32)], 0.05) > 0.98
+    assert vmax_of([np.full(9, 0.2, np.float32), np.full(9, 0.3, np.float32)], 0.05) == np.float32(0.3)
+    assert vmax_of([np.full(9, 0.001, np.float32)], 0.05) == 0.05
+    assert vmax_of([np.full(9, np.nan, np.float32)], 0.05) == 1
+    assert vmax_of([np.empty(0, np.float32)], 0.05) == 1
+    assert vmax_of([np.zeros(9, np.float32)], 0.0) == 1
+
+
+def tiles(count, *titles):
+    return [Tile(f"s{i}", f"x {i}", {title: np.zeros((4, 4, 3), np.uint8) for title in titles}) for i in range(count)]
+
+
+def test_a_sample_is_a_row_or_across_a_column():
+    rows = gallery(tiles(3, "activation", "truth"))
+    assert [axes.get_ylabel() for axes in rows.axes[::2]] == ["s0", "s1", "s2"]
+    assert [axes.get_title(loc="left") for axes in rows.axes[:2]] == ["activation", "truth"]
+    columns = gallery(tiles(3, "thumbnail", "activation"), "epoch 1", across=True)
+    assert [axes.get_title(loc="left") for axes in columns.axes[:3]] == ["s0", "s1", "s2"]
+    assert [axes.get_xlabel() for axes in columns.axes[3:]] == ["x 0", "x 1", "x 2"]
+    assert columns.get_suptitle() == "epoch 1"
+
+
+def test_what_a_sample_lacks_stays_empty():
+    mixed = gallery([*tiles(1, "activation"), *tiles(1, "thumbnail", "activation")])
+    assert [axes.get_title(loc="left") for axes in mixed.axes[:2]] == ["thumbnail", "activation"]
+    assert [len(axes.images) for axes in mixed.axes] == [0, 1, 1, 1]
