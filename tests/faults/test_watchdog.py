@@ -1,10 +1,9 @@
-"""Who watches whom: the parent that is chosen at the start, heartbeats over several fits, words that name who is gone."""
+"""Who watches whom: the parent, chosen at the start; heartbeats over several fits; words that name who is gone."""
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
 
 import pytest
 from torch.distributed import TCPStore
@@ -46,13 +45,13 @@ def test_what_training_adds_to_the_environment_makes_no_parent(monkeypatch):
 
 
 @pytest.fixture
-def store(monkeypatch) -> Iterator[TCPStore]:
+def store(monkeypatch) -> TCPStore:
     """One that outlives a fit, as torchrun's does."""
     monkeypatch.setattr(watchdog, "PERIOD", 0.01)
     kept = TCPStore("localhost", 0, is_master=True)
     monkeypatch.setenv("MASTER_ADDR", "localhost")
     monkeypatch.setenv("MASTER_PORT", str(kept.port))
-    yield kept
+    return kept
 
 
 @pytest.mark.parametrize("word", ["left", "failed"])

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from compseg.batches.datamodule import CohortData
 from compseg.cohort import Cohort
 from compseg.comparative import Sum
+from compseg.errors import CompsegError
 from compseg.faults.signals import StopSignals
 from compseg.files import atomic_json, atomic_text
 from compseg.inference import Segmenter
@@ -268,9 +269,18 @@ def _scheduler_factory(node: DictConfig | None) -> SchedulerFactory | None:
     make: Callable[..., Any] = instantiate(node)
     # A one-cycle schedule must know its length, which only the trainer does; a step schedule takes no such argument.
     length_matters = "total_steps" in node
-    return lambda optimizer, total_steps: (
-        make(optimizer, total_steps=total_steps) if length_matters else make(optimizer)
-    )
+
+    def factory(optimizer: torch.optim.Optimizer, total_steps: int | None) -> Any:
+        if not length_matters:
+            return make(optimizer)
+        if total_steps is None:
+            raise CompsegError(
+                f"scheduler={node['_target_'].rpartition('.')[2]}: needs the length of training, which has none; "
+                "give trainer.max_epochs, or scheduler=constant"
+            )
+        return make(optimizer, total_steps=total_steps)
+
+    return factory
 
 
 def build_trainer(cfg: DictConfig, run: Path, dashboards: Dashboards) -> Trainer:
