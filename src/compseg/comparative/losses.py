@@ -275,7 +275,7 @@ class LogBarrier(Objective):
 
     def _barrier(self, z: Tensor) -> Tensor:
         joint = 1 / self.t**2
-        # Clamped, because the branch that is not taken would otherwise give NaN gradients.
+        # Clamped, because the branch that is not taken would give NaN gradients.
         inside = -(-z).clamp(min=joint).log() / self.t
         outside = self.t * z - math.log(joint) / self.t + 1 / self.t
         return inside.where(z <= -joint, outside)

@@ -72,7 +72,7 @@ class FisherPseudoLabels(nn.Module):
     predicts the labels of the other halves better.
 
     A network that reads the *contrast*, each pixel less that same background spectrum, generalises to new patients,
-    arrays and instruments, because whatever they add to all spectra of a sample cancels.
+    arrays and instruments, because anything they add to all spectra of a sample cancels.
 
     Args:
         channels: Number of channels C of the preprocessed image.
@@ -154,7 +154,7 @@ class FisherPseudoLabels(nn.Module):
         return local_mean(filtered, tissue, self.neighbourhood)
 
     def marked(self, score: Tensor, tissue: Tensor) -> Tensor:
-        """Where scores `(B, 1, H, W)` of whole samples indicate disease, whatever the label: bool of that shape."""
+        """Where scores `(B, 1, H, W)` of whole samples indicate disease, for any label: bool of that shape."""
         return mark(score, tissue, Fit(*(getattr(self, name) for name in Fit._fields)))
 
     def contrast(self, image: Tensor, tissue: Tensor) -> Tensor:
@@ -209,7 +209,7 @@ def mark_and_refit(healthy: Pixels, disease: Pixels, shrinkage: float, mode: Ref
 
 
 def mark(score: Tensor, tissue: Tensor, fit: Fit) -> Tensor:
-    """Where the scores `(B, 1, H, W)` indicate disease, whatever the label: bool of that shape."""
+    """Where the scores `(B, 1, H, W)` indicate disease, for any label: bool of that shape."""
     marked = torch.zeros_like(tissue)
     highest = torch.where(fit.stand_in, fit.highest @ fit.filter, torch.inf)
     # The background of marking is the unmarked pixels, so start with nothing marked and repeat until it is stable.

@@ -45,7 +45,7 @@ class SizePenalty(Objective):
 
     Kervadec et al. (MedIA 2019, arXiv 1805.04628) formulate it in pixels, with V the sum of a:
     `((V - A)^2 [V < A] + (V - B)^2 [V > B]) / |Omega|`. In fractions of the tissue, V = m N, it is the same at every
-    resolution. m is the mean activation whatever the head pools.
+    resolution. m is the mean activation, for every pool of the head.
 
     Args:
         lower: Smallest disease fraction of a disease sample; the paper's alpha.
