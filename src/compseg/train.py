@@ -6,11 +6,11 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from compseg.config import verb
 from compseg.faults import StopSignals, run_lock
-from compseg.sweeps import run_job, was_pruned
+from compseg.studies import run_job, was_pruned
 
 
 @verb("train", sweep_job=run_job)
@@ -18,6 +18,7 @@ def main(cfg: DictConfig) -> None:
     """Train a CompSegNet from sample labels, extract its segmenter, evaluate it and write the report."""
     from pytorch_lightning.utilities import rank_zero_only
 
+    from compseg.inference.building import targets_of
     from compseg.monitor import Dashboards
     from compseg.report import judge
     from compseg.training import train
@@ -28,7 +29,9 @@ def main(cfg: DictConfig) -> None:
     with signals.caught(), nullcontext() if rank else run_lock(run), Dashboards.of(cfg.logger) as dashboards:
         device = train(cfg, run, signals, dashboards)
         if device is not None and judged.split != "none" and not was_pruned(run):
-            found = judge(run, device=device, split=judged.split, report=judged.report)
+            # What the user has composed is trusted; a run folder that somebody else has written is not.
+            trust = targets_of(OmegaConf.to_container(cfg, resolve=False))
+            found = judge(run, device=device, split=judged.split, report=judged.report, trust=trust)
             dashboards.results(found.metrics, run / "figures")
         dashboards.segmenter(run / "segmenter")  # with its threshold, if it was evaluated
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
 
 from compseg.training import BestAndLast
 from compseg.training.attempts import INITS, best_of, seed_of_init
@@ -21,7 +22,8 @@ def losses(run):
 
 
 def weights(run):
-    return torch.load(run / "segmenter" / "weights.pt", weights_only=True)["model"]
+    stored = load_file(run / "segmenter" / "weights.safetensors")
+    return {name.removeprefix("model."): values for name, values in stored.items() if name.startswith("model.")}
 
 
 @pytest.fixture(scope="module")

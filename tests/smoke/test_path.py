@@ -34,7 +34,7 @@ def test_the_run_folder_holds_what_the_contract_lists(trained):
         "checkpoints/best.ckpt",
         "checkpoints/last.ckpt",
         "segmenter/segmenter.json",
-        "segmenter/weights.pt",
+        "segmenter/weights.safetensors",
         "figures/roc.png",
     ):
         assert (trained.run / name).is_file(), name

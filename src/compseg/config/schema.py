@@ -1,7 +1,7 @@
 """The top-level keys of each verb: names, types and meaning.
 
-Values live in `conf/VERB.yaml`, whose defaults begin with `base_VERB`: a misspelt key in any file is then refused. What
-a user swaps (`_target_`) is `Any` here; `check_targets` compares those nodes with what their target takes.
+Values are in `conf/VERB.yaml`, whose defaults begin with `base_VERB`, so that a misspelt key in any file is refused.
+What a user swaps (`_target_`) is `Any` here; `check_targets` compares those nodes with what their target takes.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Splits:
     train: float = MISSING
     val: float = MISSING
     test: float = MISSING
-    seed: int = MISSING  # of the draw
+    seed: int = MISSING  # of the assignment
 
 
 @dataclass
@@ -101,6 +101,7 @@ class EvaluateConfig:
     device: str = MISSING  # auto, or a torch device
     split: str = MISSING  # the samples that are judged: test, or val to look at no test sample
     report: bool = True  # whether to write maps, figures and report.html
+    trust: list[str] = field(default_factory=list)  # what a segmenter and head may be built from beyond known packages
 
 
 @dataclass
@@ -124,7 +125,7 @@ class SweepReportConfig:
     """`conf/sweep_report.yaml`."""
 
     dir: str = MISSING  # the sweep folder
-    rank_by: str = MISSING  # the figure of metrics.json that jobs are ranked by
+    rank_by: str = MISSING  # the metric of metrics.json that jobs are ranked by
 
 
 @dataclass
@@ -138,9 +139,9 @@ class CompareConfig:
     overrides: Any = None  # for all runs
     cv: str = MISSING  # whether groups are left out in turn
     split: str = MISSING  # the samples that are judged
-    figures: list[str] = MISSING  # what is shown; the first ranks
-    ceiling: str = MISSING  # the method that the others are measured against
-    floors: list[str] = MISSING  # methods that any other should pass
+    metrics: list[str] = MISSING  # what is shown; the first ranks
+    upper_bound: str = MISSING  # the method that the others are measured against
+    baselines: list[str] = MISSING  # methods that any other should pass
     out: str = MISSING  # the comparison's folder
     jobs: Any = MISSING  # how many run at once
     report: bool = False  # whether each run gets a report of its own
