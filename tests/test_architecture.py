@@ -11,7 +11,7 @@ SRC = Path(__file__).parents[1] / "src"
 # A room may import from every floor before its own, and from no room on its own floor.
 FLOORS = (
     ("errors",),
-    ("files", "samples", "memory", "log", "run_folder", "device"),
+    ("files", "samples", "memory", "log", "private", "run_folder", "device"),
     ("sources", "phantom", "preprocessing", "models", "comparative", "config", "plots"),
     ("cohort",),
     ("inference",),
