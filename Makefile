@@ -2,14 +2,17 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+BASE ?=
+HEAD ?=
+ARGS ?=
 DOCS_READY := .venv/.docs-ready
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help setup demo test lint bench docs
+.PHONY: help setup demo test lint bench same-numbers docs
 .DEFAULT_GOAL := help
 
 help:  ## show this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
 
 setup: $(READY)  ## set up .venv with everything for use and development
 
@@ -26,6 +29,10 @@ lint: $(READY)  ## check style, formatting and types
 
 bench: $(READY)  ## measure speed and accuracy
 	$(BIN)/python benchmarks/run.py
+
+same-numbers: $(READY)  ## prove that nothing changes a number: BASE=COMMIT, and HEAD=COMMIT in place of the working tree
+	@test -n "$(BASE)" || { echo "make same-numbers: against which commit? give BASE=COMMIT" >&2; exit 2; }
+	$(BIN)/python benchmarks/same_numbers.py $(BASE) $(if $(HEAD),--head $(HEAD)) $(ARGS)
 
 docs: $(DOCS_READY)  ## build the documentation into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

@@ -1,4 +1,4 @@
-"""Private parts of torch and Lightning do what `compseg.private` takes them for; each test says what breaks if not."""
+"""Private parts of other packages do what `compseg.private` takes them for; each test says what breaks if not."""
 
 from __future__ import annotations
 
@@ -121,6 +121,18 @@ def test_compilers_start():
     env = {**os.environ, "TORCHINDUCTOR_COMPILE_THREADS": "2"}
     done = subprocess.run([sys.executable, "-c", COMPILERS], capture_output=True, text=True, timeout=180, env=env)
     assert done.stdout.split() == ["1"], done.stderr
+
+
+def test_a_running_trial_can_be_opened_by_another_process():
+    """Else a job of a search cannot report its epochs, and no job is pruned."""
+    optuna = pytest.importorskip("optuna")
+    study = optuna.create_study()
+    asked = study.ask()
+    (frozen,) = study.get_trials(deepcopy=False)
+    trial = private.open_trial(study, frozen)
+    trial.report(0.5, step=3)
+    assert trial.number == asked.number
+    assert study.trials[0].intermediate_values == {3: 0.5}
 
 
 SOURCE = Path(private.__file__).parent

@@ -1,4 +1,4 @@
-"""Draws docs/explanation/phantom.png: `python docs/explanation/phantom_figure.py`."""
+"""Makes docs/explanation/phantom.png: `python docs/explanation/phantom_figure.py`."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def show_spot(axes: list[plt.Axes], spot: SampleArrays, wavenumbers: np.ndarray) -> None:
-    first, second = (spot.image[..., np.abs(wavenumbers - place).argmin()] for place in (1080, 1655))
+    first, second = (spot.image[..., np.abs(wavenumbers - band).argmin()] for band in (1080, 1655))
     ratio = np.where(spot.tissue, first / np.maximum(second, 0.1), np.nan)
     axes[0].imshow(spot.thumbnail)
     axes[1].imshow(np.where(spot.tissue, 1 + spot.truth.astype(float), np.nan), cmap="coolwarm", vmin=1, vmax=2)

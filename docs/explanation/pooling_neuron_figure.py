@@ -40,7 +40,7 @@ def show_sigma_near_alpha(axis: plt.Axes) -> None:
     axis.plot(X, sigma(X), label="sigma, paper")
     axis.axhline(sigma.alpha, color="k", lw=0.8, ls="--", label="alpha")
     axis.axvline(sigma.crossing, color="tab:red", lw=0.8, label=f"x* = {sigma.crossing:.4f}")
-    axis.plot(1, sigma.maximum, "ko", ms=4, label=f"ceiling = {sigma.maximum:.3f}")
+    axis.plot(1, sigma.maximum, "ko", ms=4, label=f"maximum = {sigma.maximum:.3f}")
     axis.set(ylim=(0.097, 0.1015), xlabel="pooled activation x", ylabel="o", title="alpha is not a bound")
     axis.legend(fontsize=7, loc="lower right")
 
@@ -51,7 +51,7 @@ def show_losses(axis: plt.Axes) -> None:
     out = SigmaHead()(logits, torch.ones_like(logits, dtype=torch.bool))
     for label, objective in {
         "printed: |o - alpha|": PooledLoss(),
-        "ceiling: |o - sigma(1)|": PooledLoss(target="ceiling"),
+        "maximum: |o - sigma(1)|": PooledLoss(target="maximum"),
         "one-sided at alpha": PooledLoss(one_sided=True),
     }.items():
         loss = objective.statistics(out, torch.ones(len(X)))[:, 0]

@@ -17,7 +17,7 @@ def main(cfg: DictConfig) -> None:
     """Judge a trained run: threshold from validation samples, metrics and report from test samples."""
     from compseg.report import judge
 
-    judge(Path(cfg.run), cfg.cohort, cfg.device, split=cfg.split, report=cfg.report)
+    judge(Path(cfg.run), cfg.cohort, cfg.device, split=cfg.split, report=cfg.report, trust=tuple(cfg.trust))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""Files that are whole or absent: written beside their place, flushed to disk, then moved into it."""
+"""Files that are whole or absent: written under another name, flushed to disk, then renamed.
+
+Every room imports this file, and so does `--help`: what takes long to import is imported where it is needed.
+"""
 
 from __future__ import annotations
 
@@ -10,30 +13,30 @@ import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 @contextmanager
 def atomic_open(path: str | Path) -> Iterator[BinaryIO]:
     """Open a file for writing that appears at `path` only if the block ends without an error.
 
-    Missing folders are made. The name beside `path` is unique, so that ranks may write the same file at once: the last
-    one wins.
+    Missing folders are made. The temporary name is unique, so that ranks may write the same file at once: the last one
+    wins.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
     try:
-        with beside.open("xb") as file:
+        with temporary.open("xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        beside.replace(path)
+        temporary.replace(path)
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def atomic_bytes(path: str | Path, content: bytes) -> None:
@@ -43,7 +46,7 @@ def atomic_bytes(path: str | Path, content: bytes) -> None:
 
 
 def atomic_text(path: str | Path, text: str) -> None:
-    """Write text as UTF-8, line ends as they are."""
+    """Write text as UTF-8 with its line ends unchanged."""
     atomic_bytes(path, text.encode())
 
 
@@ -63,13 +66,15 @@ def csv_text(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 def atomic_npy(path: str | Path, array: NDArray[Any]) -> None:
     """Write an array as .npy."""
+    import numpy as np
+
     with atomic_open(path) as file:
         np.save(file, array, allow_pickle=False)
 
 
 def atomic_torch(path: str | Path, state: Any) -> None:
     """Write what `torch.save` takes, a state dict for example."""
-    import torch  # a leaf that every room imports should not cost them torch
+    import torch
 
     with atomic_open(path) as file:
         torch.save(state, file)

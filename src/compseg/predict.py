@@ -20,7 +20,7 @@ def main(cfg: DictConfig) -> None:
     from compseg.inference.prediction import predict
 
     if (cfg.run is None) == (cfg.segmenter is None):
-        raise CompsegError("predict: give either run=outputs/RUN or segmenter=FOLDER")
+        raise CompsegError("run=, segmenter=: expected exactly one of them; give run=outputs/RUN or segmenter=FOLDER")
     images, out = new_images(cfg.input), Path(cfg.out)
     segmenter = load_segmenter(cfg.run or cfg.segmenter, pick_device(cfg.device), tuple(cfg.trust))
     if cfg.threshold is not None:

@@ -1,4 +1,4 @@
-"""Verb: image files or another source become a cohort."""
+"""`python -m compseg.prepare source=images source.manifest=labels.csv out=data/mine.zarr`: make a cohort."""
 
 from __future__ import annotations
 
@@ -7,12 +7,8 @@ from pathlib import Path
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from rich.console import Console
-from rich.table import Table
 
-from compseg.cohort import Cohort, prepare, upload
 from compseg.config import verb
-from compseg.samples import SPLITS
 
 
 @verb("prepare")
@@ -21,6 +17,12 @@ def main(cfg: DictConfig) -> None:
 
     python -m compseg.prepare source=images source.manifest=labels.csv out=data/mine.zarr
     """
+    from rich.console import Console
+    from rich.table import Table
+
+    from compseg.cohort import prepare, upload
+    from compseg.samples import SPLITS
+
     cohort = prepare(
         instantiate(cfg.source),
         cfg.out,
@@ -35,19 +37,15 @@ def main(cfg: DictConfig) -> None:
     axis = cohort.channels
     span = f" from {axis.values[0]:g} to {axis.values[-1]:g} {axis.unit}" if axis.spectral else ""
     print(f"{cohort.path}: {len(cohort.infos)} samples, channels: {axis.count}{span}, {cohort.dtype}")
-    Console().print(_table(cohort))
-    if cfg.upload:
-        upload(Path(cfg.out), cfg.upload)
-        print(f"{cfg.upload}: uploaded")
-
-
-def _table(cohort: Cohort) -> Table:
     table = Table("split", "healthy", "disease", "with truth")
     for split in SPLITS:
         infos = cohort.split(split)
         labels = Counter(info.label for info in infos)
         table.add_row(split, str(labels[0]), str(labels[1]), str(sum(cohort.has_truth(info.name) for info in infos)))
-    return table
+    Console().print(table)
+    if cfg.upload:
+        upload(Path(cfg.out), cfg.upload)
+        print(f"{cfg.upload}: uploaded")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Every use that we make of private parts of PyTorch and Lightning, in one place: they may change with any release.
+"""Every use that we make of private parts of other packages, in one place: they may change with any release.
 
-`tests/test_private.py` has a test for each, which says what breaks here when it changes. Lightning and the compiler are
-imported inside the functions, for they take seconds.
+`tests/test_private.py` has a test for each, which says what breaks when it changes. What takes seconds to import, or
+comes with an extra, is imported inside the functions.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import torch
 if TYPE_CHECKING:
     import pytorch_lightning as pl
     from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
+    from optuna import Study, Trial
+    from optuna.trial import FrozenTrial
     from pytorch_lightning.strategies import ModelParallelStrategy
 
 _STARTED: list[subprocess.Popen[bytes]] = []  # ranks that this process has started, whichever fit it was for
@@ -81,3 +83,10 @@ def start_compilers() -> None:
     from torch._inductor.async_compile import AsyncCompile
 
     AsyncCompile.warm_pool()
+
+
+def open_trial(study: Study, trial: FrozenTrial) -> Trial:
+    """A running trial as an object that reports to its study; only the process that asked for it has one otherwise."""
+    from optuna import Trial
+
+    return Trial(study, trial._trial_id)

@@ -6,12 +6,16 @@ readable.
 
 from __future__ import annotations
 
+import platform
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from compseg.errors import CompsegError
+from compseg.files import atomic_json, atomic_text
 
 CHECKPOINTS, BEST, LAST = "checkpoints", "best.ckpt", "last.ckpt"
 
@@ -65,3 +69,38 @@ def best_metric(checkpoint: dict[str, Any]) -> float:
     """The best value of the metric that best epochs are chosen by, `val/loss` unless another was chosen."""
     states = checkpoint["callbacks"].items()
     return next(float(state["best_model_score"]) for name, state in states if name.startswith("BestAndLast"))
+
+
+def record(run: Path, config: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+    """Write `config.yaml` and `environment.json` before anything can go wrong.
+
+    Args:
+        run: The run folder.
+        config: The resolved configuration, plain values.
+        asked: What was asked for by the dotted keys that were resolved; written under `asked`.
+    """
+    atomic_text(run / "config.yaml", OmegaConf.to_yaml(OmegaConf.create({**config, "asked": dict(asked)})))
+    atomic_json(run / "environment.json", environment())
+
+
+def environment() -> dict[str, Any]:
+    """Versions and hardware, plain values; no names of people or machines."""
+    import torch
+
+    packages = ("compseg", "torch", "pytorch-lightning", "hydra-core", "torchmetrics", "zarr", "numpy")
+    return {
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "threads": torch.get_num_threads(),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        **{package: version_of(package) for package in packages},
+    }
+
+
+def version_of(package: str) -> str:
+    """The installed version of a package."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

@@ -1,4 +1,4 @@
-"""The words that every room shares: what a sample is, what its channels are, and what a source of samples can do."""
+"""The types that every room shares: a sample, its channels, and what a source of samples can do."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ Window = tuple[slice, slice]  # rows and columns of an image
 
 @dataclass(frozen=True)
 class SampleInfo:
-    """What is known of a sample without reading its pixels.
+    """What is known about a sample without reading its pixels.
 
     Attributes:
         name: Unique in the cohort; also its file name for maps, so letters, digits, `.`, `_` and `-` only.
         label: 1 = disease, 0 = healthy.
         class_name: The pathologist's word, if any (`T`, `NAT`, ...).
-        split: `train`, `val` or `test`; empty lets the configuration split.
+        split: `train`, `val` or `test`; empty: assigned by the configuration.
         group: Slide, array or scanner.
         patient: Patient key; samples of one patient share a split.
         origin: The file it came from, for error messages.
@@ -84,14 +84,14 @@ class Channels:
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> Channels:
-        """The inverse of `to_dict`, also after a trip through JSON."""
+        """The inverse of `to_dict`, also of values that were saved as JSON."""
         return cls(plain["count"], tuple(plain["values"]), plain["unit"], tuple(plain["names"]))
 
 
 class Source(Protocol):
     """Where samples come from: image files, instruments, or a phantom.
 
-    `infos` reads no pixels, so a cohort larger than memory can be prepared by calling `read` one sample at a time.
+    `infos` reads no pixels, so a cohort larger than memory can be prepared by calling `read` for one sample at a time.
     """
 
     def infos(self) -> Sequence[SampleInfo]:
@@ -107,5 +107,5 @@ class Source(Protocol):
         ...
 
     def provenance(self) -> dict[str, Any]:
-        """Plain values that say where the samples came from; a cohort made with other provenance is another cohort."""
+        """Plain values that describe the origin of the samples; cohorts with different provenance are different."""
         ...

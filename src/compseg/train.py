@@ -6,11 +6,11 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from compseg.config import verb
 from compseg.faults import StopSignals, run_lock
-from compseg.sweeps import run_job, was_pruned
+from compseg.studies import run_job, was_pruned
 
 
 @verb("train", sweep_job=run_job)
@@ -18,18 +18,20 @@ def main(cfg: DictConfig) -> None:
     """Train a CompSegNet from sample labels, extract its segmenter, evaluate it and write the report."""
     from pytorch_lightning.utilities import rank_zero_only
 
+    from compseg.inference.building import targets_of
     from compseg.monitor import Dashboards
     from compseg.report import judge
     from compseg.training import train
 
     run = Path(HydraConfig.get().runtime.output_dir)
     rank: int = rank_zero_only.rank  # type: ignore[attr-defined]
-    signals = StopSignals(run)
+    signals, judged = StopSignals(run), cfg.evaluation
     with signals.caught(), nullcontext() if rank else run_lock(run), Dashboards.of(cfg.logger) as dashboards:
         device = train(cfg, run, signals, dashboards)
-        if device and cfg.evaluate and not was_pruned(run):
-            split = "test" if cfg.test else "val"
-            found = judge(run, device=device, split=split, report=cfg.report)
+        if device is not None and judged.split != "none" and not was_pruned(run):
+            # What the user has composed is trusted; a run folder that somebody else has written is not.
+            trust = targets_of(OmegaConf.to_container(cfg, resolve=False))
+            found = judge(run, device=device, split=judged.split, report=judged.report, trust=trust)
             dashboards.results(found.metrics, run / "figures")
         dashboards.segmenter(run / "segmenter")  # with its threshold, if it was evaluated
 

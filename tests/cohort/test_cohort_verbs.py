@@ -58,7 +58,7 @@ def test_prepare_check_damage_check(run, tmp_path):
     code, out, err = run(check, "cohort=data/c.zarr")
     assert code == 1
     assert "val_T" in out
-    assert err.splitlines()[-1] == "compseg check: data/c.zarr: 1 fault; mend what the table says"
+    assert err.splitlines()[-1] == "compseg check: data/c.zarr: 1 problem; the table says how to fix each"
 
 
 @pytest.mark.usefixtures("manifest")

@@ -1,4 +1,4 @@
-"""One group left out of training: who judges, who trains, and that no patient is parted."""
+"""One group left out of training: who judges, who trains, and that patients stay whole."""
 
 from collections import Counter, defaultdict
 from dataclasses import replace
@@ -64,7 +64,7 @@ def test_a_patient_on_two_arrays_is_of_the_one_left_out():
     assert len(left) == len(moved) - 2
 
 
-def test_groups_that_the_given_splits_part_are_drawn_by_sample():
+def test_groups_divided_by_the_given_splits_are_assigned_by_sample():
     infos = [
         SampleInfo(f"{group}{i}", i % 2, split=split, group=group)
         for group in "AB"
@@ -94,7 +94,7 @@ spots = st.lists(st.tuples(st.integers(0, 1), st.sampled_from("ABCD"), st.intege
 
 
 @given(spots, st.sampled_from(["test", "val"]), st.randoms())
-def test_no_patient_is_parted_and_the_group_takes_no_part_in_training(members, role, random):
+def test_patients_stay_whole_and_the_group_takes_no_part_in_training(members, role, random):
     split_of = {patient: random.choice(["train", "train", "val", "test"]) for patient in range(10)}
     infos = [
         SampleInfo(f"s{i}", label, split=split_of[patient], group=group, patient=f"p{patient}")
@@ -118,14 +118,25 @@ def test_no_patient_is_parted_and_the_group_takes_no_part_in_training(members, r
         assert not before & {info.name for info in left if info.split != "test"}
 
 
-def test_a_cohort_is_split_anew_without_being_written(tmp_path):
+def test_a_cohort_gets_new_splits_without_being_written(tmp_path):
     source = MemorySource(6)
-    places = [("A", "train"), ("A", "train"), ("B", "val"), ("B", "val"), ("C", "test"), ("C", "test")]
+    given = [("A", "train"), ("A", "train"), ("B", "val"), ("B", "val"), ("C", "test"), ("C", "test")]
     source.samples = [
-        replace(info, group=group, split=split) for info, (group, split) in zip(source.samples, places, strict=True)
+        replace(info, group=group, split=split) for info, (group, split) in zip(source.samples, given, strict=True)
     ]
     cohort = prepare(source, tmp_path / "c.zarr", progress=False)
     view = cohort.holding_out("A")
     assert {info.group for info in view.split("test")} == {"A"}
     assert {info.group for info in Cohort.open(tmp_path / "c.zarr").split("test")} == {"C"}
     assert (view.image("s00") == cohort.image("s00")).all()
+
+
+@pytest.mark.parametrize("group", [0, 1, "1"])
+def test_a_group_whose_name_is_a_number(tmp_path, group):
+    """`data.held_out=1` comes from the command line as a number; the group's name is text."""
+    infos = [*array("0", "train"), *array("1", "train"), *array("2", "val")]
+    assert splits_by_group(hold_out(infos, group))[str(group)] == {"test": 12}
+    cohort = prepare(MemorySource(6), tmp_path / "c.zarr", progress=False)
+    assert cohort.holding_out(None) is cohort
+    cohort.infos = infos
+    assert {info.group for info in cohort.holding_out(group).split("test")} == {str(group)}

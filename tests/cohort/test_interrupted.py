@@ -1,4 +1,4 @@
-"""A preparation that is stopped at any moment leaves no cohort, and goes on to the same one when run again."""
+"""A preparation that is stopped at any moment leaves no cohort, and makes the same one when run again."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ import pytest
 import zarr
 from memory_source import MemorySource
 
-from compseg.cohort import Cohort, find_faults, prepare
+from compseg.cohort import Cohort, find_problems, prepare
 from compseg.errors import CompsegError
 
 HERE = Path(__file__).parent
@@ -55,14 +55,14 @@ def stop_at(name):
 
 
 @pytest.mark.parametrize("stop", ["s00", "s03", "s05"])
-def test_goes_on_where_it_stopped(tmp_path, stop):
+def test_continues_where_it_stopped(tmp_path, stop):
     path = tmp_path / "c"
     with pytest.raises(KeyboardInterrupt):
         prepare(stop_at(stop), path, progress=False)
     with pytest.raises(CompsegError, match=r"was interrupted, c\.partial is there; run the same prepare again"):
         Cohort.open(path)
-    (fault,) = find_faults(path)
-    assert fault.file == "c.partial"
+    (problem,) = find_problems(path)
+    assert problem.file == "c.partial"
     read = []
     prepare(MemorySource(before=lambda info: read.append(info.name)), path, progress=False)
     assert read == [f"s{i:02d}" for i in range(int(stop[1:]), 6)]
@@ -72,18 +72,18 @@ def test_goes_on_where_it_stopped(tmp_path, stop):
 
 
 @pytest.mark.parametrize(("seed", "dtype"), [(1, "float16"), (0, "float32")])
-def test_other_samples_or_settings_start_anew_and_say_so(tmp_path, capsys, seed, dtype):
+def test_other_samples_or_settings_start_again_with_a_message(tmp_path, capsys, seed, dtype):
     path = tmp_path / "c"
     with pytest.raises(KeyboardInterrupt):
         prepare(stop_at("s03"), path, progress=False)
     read = []
     cohort = prepare(MemorySource(seed=seed, before=lambda info: read.append(info.name)), path, dtype=dtype)
-    assert "starting anew" in " ".join(capsys.readouterr().err.split())
+    assert "starting again" in " ".join(capsys.readouterr().err.split())
     assert len(read) == 6
     assert cohort.dtype == dtype
 
 
-def test_finished_samples_whose_bytes_changed_are_written_anew(tmp_path):
+def test_finished_samples_whose_bytes_changed_are_written_again(tmp_path):
     path = tmp_path / "c"
     with pytest.raises(KeyboardInterrupt):
         prepare(stop_at("s04"), path, progress=False)
@@ -95,7 +95,7 @@ def test_finished_samples_whose_bytes_changed_are_written_anew(tmp_path):
     read = []
     prepare(MemorySource(before=lambda info: read.append(info.name)), path, progress=False)
     assert read == ["s01", "s04", "s05"]
-    assert find_faults(path) == []
+    assert find_problems(path) == []
 
 
 KILLS = {
@@ -146,7 +146,7 @@ assert len(cohort.infos) == 6
         _, errors = process.communicate(timeout=60)
         assert process.returncode == 0, errors
     assert (tmp_path / "reads").read_text().split() == [f"s{i:02d}" for i in range(6)]
-    assert find_faults(tmp_path / "c") == []
+    assert find_problems(tmp_path / "c") == []
 
 
 def test_memory_does_not_grow_with_the_number_of_samples(tmp_path):
@@ -156,7 +156,7 @@ def test_memory_does_not_grow_with_the_number_of_samples(tmp_path):
     def peak(count):
         tracemalloc.start()
         prepare(MemorySource(count, size), tmp_path / str(count), progress=False)
-        find_faults(tmp_path / str(count))
+        find_problems(tmp_path / str(count))
         _, most = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         return most

@@ -10,7 +10,7 @@ from memory_source import MemorySource
 
 from compseg.cohort import Cohort, prepare
 from compseg.cohort.layout import block_edge
-from compseg.cohort.writer import _narrowed
+from compseg.cohort.writer import _converted
 from compseg.errors import CompsegError
 from compseg.samples import SampleInfo
 
@@ -86,7 +86,7 @@ def test_blocks_are_equal_and_near_the_wanted_edge(size, wanted):
 )
 def test_what_is_stored_is_within_the_documented_bound(image, dtype):
     """docs/reference/cohort.md: a relative error of at most 2**-11, an absolute one of at most 3e-8 below 6.1e-5."""
-    stored = _narrowed("s", image, dtype).astype(np.float64)
+    stored = _converted("s", image, dtype).astype(np.float64)
     error = np.abs(stored - image)
     if dtype == "float32":
         assert not error.any()

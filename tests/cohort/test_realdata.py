@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from compseg.cohort import find_faults, prepare
+from compseg.cohort import find_problems, prepare
 from compseg.sources import Images
 
 ULTRASOUND = Path(__file__).parents[3] / "shared/data/busi"
@@ -28,7 +28,7 @@ def test_ultrasound_comes_through_exactly(tmp_path):
         writer.writeheader()
         writer.writerows(few)
     cohort = prepare(Images(tmp_path / "labels.csv"), tmp_path / "c.zarr", progress=False)
-    assert [fault for fault in find_faults(tmp_path / "c.zarr") if "split val" not in fault.what] == []
+    assert [problem for problem in find_problems(tmp_path / "c.zarr") if "split val" not in problem.what] == []
     for row in few:
         np.testing.assert_array_equal(cohort.image(row["sample"])[..., 0], np.asarray(Image.open(row["image"])))
         assert cohort.truth(row["sample"]).any() == (row["label"] == "1")

@@ -18,11 +18,11 @@ def counts(infos):
     return Counter((info.split, info.label) for info in infos)
 
 
-def test_golden_draw():
+def test_golden_assignment():
     """Pinned, so that a cohort prepared again in years is split alike."""
-    drawn = assign_splits(samples(*[0, 1] * 10), DEFAULT_SPLITS)
-    letters = "".join(info.split[0] + info.split[1] for info in drawn)
-    assert counts(drawn) == {
+    assigned = assign_splits(samples(*[0, 1] * 10), DEFAULT_SPLITS)
+    letters = "".join(info.split[0] + info.split[1] for info in assigned)
+    assert counts(assigned) == {
         ("train", 0): 7,
         ("train", 1): 7,
         ("val", 0): 1,
@@ -49,8 +49,8 @@ fractions = st.tuples(st.integers(1, 8), st.integers(0, 4), st.integers(0, 4)).m
 
 @given(lone, fractions, st.integers(0, 5))
 def test_each_label_comes_near_its_fractions(labels, splits, seed):
-    drawn = assign_splits(samples(*labels), {**splits, "seed": seed})
-    held = counts(drawn)
+    assigned = assign_splits(samples(*labels), {**splits, "seed": seed})
+    held = counts(assigned)
     for label in (0, 1):
         for name, share in splits.items():
             assert abs(held[name, label] - share * labels.count(label)) <= 2
@@ -63,30 +63,30 @@ def test_each_label_comes_near_its_fractions(labels, splits, seed):
 @given(st.lists(member, max_size=30), fractions, st.integers(0, 5), st.randoms(use_true_random=False))
 def test_nobody_is_parted_and_order_does_not_matter(members, splits, seed, random):
     infos = [SampleInfo(f"s{i}", label, patient=p, group=g) for i, (label, p, g) in enumerate(members)]
-    drawn = assign_splits(infos, {**splits, "seed": seed})
-    assert [replace(info, split="") for info in drawn] == infos
+    assigned = assign_splits(infos, {**splits, "seed": seed})
+    assert [replace(info, split="") for info in assigned] == infos
     homes = defaultdict(set)
-    for info in drawn:
+    for info in assigned:
         assert info.split in SPLITS
         if info.patient or info.group:
             homes["p", info.patient].add(info.split) if info.patient else homes["g", info.group].add(info.split)
     assert all(len(home) == 1 for home in homes.values())
     shuffled = random.sample(infos, len(infos))
     again = {info.name: info.split for info in assign_splits(shuffled, {**splits, "seed": seed})}
-    assert again == {info.name: info.split for info in drawn}
+    assert again == {info.name: info.split for info in assigned}
 
 
-def test_seed_changes_the_draw():
+def test_seed_changes_the_assignment():
     infos = samples(*[0, 1] * 20)
-    draws = {tuple(info.split for info in assign_splits(infos, {**DEFAULT_SPLITS, "seed": seed})) for seed in range(5)}
-    assert len(draws) == 5
+    assigned = [assign_splits(infos, {**DEFAULT_SPLITS, "seed": seed}) for seed in range(5)]
+    assert len({tuple(info.split for info in infos) for infos in assigned}) == 5
 
 
 def test_given_splits_are_kept_and_count():
     infos = [replace(info, split="test" if i < 8 else "") for i, info in enumerate(samples(*[0, 1] * 20))]
-    drawn = assign_splits(infos, DEFAULT_SPLITS)
-    assert [info.split for info in drawn[:8]] == ["test"] * 8
-    assert counts(drawn)["test", 0] == counts(drawn)["test", 1] == 4  # 20 % were given already
+    assigned = assign_splits(infos, DEFAULT_SPLITS)
+    assert [info.split for info in assigned[:8]] == ["test"] * 8
+    assert counts(assigned)["test", 0] == counts(assigned)["test", 1] == 4  # 20 % were given already
 
 
 def test_samples_follow_their_patient():

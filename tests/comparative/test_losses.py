@@ -97,7 +97,7 @@ def test_pooled_cross_entropy(case):
     assert case.loss(PooledLoss("bce", "maximum")) == pytest.approx(expected, rel=1e-4)
 
 
-def test_printed_loss_is_least_at_the_crossing_and_ceiling_at_all_of_the_tissue():
+def test_printed_loss_is_least_at_the_crossing_and_maximum_at_all_of_the_tissue():
     x = np.linspace(0.001, 0.999, 999).astype(np.float32).tolist()
     out, _ = level_head(x)
     disease = torch.ones(len(x))
@@ -242,7 +242,7 @@ def test_two_map(case):
     healthy = np.array([sigma(expit(u).mean()) for u in case.u])
     expected = np.abs(sigma(case.x) - 0.1 * case.label) + np.abs(healthy - 0.1 * (1 - case.label))
     assert case.loss(TwoMap()) == pytest.approx(expected.mean(), rel=1e-5)
-    with pytest.raises(CompsegError, match="maps: two_map expected 2"):
+    with pytest.raises(CompsegError, match=r"^method\.maps: two_map expected 2"):
         TwoMap()(SigmaHead()(case.logits[:, :1], case.tissue), LABELS)
 
 
@@ -267,14 +267,14 @@ def test_entropy(case):
     assert case.loss(Entropy()) == pytest.approx(case.mean(each), rel=1e-5)
 
 
-@pytest.mark.parametrize("reach", [1, 2, 7])
-def test_spectral_crf(case, reach):
+@pytest.mark.parametrize("radius", [1, 2, 7])
+def test_spectral_crf(case, radius):
     image = torch.randn(5, 3, 8, 6, generator=torch.Generator().manual_seed(4))
     out = SigmaHead()(case.logits, case.tissue)._replace(image=image)
 
     def each(a, m, s):
         pairs = [(p, q) for p in np.argwhere(m) for q in np.argwhere(m) if tuple(p) < tuple(q)]
-        pairs = [(tuple(p), tuple(q)) for p, q in pairs if np.abs(p - q).max() <= reach]
+        pairs = [(tuple(p), tuple(q)) for p, q in pairs if np.abs(p - q).max() <= radius]
         squares = np.array([np.mean((s[:, *p] - s[:, *q]) ** 2) for p, q in pairs])
         energies = np.array([a[p] * (1 - a[q]) + a[q] * (1 - a[p]) for p, q in pairs])
         return np.mean(np.exp(-squares / (2 * squares.mean())) * energies)
@@ -283,10 +283,10 @@ def test_spectral_crf(case, reach):
         expit(case.logits[:, 0].double().numpy()), case.tissue[:, 0].numpy(), image.double().numpy(), strict=True
     )
     expected = np.mean([each(*sample) for sample in samples])
-    assert SpectralCRF(reach)(out, LABELS).item() == pytest.approx(expected, rel=1e-5)
+    assert SpectralCRF(radius)(out, LABELS).item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_spectral_crf_would_have_boundaries_where_spectra_change():
+def test_spectral_crf_prefers_boundaries_where_spectra_change():
     image = torch.zeros(1, 2, 4, 6)
     image[..., 3:] = 5
     tissue, labels = torch.ones(1, 1, 4, 6, dtype=torch.bool), torch.ones(1)
@@ -300,19 +300,19 @@ def test_spectral_crf_would_have_boundaries_where_spectra_change():
     assert SpectralCRF()(SigmaHead()(image[:, :1], tissue)._replace(image=torch.zeros_like(image)), labels).isfinite()
 
 
-LOOKS = [(RotationConsistency(), "rotated"), (FlipConsistency(), "flipped"), (MeanTeacher(), "ema")]
+VIEWS = [(RotationConsistency(), "rotated"), (FlipConsistency(), "flipped"), (MeanTeacher(), "ema")]
 
 
-@pytest.mark.parametrize(("objective", "look"), LOOKS)
-def test_consistency(case, objective, look):
+@pytest.mark.parametrize(("objective", "view"), VIEWS)
+def test_consistency(case, objective, view):
     other = torch.rand(5, 1, 8, 6, generator=torch.Generator().manual_seed(5))
-    out = SigmaHead()(case.logits, case.tissue)._replace(**{look: other})
+    out = SigmaHead()(case.logits, case.tissue)._replace(**{view: other})
     squares = (expit(case.logits[:, :1].double().numpy()) - other.numpy()) ** 2
     expected = np.mean([square[m].mean() for square, m in zip(squares, case.tissue.numpy(), strict=True)])
     assert objective(out, LABELS).item() == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("objective", [*(objective for objective, _ in LOOKS), SpectralCRF()])
+@pytest.mark.parametrize("objective", [*(objective for objective, _ in VIEWS), SpectralCRF()])
 def test_what_an_objective_reads_must_be_there(case, objective):
     assert len(objective.reads) == 1
     with pytest.raises(ValueError, match=f"out.{next(iter(objective.reads))}: "):
@@ -355,7 +355,7 @@ def test_mean_over_ranks_without_ranks_is_the_identity():
         (lambda: LogBarrier(0.5, 0.5), "objective.lower"),
         (lambda: LogBarrier(t=0), "objective.t"),
         (lambda: PositiveUnlabelled(1.0), "objective.prior"),
-        (lambda: SpectralCRF(0), "regularisers.spectral_crf.reach"),
+        (lambda: SpectralCRF(0), "regularisers.spectral_crf.radius"),
         (lambda: MeanTeacher(1.0), "regularisers.mean_teacher.mu"),
     ],
 )

@@ -28,7 +28,7 @@ from compseg.errors import CompsegError
 
 def rank_reference(a, rho):
     weights = (1 - 1 / (rho * len(a))) ** np.arange(len(a))
-    return np.ema(np.sort(a)[::-1], weights=weights)
+    return np.average(np.sort(a)[::-1], weights=weights)
 
 
 def topk_reference(z, share, lowest):
@@ -153,7 +153,7 @@ def test_head_refuses_a_mask_that_does_not_fit(tissue):
 
 def test_attention_asks_for_a_second_map():
     head = ComparativeHead(AttentionPool(), Identity())
-    with pytest.raises(CompsegError, match="maps: attention expected 2"):
+    with pytest.raises(CompsegError, match=r"^method\.maps: attention expected 2"):
         head(torch.zeros(1, 1, 4, 4), torch.ones(1, 1, 4, 4, dtype=torch.bool))
 
 

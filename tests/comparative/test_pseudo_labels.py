@@ -45,13 +45,13 @@ def stacked(samples):
 
 
 def shifted(image: torch.Tensor, seed: int = 0) -> torch.Tensor:
-    """Something else added to all spectra of each sample, far beyond what tells samples apart."""
+    """A different spectrum added to all spectra of each sample, far beyond what tells samples apart."""
     shift = 9 * torch.randn(len(image), CHANNELS, generator=torch.Generator().manual_seed(seed))
     return image + shift[:, :, None, None]
 
 
 def test_it_finds_the_region_in_new_samples_whatever_tells_samples_apart():
-    pseudo_labels = fitted(made_cohort(), reach=3)
+    pseudo_labels = fitted(made_cohort(), neighbourhood=3)
     image, tissue, truth, labels = stacked(made_cohort(seed=1))
     marked = pseudo_labels(image, tissue, labels)
     assert 2 * (marked & truth).sum() / (marked.sum() + truth.sum()) > 0.85
@@ -68,14 +68,14 @@ def test_healthy_samples_and_background_are_never_marked():
     assert marked.any()
 
 
-def test_turning_a_sample_turns_its_mark():
+def test_rotating_a_sample_rotates_its_mark():
     pseudo_labels = fitted(made_cohort())
     image, tissue, _, labels = stacked(made_cohort(seed=1))
     rotated = pseudo_labels(image.rot90(1, (-2, -1)), tissue.rot90(1, (-2, -1)), labels)
     assert torch.equal(rotated, pseudo_labels(image, tissue, labels).rot90(1, (-2, -1)))
 
 
-def test_the_same_pixels_give_the_same_teacher_and_the_state_travels():
+def test_the_same_pixels_give_the_same_fit_and_the_state_travels():
     one, other = fitted(made_cohort()), fitted(made_cohort())
     assert torch.equal(one.filter, other.filter)
     copy = FisherPseudoLabels(CHANNELS)
@@ -96,12 +96,12 @@ def test_what_it_marks_where_nothing_differs_says_nothing_about_new_samples():
 
 def test_one_channel_is_enough():
     samples = [(image[1:2], tissue, truth, label) for image, tissue, truth, label in made_cohort()]
-    pseudo_labels = FisherPseudoLabels(1, reach=3)
+    pseudo_labels = FisherPseudoLabels(1, neighbourhood=3)
     pseudo_labels.fit(((image, tissue, label) for image, tissue, _, label in samples), len(samples))
     assert pseudo_labels.filter.isfinite().all()
 
 
-def test_a_sample_is_judged_against_itself():
+def test_a_sample_is_compared_with_itself():
     """What moves a whole sample, however far, does not move its mark."""
     pseudo_labels = fitted(made_cohort())
     image, tissue, _, labels = stacked(made_cohort(seed=1))
@@ -121,13 +121,13 @@ def test_with_a_stand_in_a_sample_may_move_away_from_disease_alone():
 
 
 def test_samples_that_are_disease_throughout_are_marked_throughout():
-    """They have no healthy pixel of their own to be judged against; no healthy sample looks like them."""
+    """They have no healthy pixel of their own to be compared with; no healthy sample looks like them."""
     whole = torch.arange(120) % 6 == 1
     image, tissue, truth, labels = stacked(made_cohort(120, cue=0.2))
     everywhere = whole[:, None, None, None]
     image += torch.from_numpy(SIGNATURE).float()[:, None, None] * (everywhere & ~truth)
     truth = (truth | everywhere) & tissue
-    pseudo_labels = fitted(list(zip(image, tissue, truth[:, 0], labels.int().tolist(), strict=True)), reach=3)
+    pseudo_labels = fitted(list(zip(image, tissue, truth[:, 0], labels.int().tolist(), strict=True)), neighbourhood=3)
     assert pseudo_labels.own
     assert pseudo_labels.stand_in
     marked = pseudo_labels(image, tissue, labels)
@@ -135,7 +135,7 @@ def test_samples_that_are_disease_throughout_are_marked_throughout():
     assert 2 * (marked & truth)[~whole].sum() / (marked[~whole].sum() + truth[~whole].sum()) > 0.85
 
 
-def test_a_reference_scores_no_higher_than_every_healthy_sample():
+def test_a_background_scores_no_higher_than_every_healthy_sample():
     pixels, direction = torch.tensor([[1.0, 0], [3.0, 0], [9.0, 0]]), torch.tensor([1.0, 0])
     marked, none = torch.tensor([False, False, True]), torch.tensor([True, True, True])
     low, high = torch.tensor([1.5, 7]), torch.tensor([2.5, 7])
@@ -145,7 +145,7 @@ def test_a_reference_scores_no_higher_than_every_healthy_sample():
     assert own_background(pixels, marked, None, direction).tolist() == [2, 0]
 
 
-def test_samples_whose_rest_is_no_reference_are_judged_as_they_are():
+def test_samples_whose_rest_is_no_background_are_read_as_they_are():
     """Tiles of a scene: what is not disease is one field or another, and their means say nothing about disease."""
     generator = np.random.default_rng(0)
     fields = -SIGNATURE * generator.uniform(0, 4, (8, 1))
@@ -161,7 +161,7 @@ def test_samples_whose_rest_is_no_reference_are_judged_as_they_are():
         return torch.from_numpy(image).float(), torch.ones(1, 24, 24, dtype=torch.bool), truth, int(disease)
 
     samples = [tile(bool(index % 2)) for index in range(60)]
-    pseudo_labels = fitted(samples, reach=3)
+    pseudo_labels = fitted(samples, neighbourhood=3)
     image, tissue, truth, labels = stacked(
         [(*sample[:2], torch.from_numpy(sample[2]), sample[3]) for sample in samples]
     )
@@ -183,8 +183,8 @@ def test_fisher_against_sklearn():
     generator = np.random.default_rng(0)
     zeros, ones = generator.normal(size=(400, 4)), generator.normal(size=(300, 4)) @ np.diag([1, 2, 1, 1]) + 1
     found = fisher(torch.from_numpy(ones), torch.from_numpy(zeros), 1e-9).numpy()
-    background = LinearDiscriminantAnalysis(solver="lsqr").fit(np.vstack([zeros, ones]), [0] * 400 + [1] * 300).coef_[0]
-    np.testing.assert_allclose(found / np.linalg.norm(found), background / np.linalg.norm(background), atol=1e-6)
+    expected = LinearDiscriminantAnalysis(solver="lsqr").fit(np.vstack([zeros, ones]), [0] * 400 + [1] * 300).coef_[0]
+    np.testing.assert_allclose(found / np.linalg.norm(found), expected / np.linalg.norm(expected), atol=1e-6)
 
 
 def test_excess_share_of_a_known_mixture():
@@ -237,7 +237,7 @@ def test_contrast_is_the_pixel_less_the_mean_of_its_samples_unmarked_pixels(stan
 
 
 def test_a_sample_that_is_marked_throughout_is_compared_with_the_healthy_sample_that_comes_nearest():
-    pseudo_labels = fitted(made_cohort(cue=0.2), reach=3)
+    pseudo_labels = fitted(made_cohort(cue=0.2), neighbourhood=3)
     pseudo_labels.stand_in.fill_(True)
     image, tissue, _, _ = stacked(made_cohort(seed=1, cue=0.2))
     everywhere = image[:1] + 3 * torch.from_numpy(SIGNATURE).float()[:, None, None]
@@ -245,7 +245,7 @@ def test_a_sample_that_is_marked_throughout_is_compared_with_the_healthy_sample_
     torch.testing.assert_close(pseudo_labels.contrast(everywhere, tissue[:1]), expected, atol=1e-5, rtol=0)
 
 
-def test_where_own_samples_are_no_reference_images_are_left_as_they_are():
+def test_where_own_samples_are_no_background_images_stay_as_they_are():
     pseudo_labels = fitted(made_cohort())
     pseudo_labels.own.fill_(False)
     image, tissue, _, _ = stacked(made_cohort(seed=1))
@@ -264,12 +264,12 @@ def test_it_knows_from_held_out_labels_whether_it_found_anything(found: bool, lo
     generator = np.random.default_rng(3)
     samples = [made_sample(generator, found and bool(index % 2)) for index in range(60)]
     samples = [(*sample[:3], index % 2) for index, sample in enumerate(samples)]
-    pseudo_labels = fitted(samples, reach=3)
+    pseudo_labels = fitted(samples, neighbourhood=3)
     assert low <= pseudo_labels.held_out_auc <= high
     assert 0 < pseudo_labels.share < 1
 
 
 def test_too_few_samples_prove_nothing():
-    pseudo_labels = fitted(made_cohort(3), reach=3)
+    pseudo_labels = fitted(made_cohort(3), neighbourhood=3)
     assert np.isnan(pseudo_labels.held_out_auc)
     assert pseudo_labels.own

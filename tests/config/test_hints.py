@@ -1,4 +1,4 @@
-"""Every fault of a user is one line that names the culprit and the mend; a fault of the program is none."""
+"""Every error of a user is one line that names the culprit and the fix; an error of the program is not explained."""
 
 import errno
 
@@ -9,15 +9,20 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from torch._utils import ExceptionWrapper
 
-from compseg.config import compose
-from compseg.config.hints import closest, explain
-from compseg.errors import CompsegError
+from compseg.config import check_targets, compose
+from compseg.config.hints import RENAMED, explain, renamed
+from compseg.config.schema import CompareConfig, EvaluateConfig, TrainConfig
+from compseg.errors import CompsegError, closest
 
 FILES = {
     "experiment/misspelt.yaml": "# @package _global_\nsead: 3\n",
     "experiment/mistyped.yaml": "# @package _global_\nseed: soon\n",
     "experiment/no_yaml.yaml": "# @package _global_\nseed: 3: 4\n",
     "experiment/no_option.yaml": "# @package _global_\ndefaults:\n  - override /model: unett\n",
+    "scanner/mine.yaml": "{}",
+    "experiment/old_key.yaml": "# @package _global_\nstarts: 3\n",
+    "experiment/old_group.yaml": "# @package _global_\ndefaults:\n  - override /teacher: fisher\n",
+    "experiment/old_option.yaml": "# @package _global_\ndefaults:\n  - override /augmentation: turns\n",
 }
 
 
@@ -32,7 +37,7 @@ def own_conf(tmp_path_factory):
 
 
 def hint(overrides, groups=("model", "data", "experiment")):
-    with pytest.raises(Exception) as caught:  # noqa: PT011  whatever Hydra raises
+    with pytest.raises(Exception) as caught:  # noqa: PT011  any that Hydra raises
         compose("train", overrides)
     return explain(caught.value, groups)
 
@@ -46,7 +51,8 @@ def hint(overrides, groups=("model", "data", "experiment")):
         ("seed=soon", "seed: Value 'soon' of type 'str' could not be converted to Integer"),
         ("seed=[1", "seed=[1: not understood as key=value; a value with brackets, commas or blanks needs quotes"),
         ("+model=unet", "+model: it has a value already; give model=... without the plus sign"),
-        ("regulariser=entropy", "regulariser: not among what this verb chooses; +regulariser=... adds it"),
+        ("scanner=mine", "scanner: not among what this verb chooses; +scanner=... adds it"),
+        ("source=images", "source: did you mean 'source@data.source'?"),
         ("experiment=misspelt", "in experiment/misspelt.yaml: sead: no such key; did you mean 'seed'?"),
         (
             "experiment=mistyped",
@@ -56,8 +62,106 @@ def hint(overrides, groups=("model", "data", "experiment")):
         ("model=zzz", "model=zzz: no such option; options: "),
     ],
 )
-def test_composition_faults(own_conf, override, line):
+def test_composition_errors(own_conf, override, line):
     assert hint([own_conf, override]).startswith(line)
+
+
+NOW = {**dict.fromkeys(TrainConfig.__dataclass_fields__), "evaluation": None, "regulariser": None}  # and the groups
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("teacher", "pseudo_labels"),
+        ("teacher.teaches", "pseudo_labels.supervises"),
+        ("teacher.reach", "pseudo_labels.neighbourhood"),
+        ("teacher.channels", "pseudo_labels.channels"),
+        ("otherwise", "method.fallback"),
+        ("otherwise.teacher", "method.fallback.pseudo_labels"),
+        ("otherwise.starts", "method.fallback.n_init"),
+        ("otherwise.head.alpha", "method.fallback.head.alpha"),
+        ("floor", "method.baseline"),
+        ("localiser", "method.cam"),
+        ("localiser.layer", "method.cam.layer"),
+        ("maps", "method.maps"),
+        ("depth", "model.depth"),
+        ("starts", "n_init"),
+        ("threshold", "evaluation.threshold"),
+        ("evaluate", "evaluation.split (test | val | none)"),
+        ("test", "evaluation.split (test | val | none)"),
+        ("report", "evaluation.report"),
+        ("rank_by", "evaluation.rank_by"),
+        ("regularisers.turn_consistency.weight", "regularisers.rotation_consistency.weight"),
+        ("regulariser=turn_consistency", "regulariser=rotation_consistency"),
+        ("augmentation=turns", "augmentation=flip_rotate90"),
+        ("augmentation=mirror", "augmentation=horizontal_flip"),
+        ("augmentation=turns_and_jitter", "augmentation=flip_rotate90_jitter"),
+        ("objective=taught", "objective=pseudo_labels"),
+        ("objective=ceiling", "objective=maximum"),
+        ("model.width", None),
+        ("objective.target", None),
+        ("regularisers.entropy", None),
+    ],
+)
+def test_what_an_old_key_of_training_is_called_now(old, new):
+    assert renamed(old, NOW) == renamed(old) == new
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("ceiling", "upper_bound"), ("floors", "baselines"), ("figures", "metrics"), ("teacher", None)]
+)
+def test_what_an_old_key_of_a_comparison_is_called_now(old, new):
+    assert renamed(old, {*CompareConfig.__dataclass_fields__, "upper_bound", "baselines", "metrics"}) == new
+
+
+def test_a_verb_is_offered_its_own_keys_alone():
+    """What training has below `evaluation` may lie at the top of another verb; other verbs have no pseudo-labels."""
+    keys = {*EvaluateConfig.__dataclass_fields__, "split"} - {"test"}
+    assert renamed("test", keys) == "split (test | val | none)"
+    assert renamed("teacher.reach", keys) is None
+
+
+def test_no_new_name_is_an_old_one():
+    assert not {new.split()[0] for new in RENAMED.values()} & set(RENAMED)
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("teacher=fisher", "teacher: now called pseudo_labels"),
+        ("teacher.teaches=false", "teacher.teaches: now called pseudo_labels.supervises"),
+        ("starts=3", "starts: now called n_init"),
+        ("otherwise.starts=3", "otherwise.starts: now called method.fallback.n_init"),
+        ("floor=null", "floor: now called method.baseline"),
+        ("maps=2", "maps: now called method.maps"),
+        ("depth=3", "depth: now called model.depth"),
+        ("threshold=0.5", "threshold: now called evaluation.threshold"),
+        ("evaluate=false", "evaluate: now called evaluation.split (test | val | none)"),
+        ("test=false", "test: now called evaluation.split (test | val | none)"),
+        ("report=false", "report: now called evaluation.report"),
+        ("rank_by=val/loss", "rank_by: now called evaluation.rank_by"),
+        ("localiser=null", "localiser: now called method.cam"),
+        (
+            "regularisers.turn_consistency.weight=3",
+            "regularisers.turn_consistency.weight: now called regularisers.rotation_consistency.weight",
+        ),
+        ("+regulariser=turn_consistency", "regulariser=turn_consistency: now called regulariser=rotation_consistency"),
+        ("augmentation=turns", "augmentation=turns: now called augmentation=flip_rotate90"),
+        ("augmentation=mirror", "augmentation=mirror: now called augmentation=horizontal_flip"),
+        ("objective=taught", "objective=taught: now called objective=pseudo_labels"),
+        ("experiment=old_key", "in experiment/old_key.yaml: starts: now called n_init"),
+        ("experiment=old_group", "teacher: now called pseudo_labels"),
+        ("experiment=old_option", "augmentation=turns: now called augmentation=flip_rotate90"),
+    ],
+)
+def test_an_old_name_on_the_command_line_or_in_a_file(own_conf, override, line):
+    assert hint([own_conf, override], ("model", "data", "pseudo_labels", "method")) == line
+
+
+def test_an_argument_that_was_renamed(monkeypatch):
+    monkeypatch.setitem(RENAMED, "model.breadth", "model.width")
+    with pytest.raises(CompsegError, match=r"model\.breadth: .*UNet takes no 'breadth'; now called model\.width"):
+        check_targets(compose("train", ["model=unet", "+model.breadth=3"]))
 
 
 def test_yaml_that_cannot_be_read_names_file_and_line(own_conf):
@@ -93,8 +197,8 @@ def refuse(reason):
     ("reason", "line"),
     [
         (
-            CompsegError("a.csv: row 3: label 2, expected 0 or 1; mend it"),
-            "a.csv: row 3: label 2, expected 0 or 1; mend it",
+            CompsegError("a.csv: row 3: label 2, expected 0 or 1; fix it"),
+            "a.csv: row 3: label 2, expected 0 or 1; fix it",
         ),
         (
             ValueError("Invalid\nlearning rate"),
@@ -128,12 +232,12 @@ def test_a_target_that_fails(reason, line):
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_faults_while_a_verb_runs(error, line):
+def test_errors_while_a_verb_runs(error, line):
     assert explain(error) == line
 
 
 @pytest.mark.parametrize("kind", [CompsegError, OSError])
-def test_a_fault_out_of_a_worker_process_loses_its_traceback(kind):
+def test_an_error_from_a_worker_process_loses_its_traceback(kind):
     try:
         refuse(kind("spot.npy: 3 channels, expected 4; prepare it again"))
     except kind:
@@ -147,7 +251,7 @@ def test_a_fault_out_of_a_worker_process_loses_its_traceback(kind):
 @pytest.mark.parametrize(
     "error", [ZeroDivisionError("division by zero"), KeyError("a"), RuntimeError("shape mismatch")]
 )
-def test_faults_of_the_program_are_not_explained(error):
+def test_errors_of_the_program_are_not_explained(error):
     assert explain(error) is None
 
 
@@ -158,7 +262,7 @@ def fumble_with_an_absent_file():
         _ = 1 / 0
 
 
-def test_a_fault_of_the_program_is_not_blamed_on_the_file_it_was_dealing_with():
+def test_an_error_of_the_program_is_not_blamed_on_the_file_it_was_handling():
     with pytest.raises(ZeroDivisionError) as caught:
         fumble_with_an_absent_file()
     assert explain(caught.value) is None

@@ -8,7 +8,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from compseg.__main__ import VERBS
-from compseg.config import verb
+from compseg.config import verb, verbs
 from compseg.config.schema import SCHEMAS
 from compseg.errors import CompsegError
 
@@ -26,6 +26,7 @@ def own_conf(tmp_path_factory):
     (folder / "experiment").mkdir()
     (folder / "experiment" / "mine.yaml").write_text("# @package _global_\ntrainer: {max_epochs: 1}\nsead: 3\n")
     (folder / "experiment" / "node.yaml").write_text("# @package _global_\nmodel: {depht: 1}\n")
+    (folder / "experiment" / "cohort.yaml").write_text("# @package _global_\ncohort: from_a_file.zarr\n")
     return str(folder)
 
 
@@ -38,7 +39,7 @@ def own_conf(tmp_path_factory):
         (["model=unet", "experiment=node"], "compseg train: model.depht: compseg.models.UNet takes no 'depht'"),
     ],
 )
-def test_a_fault_is_one_line(tmp_path, own_conf, arguments, line):
+def test_an_error_is_one_line(tmp_path, own_conf, arguments, line):
     done = run("compseg.train", "--config-dir", own_conf, *arguments, cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.startswith(line)
@@ -60,6 +61,55 @@ def test_the_console_entry_hands_over(tmp_path):
     assert "cohort: ???" in done.stdout
     assert "model:" not in done.stdout  # groups of other verbs
     assert list(tmp_path.iterdir()) == []
+
+
+HEAVY = {"torch", "pytorch_lightning", "torchmetrics", "numpy", "zarr", "matplotlib", "pandas", "scipy", "optuna"}
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_help_imports_nothing_heavy(tmp_path, name):
+    """A page of words should not wait for torch; only a run loads what its configuration names."""
+    done = run("compseg." + name, "--help", cwd=tmp_path, PYTHONPROFILEIMPORTTIME="1")
+    assert done.returncode == 0
+    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
+    assert "hydra" in imported
+    assert not imported & HEAVY
+
+
+def test_the_list_of_verbs_imports_no_more_than_python(tmp_path):
+    done = run("compseg", "--help", cwd=tmp_path, PYTHONPROFILEIMPORTTIME="1")
+    assert done.stdout.startswith("usage: compseg VERB")
+    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
+    assert not imported & {*HEAVY, "hydra", "omegaconf", "yaml"}
+
+
+def test_help_shows_groups_and_the_values_asked_for(started, capsys, own_conf):
+    def task(cfg):
+        """Do nothing.
+
+        Args:
+            cfg: Not shown.
+        """
+
+    assert started(task, "--help", "cohort=mine.zarr") == 0
+    page = capsys.readouterr().out
+    assert page.startswith("Do nothing.\n\n== Values: give key=value ==\n\ncohort: mine.zarr\n")
+    assert "cfg" not in page.replace("--cfg", "")
+    assert "Groups" not in page
+    assert started(task, "cohrt=a", "-h") == 1
+    assert capsys.readouterr().err == "compseg check: cohrt: no such key; did you mean 'cohort'?\n"
+    assert started(task, "-h", "--config-dir", own_conf, "+experiment=cohort") == 0
+    assert "cohort: from_a_file.zarr" in capsys.readouterr().out
+
+
+def test_groups_of_a_verb(monkeypatch, tmp_path):
+    """Groups that are set to nothing, optional or put elsewhere are groups; Hydra's own and overrides are none."""
+    (tmp_path / "train.yaml").write_text(
+        "defaults: [base_train, regulariser: null, optional debug: null, source@data.source: images, "
+        "override hydra/help: x, hydra: y, _self_]"
+    )
+    monkeypatch.setattr(verbs, "conf_dir", lambda: tmp_path)
+    assert verbs._groups("train") == ["regulariser", "debug", "source"]
 
 
 @pytest.mark.parametrize(
@@ -105,7 +155,7 @@ def started(monkeypatch, tmp_path):
     return start
 
 
-def test_a_fault_of_the_program_keeps_its_traceback(started):
+def test_an_error_of_the_program_keeps_its_traceback(started):
     def task(cfg):
         return 1 / 0
 
@@ -121,7 +171,7 @@ def test_an_interrupt_is_one_line(started, capsys):
     assert capsys.readouterr().err == "compseg check: interrupted\n"
 
 
-def test_a_sweep_names_the_job_at_fault(started, capsys):
+def test_a_sweep_names_the_job_with_the_error(started, capsys):
     def task(cfg):
         if cfg.cohort == "b":
             raise CompsegError("no such cohort")
@@ -139,7 +189,7 @@ def test_ranks_say_which_they_are(started, capsys, monkeypatch):
     assert capsys.readouterr().err == "compseg check [rank 2]: disk full\n"
 
 
-def test_called_with_a_configuration_the_function_runs_as_it_is():
+def test_called_with_a_configuration_the_function_runs_directly():
     @verb("check")
     def task(cfg):
         if cfg.cohort == "bad":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,35 +12,33 @@ from hydra.utils import instantiate
 from torch import distributed, multiprocessing, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from choices import CONF, names, nodes_of, option
 from compseg.comparative import Objective, OutsideTissue, SigmaHead
 
-ROOT = Path(__file__).parents[2]
-CONF = ROOT / "conf"
 LABELS = torch.tensor([1.0, 1.0, 1.0, 0.0, 1.0, 0.0, 0.0, 0.0])  # of four, three and one on two ranks
-
-
-def names(group):
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
 def composed(*overrides):
     """The part of a training configuration that this room owns."""
-    groups = {"head": "sigma", "objective": "printed", "regulariser": None, "pseudo_labels": "none", "method": None}
-    defaults = ["_self_", *({group: option} for group, option in groups.items())]
-    root = {"defaults": defaults, "maps": 1, "method": None, "regularisers": {}, "channels": 3}
+    groups = {"method": "mean", "head": None, "objective": None, "pseudo_labels": None, "regulariser": None}
+    defaults = ["_self_", *({group: chosen} for group, chosen in groups.items())]
+    method = {"maps": 1, "baseline": None, "cam": None, "fallback": None}
+    root = {"defaults": defaults, "method": method, "regularisers": {}, "pseudo_labels": None, "channels": 3}
     ConfigStore.instance().store("contract_of_objectives", root)
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose("contract_of_objectives", list(overrides))
 
 
+OBJECTIVES = nodes_of("objective")
+CHOICES = [*OBJECTIVES, *(f"regulariser/{name}" for name in names("regulariser"))]
+
+
 def load(choice):
-    """The objective or regulariser of `group/name`."""
+    """The objective or regulariser of `place/name`."""
     group, name = choice.split("/")
-    cfg = composed(f"{group}={name}")
-    return instantiate(cfg.objective if group == "objective" else cfg.regularisers[name])
-
-
-CHOICES = [f"{group}/{name}" for group in ("objective", "regulariser") for name in names(group)]
+    if group == "regulariser":
+        return instantiate(composed(f"regulariser={name}").regularisers[name])
+    return instantiate(OBJECTIVES[choice])
 
 
 @pytest.fixture(scope="module", params=CHOICES)
@@ -61,8 +58,8 @@ def batch():
     return logits, tissue, torch.rand(8, 1, 9, 11, generator=generator) < 0.3
 
 
-def looked_at(out):
-    """The head's output with all that an objective may read beyond it, made up of map 1, pixel by pixel."""
+def with_views(out):
+    """The head's output with all that an objective may read beyond it, computed from map 1, pixel by pixel."""
     other = out.logits[:, 1:]
     rotated, ema = torch.sigmoid(other), torch.sigmoid(-other / 2).detach()
     views = {"rotated": rotated, "flipped": rotated, "ema": ema}
@@ -70,7 +67,7 @@ def looked_at(out):
 
 
 def output(logits, tissue):
-    return looked_at(SigmaHead()(logits, tissue))
+    return with_views(SigmaHead()(logits, tissue))
 
 
 def statistics(objective, logits, tissue, truth):
@@ -114,16 +111,16 @@ def test_statistics_are_those_of_each_sample_alone(objective, batch):
         torch.testing.assert_close(objective.statistics(out, LABELS[i : i + 1], batch[2][i : i + 1]), whole[i : i + 1])
 
 
-def test_turning_the_image_does_not_matter(objective, batch):
+def test_rotating_the_image_does_not_matter(objective, batch):
     rotated = [t.rot90(1, (2, 3)) for t in batch]
     torch.testing.assert_close(statistics(objective, *rotated), statistics(objective, *batch))
 
 
-@pytest.mark.parametrize("name", names("objective"))
-def test_places_do_not_matter(name, batch):
+@pytest.mark.parametrize("choice", OBJECTIVES)
+def test_places_do_not_matter(choice, batch):
     order = torch.randperm(99, generator=torch.Generator().manual_seed(1))
     moved = [t.flatten(2)[..., order].view(t.shape) for t in batch]
-    objective = load(f"objective/{name}")
+    objective = load(choice)
     torch.testing.assert_close(statistics(objective, *moved), statistics(objective, *batch))
 
 
@@ -154,7 +151,7 @@ def step(model, objective, rows):
     """Loss and gradient on some of the samples."""
     image, tissue, truth = (t[rows] for t in images())
     model.zero_grad()
-    loss = objective(looked_at(model(image, tissue)), LABELS[rows], truth)
+    loss = objective(with_views(model(image, tissue)), LABELS[rows], truth)
     loss.backward()
     return loss.detach(), torch.cat([p.grad.flatten() for p in model.parameters()])
 
@@ -194,8 +191,8 @@ def test_two_ranks_of_four_are_one_of_eight(choice, two_ranks):
 @pytest.mark.parametrize("name", names("method"))
 def test_method_is_a_head_and_an_objective_that_work_together(name, batch):
     cfg = composed(f"method={name}")
-    assert cfg.method == name
-    logits = batch[0][:, : cfg.maps].clone().requires_grad_()
+    assert cfg.method.name == name
+    logits = batch[0][:, : cfg.method.maps].clone().requires_grad_()
     head, objective = instantiate(cfg.head), instantiate(cfg.objective)
     loss = objective(head(logits, batch[1]), LABELS, batch[2] if objective.needs_truth else None)
     loss.backward()
@@ -214,9 +211,24 @@ def test_values_of_a_method_are_flat_keys_and_the_command_line_wins():
     assert composed("method=openvibspec2022", "head.beta=0.5").head.beta == 0.5
 
 
+@pytest.mark.parametrize("method", ["compseg", "log_barrier", "lse"])
+@pytest.mark.parametrize("choice", [f"{group}={name}" for group in ("head", "objective") for name in names(group)])
+def test_what_is_chosen_replaces_all_of_the_methods_own(choice, method):
+    group, name = choice.split("=")
+    assert composed(f"method={method}", choice)[group] == option(group, name)
+
+
+def test_the_pseudo_labeller_is_replaced_alike():
+    assert composed("method=supervised", "pseudo_labels=none").pseudo_labels is None
+    assert composed("method=supervised", "pseudo_labels=fisher").pseudo_labels.supervises
+    cfg = composed("method=lse", "pseudo_labels=fisher", "pseudo_labels.supervises=false")
+    assert not cfg.pseudo_labels.supervises
+    assert cfg.pseudo_labels.neighbourhood == 5
+
+
 @pytest.mark.parametrize("group", ["method", "regulariser"])
 def test_each_has_its_row_in_the_reference(group):
-    reference = (ROOT / "docs" / "reference" / "methods.md").read_text(encoding="utf-8")
+    reference = (CONF.parent / "docs" / "reference" / "methods.md").read_text(encoding="utf-8")
     assert [name for name in names(group) if f"| `{name}` |" not in reference] == []
 
 

@@ -48,7 +48,7 @@ def test_the_device_that_trained_judges(monkeypatch, tmp_path):
     monkeypatch.setattr(compseg.report, "judge", judge)
     output = SimpleNamespace(runtime=SimpleNamespace(output_dir=str(tmp_path)))
     monkeypatch.setattr(compseg.train.HydraConfig, "get", lambda: output)
-    compseg.train.main(OmegaConf.create({"logger": None, "evaluate": True, "test": False, "report": True}))
+    compseg.train.main(OmegaConf.create({"logger": None, "evaluation": {"split": "val", "report": True}}))
     assert (asked["device"], asked["split"]) == (torch.device("cuda:3"), "val")
 
 

@@ -19,7 +19,7 @@ from running import history_of, run_here, tiny
 from signalled import signal_at
 
 # Dropout, turns and shuffles draw random numbers; none may depend on where the run was broken.
-OPTIONS = ("trainer.max_epochs=3", "model.dropout=0.3", "evaluate=false", "data.batch_size=4")
+OPTIONS = ("trainer.max_epochs=3", "model.dropout=0.3", "evaluation.split=none", "data.batch_size=4")
 
 
 def train(*arguments: str) -> int:

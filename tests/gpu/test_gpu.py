@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from waiting import Waiting
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-ON_GPU = ("trainer.accelerator=gpu", "data.source.size=32", "data.source.channels=12", "evaluate=false")
+ON_GPU = ("trainer.accelerator=gpu", "data.source.size=32", "data.source.channels=12", "evaluation.split=none")
 
 
 @pytest.fixture

@@ -148,12 +148,12 @@ def test_the_last_features_are_those_before_the_output(image):
         torch.nn.Conv2d(3, 4, 1), twice, torch.nn.Conv2d(4, 4, 1), twice, torch.nn.Conv2d(4, 1, 1)
     )
     assert last_features(net, image) == "2"
-    with pytest.raises(CompsegError, match=r"localiser\.layer"):
+    with pytest.raises(CompsegError, match=r"cam\.layer"):
         last_features(torch.nn.Conv2d(3, 1, 1), image)
 
 
 def test_faults_are_said_before_training(monkeypatch):
-    with pytest.raises(CompsegError, match=r"localiser\.layer=decoder\.7: .* encoder"):
+    with pytest.raises(CompsegError, match=r"cam\.layer=decoder\.7: .* encoder"):
         GradCAM(classifier(), layer="decoder.7")
     monkeypatch.setitem(sys.modules, "monai", None)
     with pytest.raises(CompsegError, match=r"compseg\[monai\]"):

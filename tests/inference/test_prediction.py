@@ -17,7 +17,7 @@ from compseg.errors import CompsegError
 from compseg.evaluation.thresholds import fixed
 from compseg.inference import Segmenter, prediction
 from compseg.inference.images import NewImage, new_images
-from compseg.inference.prediction import ahead, predict
+from compseg.inference.prediction import predict, prefetched
 from compseg.models import SpectralSpatial
 from compseg.preprocessing import Preprocess, tissue_mask
 from compseg.samples import Channels
@@ -168,13 +168,13 @@ def test_the_next_call_runs_while_a_result_is_in_use_and_not_before_it_is_ready(
         return 10 * number
 
     with ThreadPoolExecutor(1) as executor:
-        for result in ahead((lambda number=number: call(number) for number in range(5)), executor, ready):
+        for result in prefetched((lambda number=number: call(number) for number in range(5)), executor, ready):
             executor.submit(int).result()
             assert begun == list(range(min(result // 10 + 2, 5)))
 
 
 def test_what_was_handed_out_is_not_held():
     with ThreadPoolExecutor(1) as executor:
-        results = ahead((set for _ in range(3)), executor)
+        results = prefetched((set for _ in range(3)), executor)
         held = weakref.ref(next(results))
         assert held() is None

@@ -70,7 +70,7 @@ def test_tiles_give_the_whole_images_map(name):
 
 def trains_on_pseudo_labels(own: bool = True) -> FisherPseudoLabels:
     """A pseudo-labeller that marks about a tenth of a cube."""
-    pseudo_labels = FisherPseudoLabels(6, radius=3)
+    pseudo_labels = FisherPseudoLabels(6, neighbourhood=3)
     pseudo_labels.filter.copy_(torch.tensor([1.0, -1, 0.5, 0, 0, 0.2]))
     pseudo_labels.level.fill_(0.8)
     pseudo_labels.highest.fill_(0.5)
@@ -140,13 +140,13 @@ def test_a_large_image_in_memory_is_tiled_by_itself(monkeypatch):
 
 def test_what_a_network_sees():
     net = UNet(3, width=2)
-    assert (receptive_field_of(net).radius, receptive_field_of(net).stride, receptive_field_of(net).fault) == (
+    assert (receptive_field_of(net).radius, receptive_field_of(net).stride, receptive_field_of(net).problem) == (
         107,
         16,
         "",
     )
-    assert "GroupNorm averages" in receptive_field_of(UNet(3, width=2, norm="group")).fault
-    assert "does not say how far" in receptive_field_of(Padded(torch.nn.Conv2d(3, 1, 3, padding=1), 8)).fault
+    assert "GroupNorm averages" in receptive_field_of(UNet(3, width=2, norm="group")).problem
+    assert "does not say how far" in receptive_field_of(Padded(torch.nn.Conv2d(3, 1, 3, padding=1), 8)).problem
 
 
 def test_tiles_are_no_larger_than_is_fast_unless_a_cut_would_show():

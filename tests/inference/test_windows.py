@@ -1,4 +1,4 @@
-"""A cohort's image a window at a time: the same pixels, and none decoded again that the window before it held."""
+"""Windows of a cohort's image: the same pixels, and none decoded again that the previous window held."""
 
 from __future__ import annotations
 
@@ -93,9 +93,9 @@ def test_windows_lie_in_the_same_memory_until_the_image_ends(cohort):
     read, rows = Windows(cohort, "s"), slice(20, HEIGHT)
     places = [read((rows, columns)).ctypes.data for columns in (slice(0, 20), slice(12, 32), slice(31, 41))]
     assert len(set(places)) == 1
-    room = weakref.ref(read._room)
+    buffer = weakref.ref(read._buffer)
     read((rows, slice(40, WIDTH)))
-    assert room() is None
+    assert buffer() is None
 
 
 def test_windows_that_are_held_share_no_memory(cohort):

@@ -1,4 +1,4 @@
-"""The floors: what they answer, and the single band's fit against scikit-learn's ROC."""
+"""The baselines: what they answer, and the single band's fit against scikit-learn's ROC."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from compseg.models import AllOnes, SingleBand
-from compseg.models.receptive_field import receptive_field
+from compseg.models.geometry import receptive_field
 
 
 def samples(count=12, channels=4, telling=2, shift=1.0, seed=0):
@@ -35,7 +35,7 @@ def test_all_ones_is_one_everywhere_and_trains_to_nothing():
     assert net.idle.grad.item() == 0
 
 
-def test_a_floors_pixel_sees_itself_alone():
+def test_a_baselines_pixel_sees_itself_alone():
     for net in (AllOnes(), SingleBand(3)):
         assert receptive_field(net.layers) == 1
         image = torch.randn(1, 3, 5, 6)
@@ -79,7 +79,7 @@ def test_single_band_is_the_channel_less_its_level(tmp_path):
     assert "channel 2 above" in repr(other)
 
 
-def test_single_band_looks_at_no_more_pixels_than_asked_and_never_off_tissue():
+def test_single_band_fits_on_no_more_pixels_than_asked_and_never_off_tissue():
     made = [(image.where(tissue, 1e6 * label), tissue, label) for image, tissue, label in samples(40)]
     net, fewer = SingleBand(4), SingleBand(4, pixels=80)
     net.fit(made, len(made))

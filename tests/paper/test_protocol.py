@@ -28,7 +28,7 @@ PRINTED = [
     ("3.1: its width", "model.width", 64),
     ("3.1: its depth", "model.depth", 4),
     ("3.1: as many input channels as the images have", "model.in_channels", "${channels}"),
-    ("3.1: one activation map", "maps", 1),
+    ("3.1: one activation map", "method.maps", 1),
     ("3.1: the pooling neuron counts", "head.pool._target_", "compseg.comparative.MeanPool"),
     ("3.2: alpha", "head.alpha", 0.1),
     ("3.2: beta", "head.beta", 5.0),
@@ -49,7 +49,7 @@ PRINTED = [
     ("4: 400 epochs", "trainer.max_epochs", 400),
     ("4: the model of least loss", "callbacks.best_and_last.mode", "min"),
     ("4: on the validation samples", "callbacks.best_and_last.monitor", "val/loss"),
-    ("4: one threshold for all maps, .35", "threshold", 0.35),
+    ("4: one threshold for all maps, .35", "evaluation.threshold", 0.35),
 ]  # fmt: skip
 
 SMALLER = {"name", "data.path", "data.source.size", "model.width", "trainer.max_epochs"}
@@ -97,8 +97,8 @@ def test_small_differs_in_size_alone(paper):
     assert small["data.source.channels"] == 450
 
 
-@pytest.mark.parametrize(("objective", "values"), [("ceiling", ("ceiling", False)), ("one_sided", ("alpha", True))])
-def test_corrected_targets_lie_over_the_protocol(objective, values):
+@pytest.mark.parametrize(("objective", "values"), [("maximum", ("maximum", False)), ("one_sided", ("alpha", True))])
+def test_corrected_targets_are_laid_over_the_protocol(objective, values):
     cfg = compose("train", ["experiment=paper_small", f"objective={objective}"])
     assert (cfg.objective.target, cfg.objective.one_sided) == values
     assert cfg.optimizer.lr == 0.001

@@ -37,7 +37,7 @@ def test_below_the_crossing_nothing_moves_it_and_above_it_sinks(objective: str):
     assert (pulls[ABOVE] > 0.0004).all()  # gamma, or half of it
 
 
-def test_to_the_ceiling_nothing_moves_it_anywhere():
-    losses, pulls = losses_and_pulls("ceiling")
+def test_with_the_maximum_as_target_nothing_moves_it_anywhere():
+    losses, pulls = losses_and_pulls("maximum")
     np.testing.assert_allclose(losses, 0.0505, atol=1e-7)
     np.testing.assert_allclose(pulls, 0, atol=1e-6)

@@ -7,9 +7,8 @@ import pytest
 
 from compseg.phantom.anatomy import Grid, smooth_field
 from compseg.phantom.bands import BANDS, COMPONENTS, TISSUES, component_spectra, profile, tissue_mixes
-from compseg.phantom.layout import stream
-from compseg.phantom.optics import ArrayEffect, add_noise, draw_scatter, extinction
-from compseg.phantom.stain import stain
+from compseg.phantom.optics import ArrayEffect, add_noise, extinction, sample_scatter, stain
+from compseg.phantom.source import stream
 
 FINE = np.arange(948.0, 1800.5, 0.5)
 
@@ -71,7 +70,7 @@ def test_scatter_is_stronger_at_edges_and_absent_off_the_tissue():
     grid = Grid.of(128)
     tissue = np.hypot(grid.x, grid.y) < 0.4
     rim = tissue & (np.hypot(grid.x, grid.y) > 0.385)
-    strengths, curves = draw_scatter(stream(0, 4, 0), grid, tissue, FINE[::-1])
+    strengths, curves = sample_scatter(stream(0, 4, 0), grid, tissue, FINE[::-1])
     assert not strengths[~tissue].any()
     assert strengths[rim].mean() > 2 * strengths[np.hypot(grid.x, grid.y) < 0.3].mean()
     np.testing.assert_allclose(curves.mean(1), 1, rtol=1e-5)
@@ -102,7 +101,7 @@ def test_a_field_is_the_same_at_every_size():
     np.testing.assert_allclose(large[1::3, 1::3], small, atol=1e-5)
 
 
-def test_the_documented_table_is_the_one_that_is_drawn():
+def test_the_documented_table_is_the_one_in_use():
     page = (Path(__file__).parents[2] / "docs" / "explanation" / "phantom.md").read_text(encoding="utf-8")
     rows = [line for line in page.splitlines() if line.startswith("|") and line.split("|")[1].strip() in COMPONENTS]
     assert rows == [f"| {b.component} | {b.position:g} | {b.assignment} | {b.source} |" for b in BANDS]

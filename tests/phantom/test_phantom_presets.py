@@ -32,7 +32,7 @@ def read(source, *splits):
 
 @pytest.fixture(scope="module")
 def default(preset):
-    """The default cohort's samples by split, drawn once."""
+    """The default cohort's samples by split, made once."""
     return {split: read(preset("phantom"), split) for split in SPLITS}
 
 
@@ -54,9 +54,9 @@ def pixel_discriminant(train, test):
     return average_precision_score(truth, model.decision_function(test)), truth.mean()
 
 
-def sample_auc(samples, figure):
-    """How well one number a sample tells the label."""
-    return roc_auc_score([info.label for info, _ in samples], [figure(sample) for _, sample in samples])
+def sample_auc(samples, measure):
+    """How well one number for each sample tells the label."""
+    return roc_auc_score([info.label for info, _ in samples], [measure(sample) for _, sample in samples])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -107,30 +107,30 @@ def level(sample):
     return sample.image[sample.tissue].mean()
 
 
-FIGURES = {
+MEASURES = {
     "area": lambda sample: sample.tissue.sum(),
     "thickness": level,
     "background": lambda sample: sample.image[~sample.tissue].mean(),
 }
 
 
-@pytest.mark.parametrize("cue", FIGURES)
+@pytest.mark.parametrize("cue", MEASURES)
 def test_default_has_no_shortcut(default, cue):
     samples = default["train"] + default["val"]
-    healthy, disease = ([FIGURES[cue](s) for info, s in samples if info.label == label] for label in (0, 1))
+    healthy, disease = ([MEASURES[cue](s) for info, s in samples if info.label == label] for label in (0, 1))
     assert ks_2samp(healthy, disease).pvalue > 0.05
-    assert 0.3 < sample_auc(default["test"], FIGURES[cue]) < 0.7
+    assert 0.3 < sample_auc(default["test"], MEASURES[cue]) < 0.7
 
 
-@pytest.mark.parametrize("cue", FIGURES)
+@pytest.mark.parametrize("cue", MEASURES)
 def test_a_shortcut_works_in_training_and_not_in_test(preset, default, cue):
     source = preset(f"phantom_shortcut_{cue}")
     train, test = read(source, "train"), read(source, "test")
-    assert sample_auc(train, FIGURES[cue]) > 0.85
-    assert sample_auc(read(source, "val"), FIGURES[cue]) > 0.85
-    assert 0.25 < sample_auc(test, FIGURES[cue]) < 0.75
+    assert sample_auc(train, MEASURES[cue]) > 0.85
+    assert sample_auc(read(source, "val"), MEASURES[cue]) > 0.85
+    assert 0.25 < sample_auc(test, MEASURES[cue]) < 0.75
     # the cue is still there, as often as in training, and now means nothing
-    spread, plain = (np.std([FIGURES[cue](s) for _, s in drawn]) for drawn in (test, default["test"]))
+    spread, plain = (np.std([MEASURES[cue](s) for _, s in samples]) for samples in (test, default["test"]))
     assert spread > 1.2 * plain
     assert 0.6 < pixel_discriminant(train, test)[0] < 0.85  # what is to be found is as spectral as ever
 
@@ -144,10 +144,10 @@ def test_the_array_shortcut_is_in_training_alone(preset):
 
 
 def test_null_has_nothing_to_find(preset, default):
-    drawn = dict(read(preset("phantom_null"), "val"))
+    null = dict(read(preset("phantom_null"), "val"))
     for info, sample in default["val"]:
-        assert not drawn[info].truth.any()
-        assert np.array_equal(drawn[info].image, sample.image) == (info.label == 0)
+        assert not null[info].truth.any()
+        assert np.array_equal(null[info].image, sample.image) == (info.label == 0)
 
 
 def test_every_preset_is_covered():

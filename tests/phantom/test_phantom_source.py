@@ -79,7 +79,7 @@ def test_tumour_takes_the_fraction_it_is_given():
 def test_a_disease_spot_is_a_healthy_spot_with_tumour_painted_on():
     source = tiny(size=64)
     spot = next(s for s in source._spots.values() if s.info.label)
-    disease, healthy = source.draw(spot), source.draw(replace(spot, info=replace(spot.info, label=0)))
+    disease, healthy = source.render(spot), source.render(replace(spot, info=replace(spot.info, label=0)))
     np.testing.assert_array_equal(disease.tissue, healthy.tissue)
     changed = np.abs(disease.image - healthy.image).max(-1) > 1e-4
     assert not (changed & ~binary_dilation(disease.truth, np.ones((5, 5)))).any()  # two pixels: the instrument's blur
@@ -132,23 +132,34 @@ def test_a_spot_of_the_papers_size_stays_small():
         ({"difficulty": 0}, "difficulty: expected more than 0"),
         ({"tumour_fraction": [0, 0.5]}, "tumour_fraction: expected 0 < low <= high < 1"),
         ({"tumour_fraction": [0.5]}, "tumour_fraction: expected 0 < low <= high < 1"),
-        ({"shortcuts": {"aera": 0.1}}, "did you mean area"),
+        ({"shortcuts": {"aera": 0.1}}, "did you mean 'area'"),
         ({"class_labels": {"T": 1, "N": 0}}, "arrays.A.holds: expected one of T, N, got NAT"),
         ({"arrays": {"A": {"holds": {"T": 1}, "takes": {"train": {"disease": 2}}}}}, "at most the 1 disease spots"),
-        ({"arrays": {"A": {"holds": {"T": 1}, "takes": {"trian": {}}}}}, "did you mean train"),
+        ({"arrays": {"A": {"holds": {"T": 1}, "takes": {"trian": {}}}}}, "did you mean 'train'"),
         ({"arrays": {"A": {"holds": {"T": 1}, "takes": {"train": {"ill": 1}}}}}, "healthy, disease"),
         ({"arrays": {"A": {"holds": {"T": 1}}}}, "got no takes"),
-        ({"arrays": {"A": ARRAYS["A"] | {"effect": {"gian": 1}}}}, "did you mean gain"),
+        ({"arrays": {"A": ARRAYS["A"] | {"effect": {"gian": 1}}}}, "did you mean 'gain'"),
     ],
 )
-def test_faults_say_what_was_expected(changes, message):
+def test_errors_say_what_was_expected(changes, message):
     with pytest.raises(CompsegError) as caught:
         tiny(**changes)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_reading_a_stranger_is_refused():
+def test_names_of_arrays_and_classes_may_be_numbers():
+    """YAML reads `1:` as a number; in the cohort it is the name of a group or a class."""
+    arrays = {7: {"holds": {1: 4, 0: 4}, "takes": {"train": {"healthy": 2, "disease": 3}}}}
+    numbers = tiny(arrays=arrays, class_labels={1: 1, 0: 0})
+    words = tiny(arrays={"7": {**arrays[7], "holds": {"1": 4, "0": 4}}}, class_labels={"1": 1, "0": 0})
+    assert numbers.infos() == words.infos()
+    assert {info.group for info in numbers.infos()} == {"7"}
+    assert {(info.class_name, info.label) for info in numbers.infos()} == {("1", 1), ("0", 0)}
+    assert numbers.provenance() == words.provenance()
+
+
+def test_reading_an_unknown_sample_is_refused():
     source = tiny()
     with pytest.raises(CompsegError, match="expected one of its 5 samples, got nobody"):
         source.read(replace(source.infos()[0], name="nobody"))

@@ -9,7 +9,7 @@ from compseg.faults.signals import StopBetweenSteps
 from running import Killed, history_of, tiny, train_here
 
 EPOCHS = 4
-QUIET = ("evaluate=false", "trainer.enable_progress_bar=false", "callbacks.pictures.every=0")
+QUIET = ("evaluation.split=none", "trainer.enable_progress_bar=false", "callbacks.pictures.every=0")
 
 
 @pytest.mark.slow

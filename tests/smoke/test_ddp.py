@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from torch import Tensor, distributed, multiprocessing, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from choices import nodes_of
 from compseg.batches import BalancedBatches
 from compseg.config import compose
 from compseg.config.verbs import conf_dir
@@ -50,8 +51,8 @@ PLAIN = (
 STEPS, SAMPLES, SIZE, CHANNELS = 10, 16, 16, 4
 # The loss of every file in conf/, and those that a key makes of the printed one.
 LOSSES = [
-    *(f"objective={path.stem}" for path in sorted((conf_dir() / "objective").glob("*.yaml"))),
-    *(f"+regulariser={path.stem}" for path in sorted((conf_dir() / "regulariser").glob("*.yaml"))),
+    *(place.replace("/", "=") for place in nodes_of("objective") if not place.startswith("fallback/")),
+    *(f"regulariser={path.stem}" for path in sorted((conf_dir() / "regulariser").glob("*.yaml"))),
     "objective.loss=rmse",
     "objective.loss=mse",
 ]
@@ -66,8 +67,8 @@ def network(loss: str) -> CompSegNet:
 @functools.cache
 def configuration(loss: str) -> DictConfig:
     # With an alpha of 0.1 an untrained network's output is saturated, and ten steps lead nowhere.
-    method = ["method=two_map" if loss == "objective=two_map" else "method=paper2020", "head.alpha=1"]
-    return compose("train", [*PLAIN, *method, loss, f"channels={CHANNELS}"])
+    method = [loss, "pseudo_labels=none"] if loss.startswith("method=") else ["method=paper2020", loss]
+    return compose("train", [*PLAIN, *method, "head=sigma", "head.alpha=1", f"channels={CHANNELS}"])
 
 
 def batch_of(index: list[int]) -> dict[str, Any]:
@@ -136,7 +137,7 @@ def test_two_devices_learn_what_one_does(loss, on_two_ranks):
             torch.testing.assert_close(rank[loss][name], values, atol=1e-5, rtol=1e-5, msg=name)
 
 
-DROPOUT = ("trainer.devices=2", "data.batch_size=4", "model.dropout=0.3", "evaluate=false")
+DROPOUT = ("trainer.devices=2", "data.batch_size=4", "model.dropout=0.3", "evaluation.split=none")
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +163,7 @@ def test_a_signal_to_one_rank_stops_all_and_the_run_goes_on(trained, unbroken, t
         assert {**other, "seconds": 0} == pytest.approx({**one, "seconds": 0}, abs=1e-5, rel=1e-5)
     for name, values in weights(unbroken).items():
         torch.testing.assert_close(weights(run)[name], values, atol=1e-6, rtol=1e-5)
-    assert (run / "segmenter" / "weights.pt").is_file()
+    assert (run / "segmenter" / "weights.safetensors").is_file()
 
 
 def weights(run: Path) -> dict[str, Tensor]:
@@ -179,7 +180,7 @@ def weights(run: Path) -> dict[str, Tensor]:
 )
 def test_a_killed_rank_ends_the_other(trained, tmp_path, rank, code, complaint):
     run = tmp_path / "run"
-    arguments = tiny(trained.cohort, run, "trainer.devices=2", "data.batch_size=4", "evaluate=false")
+    arguments = tiny(trained.cohort, run, "trainer.devices=2", "data.batch_size=4", "evaluation.split=none")
     # It returns when both processes have ended, for both hold its stderr.
     done = run_verb("train", *arguments, signal_at(signal.SIGKILL, epoch=1, step=2, rank=rank))
     assert done.returncode == code

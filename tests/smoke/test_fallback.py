@@ -13,7 +13,7 @@ from compseg.cohort import Cohort
 from running import succeed, tiny
 
 NULL = "source@data.source=phantom_null"  # disease samples without disease
-SHORT = ("trainer.max_epochs=1", "test=false", "report=false")
+SHORT = ("trainer.max_epochs=1", "evaluation.split=val", "evaluation.report=false")
 
 
 @pytest.fixture(scope="module")
@@ -25,12 +25,12 @@ def null(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(("method", "objective"), [("compseg", "PooledLoss"), ("supervised", "SupervisedPixels")])
 def test_a_method_goes_on_without_a_teacher_that_finds_nothing(null, tmp_path, method, objective):
     run = tmp_path / "run"
-    printed = succeed("train", *tiny(null, run, NULL, f"method={method}", "+regulariser=total_variation", *SHORT))
-    assert f"method={method} goes on without the pseudo-labeller" in printed
+    printed = succeed("train", *tiny(null, run, NULL, f"method={method}", "regulariser=total_variation", *SHORT))
+    assert f"method={method} continues without pseudo-labels" in printed
     config = OmegaConf.load(run / "config.yaml")
     assert config.objective._target_.endswith(objective)
     assert config.pseudo_labels is None
-    assert config.fallback is None
+    assert config.method.fallback is None
     assert list(config.regularisers) == ["total_variation", *(["flip_consistency"] if method == "compseg" else [])]
     assert json.loads((run / "segmenter" / "segmenter.json").read_text())["pseudo_labels"] is None
     cohort = Cohort.open(null)
@@ -39,14 +39,14 @@ def test_a_method_goes_on_without_a_teacher_that_finds_nothing(null, tmp_path, m
 
 
 def test_a_run_that_went_on_without_its_teacher_resumes_so(null, tmp_path):
-    arguments = tiny(null, tmp_path / "run", NULL, *SHORT, "evaluate=false", "scheduler=constant")
+    arguments = tiny(null, tmp_path / "run", NULL, *SHORT, "evaluation.split=none", "scheduler=constant")
     succeed("train", *arguments)
     printed = succeed("train", *arguments, "trainer.max_epochs=2", "trainer.resume=auto")
-    assert "goes on without the pseudo-labeller" in printed
+    assert "continues without pseudo-labels" in printed
     epochs = (tmp_path / "run" / "history.csv").read_text().splitlines()[1:]
     assert [line.split(",")[0] for line in epochs] == ["0", "1"]
 
 
 def test_a_teacher_that_finds_something_stays(trained):
-    assert "goes on without" not in trained.printed
+    assert "continues without" not in trained.printed
     assert OmegaConf.load(trained.run / "config.yaml").pseudo_labels is not None

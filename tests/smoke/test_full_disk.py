@@ -37,7 +37,7 @@ def fill(disk: Path) -> None:
 
 def test_a_full_disk_leaves_the_last_good_checkpoint(trained, small_disk):
     run = small_disk / "run"
-    arguments = tiny(trained.cohort, run, "trainer.max_epochs=400", "evaluate=false")
+    arguments = tiny(trained.cohort, run, "trainer.max_epochs=400", "evaluation.split=none")
     with subprocess.Popen(
         command("train", *arguments), env=environment(), stderr=subprocess.PIPE, text=True
     ) as training:
@@ -55,5 +55,5 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(trained, small_disk):
     assert [path.name for path in run.rglob("*.partial")] == []
     (small_disk / "ballast").unlink()
     more = f"trainer.max_epochs={last['epoch'] + 3}"
-    succeed("train", *tiny(trained.cohort, run, more, "evaluate=false", "trainer.resume=auto"))
+    succeed("train", *tiny(trained.cohort, run, more, "evaluation.split=none", "trainer.resume=auto"))
     assert [row["epoch"] for row in history_of(run)] == list(range(last["epoch"] + 3))

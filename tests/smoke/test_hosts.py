@@ -91,7 +91,7 @@ def hosts() -> Iterator[Hosts]:
 
 
 def arguments(cohort: Path, *more: str) -> list[str]:
-    return tiny(cohort, Path("given"), "data.batch_size=4", "evaluate=false", *more)
+    return tiny(cohort, Path("given"), "data.batch_size=4", "evaluation.split=none", *more)
 
 
 def wait_for_epochs(outputs: Path, count: int, running: list[subprocess.Popen[str]]) -> Path:
@@ -138,7 +138,7 @@ def test_two_hosts_train_one_model_and_a_killed_one_ends_the_other(hosts, tmp_pa
         assert process.returncode == 0, said
         assert own_tracebacks(said) == []
     assert [row["epoch"] for row in history_of(run)] == list(range(done + 2))
-    assert (run / "segmenter" / "weights.pt").is_file()
+    assert (run / "segmenter" / "weights.safetensors").is_file()
 
 
 @pytest.mark.slow

@@ -180,7 +180,7 @@ def test_results_and_the_segmenter_are_there(dashboards):
     assert json.loads(artifact.metadata) == described
     assert described["threshold"]["value"] == metrics["threshold"]  # the one that evaluation has fitted
     copied = {item.path: Path(item.local_path) for item in artifact.manifest.contents}
-    assert set(copied) == {"segmenter.json", "weights.pt"}
+    assert set(copied) == {"segmenter.json", "weights.safetensors"}
     for name, file in copied.items():
         assert file.read_bytes() == (run / "segmenter" / name).read_bytes()
         assert run in file.parents  # the run's folder can be moved and sent from elsewhere
@@ -312,7 +312,7 @@ def test_wandbs_own_agent_runs_the_documented_sweep(trained, tmp_path, monkeypat
     from wandb.apis.public import sweeps
 
     sweep = yaml.safe_load(SWEEP.read_text())
-    arguments = tiny(trained.cohort, tmp_path, "trainer.max_epochs=1", "evaluate=false")
+    arguments = tiny(trained.cohort, tmp_path, "trainer.max_epochs=1", "evaluation.split=none")
     small = dict(item.split("=", 1) for item in arguments if not item.startswith("hydra.run.dir"))
     width = sweep["parameters"]["model.width"]["values"][1]
     values = {**small, "optimizer.lr": 0.003, "model.width": width}

@@ -34,7 +34,7 @@ def test_the_run_folder_holds_what_the_contract_lists(trained):
         "checkpoints/best.ckpt",
         "checkpoints/last.ckpt",
         "segmenter/segmenter.json",
-        "segmenter/weights.pt",
+        "segmenter/weights.safetensors",
         "figures/roc.png",
     ):
         assert (trained.run / name).is_file(), name
@@ -143,7 +143,7 @@ def test_evaluate_again_gives_the_same_and_takes_a_fixed_threshold(trained, tmp_
 
 
 def test_a_trained_run_repeats_to_the_last_digit(trained, tmp_path):
-    succeed("train", *tiny(trained.cohort, tmp_path / "again"), "evaluate=false")
+    succeed("train", *tiny(trained.cohort, tmp_path / "again"), "evaluation.split=none")
     drop = lambda rows: [{k: v for k, v in row.items() if k != "seconds"} for row in rows]  # noqa: E731
     assert drop(history_of(tmp_path / "again")) == drop(history_of(trained.run))
 
@@ -151,7 +151,7 @@ def test_a_trained_run_repeats_to_the_last_digit(trained, tmp_path):
 @pytest.mark.slow
 def test_workers_change_nothing(trained, tmp_path):
     """Batches read by two forkserver processes, nothing cached, teach what batches read in this process teach."""
-    streamed = ("data.cache=none", "data.workers=2", "evaluate=false")
+    streamed = ("data.cache=none", "data.workers=2", "evaluation.split=none")
     succeed("train", *tiny(trained.cohort, tmp_path / "streamed", *streamed))
     losses = [[row["train/loss"] for row in history_of(run)] for run in (tmp_path / "streamed", trained.run)]
     assert losses[0] == losses[1]

@@ -8,8 +8,7 @@ import pytest
 import yaml
 
 from compseg.monitor import CollapseDetector, read_findings
-from compseg.training import training
-from compseg.training.restarts import seed_of
+from compseg.training import attempts
 from running import Killed, history_of, succeed, tiny, train_here
 
 # The printed recipe without a norm, in large steps: the maps are empty after the first of them, from any seed.
@@ -22,7 +21,7 @@ COLLAPSE = (
     "callbacks.collapse.restarts=1",
     "callbacks.pictures.every=0",
     "trainer.max_epochs=4",
-    "evaluate=false",
+    "evaluation.split=none",
 )
 
 
@@ -46,7 +45,7 @@ def whole(trained, tmp_path_factory):
 def test_a_collapse_is_named_and_the_run_starts_again(whole):
     first, second = read_findings(whole)
     assert (first.kind, first.since, first.epoch, first.seed, first.restarted) == ("empty", 0, 1, 0, True)
-    assert (second.kind, second.seed, second.restarted) == ("empty", seed_of(0, 1), False)
+    assert (second.kind, second.seed, second.restarted) == ("empty", attempts.seed_after(0, [first]), False)
     assert "model.norm=group" in first.fix
     assert [row["epoch"] for row in history_of(whole)] == [0, 1, 2, 3]
     assert {row["collapse/restarts"] for row in history_of(whole)} == {1}
@@ -55,7 +54,7 @@ def test_a_collapse_is_named_and_the_run_starts_again(whole):
 
 @pytest.mark.slow
 def test_the_run_says_which_seed_was_kept(whole):
-    kept = seed_of(0, 1)
+    kept = attempts.seed_after(0, read_findings(whole)[:1])
     config = yaml.safe_load((whole / "config.yaml").read_text())
     assert (config["seed"], config["data"]["seed"]) == (kept, kept)
     assert json.loads((whole / "segmenter/segmenter.json").read_text())["provenance"]["seed"] == kept
@@ -68,7 +67,7 @@ def die(*_, **__):
 @pytest.mark.slow
 def test_a_run_killed_on_its_way_to_a_restart_ends_as_if_it_had_not_been(trained, whole, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(training, "give_up", die)
+        patch.setattr(attempts, "clear_for_restart", die)
         with pytest.raises(Killed):
             train(trained.cohort, tmp_path)
     assert read_findings(tmp_path) == []

@@ -15,7 +15,7 @@ from running import Killed, command, environment, history_of, run_verb, succeed,
 
 EPOCHS = 6
 # Dropout, turns and shuffles all draw random numbers; none may depend on where the run was broken.
-OPTIONS = (f"trainer.max_epochs={EPOCHS}", "model.dropout=0.3", "evaluate=false")
+OPTIONS = (f"trainer.max_epochs={EPOCHS}", "model.dropout=0.3", "evaluation.split=none")
 
 
 def numbers(run: Path) -> list[dict[str, float]]:
@@ -70,7 +70,7 @@ def killed_at_the_checkpoint_of(epoch: int, written: bool):
 @pytest.mark.slow
 @pytest.mark.parametrize("written", [False, True])
 def test_no_epoch_is_missing_when_the_kill_falls_beside_its_checkpoint(trained, tmp_path, monkeypatch, written):
-    more = ("trainer.max_epochs=3", "evaluate=false", "trainer.enable_progress_bar=false")
+    more = ("trainer.max_epochs=3", "evaluation.split=none", "trainer.enable_progress_bar=false")
     arguments = tiny(trained.cohort, tmp_path, *more)
     with monkeypatch.context() as patch:
         patch.setattr(BestAndLast, "on_train_epoch_end", killed_at_the_checkpoint_of(1, written))

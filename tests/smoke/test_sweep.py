@@ -1,4 +1,4 @@
-"""Real sweeps as a user starts them: crashed and mended, on two devices, and killed."""
+"""Real sweeps as a user starts them: crashed and fixed, on two devices, and killed."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_a_search_side_by_side_that_dies_has_as_many_trials_in_the_end(trained, 
 
     sweep = tmp_path / "sweep"
     search = ("hydra/sweeper=search", "hydra.sweeper.n_trials=3", "optimizer.lr=tag(log,interval(1e-4,1e-1))")
-    more = ("hydra/launcher=local", "hydra.launcher.jobs=2", "trainer.devices=1", "evaluate=true")
+    more = ("hydra/launcher=local", "hydra.launcher.jobs=2", "trainer.devices=1", "evaluation.split=test")
     arguments = sweep_arguments(sweep, f"data.path={trained.cohort}", *search, *more)
     process = begin(arguments, tmp_path)
     wait_for(sweep / "1" / "checkpoints", process)

@@ -3,7 +3,7 @@ import pytest
 
 from compseg.errors import CompsegError
 from compseg.samples import Channels
-from compseg.sources.axis import read_axis
+from compseg.sources.images import read_axis
 
 
 @pytest.mark.parametrize(
@@ -29,6 +29,7 @@ def test_npy_and_lists(tmp_path):
     assert read_axis(tmp_path / "axis.npy", "nm") == Channels(2, (400.0, 500.0), "nm")
     assert read_axis([400, 500], "nm") == Channels(2, (400.0, 500.0), "nm")
     assert read_axis(["red", "infrared"]) == Channels(2, names=("red", "infrared"))
+    assert read_axis(["red", 2]) == Channels(2, names=("red", "2"))  # a name may look like a number
 
 
 @pytest.mark.parametrize(
@@ -36,13 +37,13 @@ def test_npy_and_lists(tmp_path):
     [
         ("w\n1\n3\n2\n", "neither rise nor fall"),
         ("w\n1\n1\n", "neither rise nor fall"),
-        ("w\n1\nnan\n", "expected finite numbers"),
-        ("w\n", "expected finite numbers"),
-        ("", "expected finite numbers"),
+        ("w\n1\nnan\n", "expected a finite number for each channel"),
+        ("w\n", "expected a finite number for each channel"),
+        ("", "expected a finite number for each channel"),
         ("w\n1\ntwo\n", "line 3: 'two' is no number"),
     ],
 )
-def test_faults(tmp_path, text, words):
+def test_errors(tmp_path, text, words):
     path = tmp_path / "axis.csv"
     path.write_text(text)
     with pytest.raises(CompsegError, match=words):

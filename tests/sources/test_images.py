@@ -18,7 +18,7 @@ def write(folder, rows, header="sample,image,label,truth", **arrays):
     return folder / "labels.csv"
 
 
-def test_reads_image_masks_and_reference(tmp_path):
+def test_reads_image_masks_and_thumbnail(tmp_path):
     picture = np.full((6, 8, 3), 9, np.uint8)
     Image.fromarray(picture).save(tmp_path / "he.png")
     tissue, truth = CUBE[..., 0] > 4, CUBE[..., 0] > 12
@@ -45,7 +45,7 @@ def test_truth_of_healthy_samples_is_empty_where_others_have_truth(tmp_path):
     assert bare is None
 
 
-def test_without_any_truth_nobody_has_one(tmp_path):
+def test_without_any_truth_no_sample_has_one(tmp_path):
     source = Images(write(tmp_path, ["h,x.npy,0,", "d,x.npy,1,"], x=CUBE))
     assert all(source.read(info).truth is None for info in source.infos())
 
@@ -71,13 +71,22 @@ def test_shapes_that_do_not_fit(tmp_path):
         Images(tmp_path / "labels.csv", axis=[1, 2, 3]).read(infos[0])
 
 
-def test_options_at_fault(tmp_path):
+def test_wrong_options(tmp_path):
     manifest = write(tmp_path, ["s,x.npy,0,"], x=CUBE)
-    with pytest.raises(CompsegError, match=r"source\.keys\.truht: no such column; did you mean truth"):
+    with pytest.raises(CompsegError, match=r"source\.keys\.truht: no such column; did you mean 'truth'"):
         Images(manifest, keys={"truht": "x"})
     for label in (2, True, "disease"):
         with pytest.raises(CompsegError, match=r"source\.classes\.T: expected 1 \(disease\)"):
             Images(manifest, classes={"T": label})
+
+
+def test_classes_and_variables_may_be_numbers(tmp_path):
+    """The command line reads `source.classes={1: 1}` as a number; in the manifest and in a file it is a name."""
+    np.savez(tmp_path / "x.npz", **{"5": CUBE, "6": CUBE + 1})
+    manifest = write(tmp_path, ["a,x.npz,1", "b,x.npz,2", "c,x.npz,3"], "sample,image,class")
+    source = Images(manifest, classes={1: 1, 2: 0, 3: None}, keys={"image": 5})
+    assert [(info.name, info.class_name, info.label) for info in source.infos()] == [("a", "1", 1), ("b", "2", 0)]
+    np.testing.assert_array_equal(source.read(source.infos()[0]).image, CUBE)
 
 
 def test_provenance_is_stable_and_notices_every_change(tmp_path):

@@ -40,6 +40,13 @@ def test_columns_of_the_contract(folder):
     }
 
 
+def test_a_thumbnail_is_a_reference_by_another_name(folder):
+    (row,) = read(folder, "sample,image,label,Thumbnail\ns1,a.png,1,b.png\n")
+    assert row.files == {"image": folder / "a.png", "reference": folder / "b.png"}
+    with pytest.raises(CompsegError, match="column reference comes 2 times; keep one"):
+        read(folder, "sample,image,label,thumbnail,reference\ns1,a.png,1,b.png,b.png\n")
+
+
 def test_classes_map_words_and_null_leaves_out(folder):
     text = "sample,image,class\ns1,a.png,T\ns2,b.png,NAT\ns3,a.png,N\n"
     rows = read(folder, text, {"T": 1, "N": 0, "NAT": None})
@@ -62,24 +69,24 @@ def test_forms_of_one_row(folder, text):
     assert (row.info.name, row.info.label, row.files["image"]) == ("s1", 1, folder / "a.png")
 
 
-FAULTS = {
+ERRORS = {
     "absent column": ("sample,label\ns1,1\n", None, "no column image"),
     "no label": ("sample,image\ns1,a.png\n", None, "neither column label nor class"),
-    "misspelt column": ("sample,image,label,patients\ns1,a.png,1,p\n", None, "did you mean patient"),
-    "patient_id": ("sample,image,label,patient_id\ns1,a.png,1,p\n", None, "did you mean patient"),
+    "misspelt column": ("sample,image,label,patients\ns1,a.png,1,p\n", None, "did you mean 'patient'"),
+    "patient_id": ("sample,image,label,patient_id\ns1,a.png,1,p\n", None, "did you mean 'patient'"),
     "column twice": ("sample,image,label,label\ns1,a.png,1,1\n", None, "label comes 2 times"),
     "ragged, short": ("sample,image,label\ns1,a.png,1\ns2,b.png\n", None, "line 3: 2 cells, the header has 3"),
     "ragged, long": ("sample,image,label\ns2,with, comma.png,1\n", None, "line 2: 4 cells"),
     "label word": (
         "sample,image,label\ns1,a.png,diseased\n",
         None,
-        "line 2, sample s1: label 'diseased'; did you mean disease",
+        "line 2, sample s1: label 'diseased'; did you mean 'disease'",
     ),
     "label empty": ("sample,image,label\ns1,a.png,\n", None, "sample s1: no label"),
     "class unmapped": (
         "sample,image,class\ns1,a.png,NATS\n",
         {"NAT": None},
-        "class 'NATS' is not in source.classes; did you mean NAT",
+        "class 'NATS' is not in source.classes; did you mean 'NAT'",
     ),
     "class against label": (
         "sample,image,label,class\ns1,a.png,0,T\n",
@@ -87,7 +94,7 @@ FAULTS = {
         "label 0, but source.classes maps T to 1",
     ),
     "class without mapping": ("sample,image,class\ns1,a.png,T\n", None, "source.classes={'T': 1"),
-    "split word": ("sample,image,label,split\ns1,a.png,1,tets\n", None, "split 'tets'; did you mean test"),
+    "split word": ("sample,image,label,split\ns1,a.png,1,tets\n", None, "split 'tets'; did you mean 'test'"),
     "missing file": ("sample,image,label\ns1,c.png,1\n", None, "c.png does not exist"),
     "missing truth": ("sample,image,label,truth\ns1,a.png,1,t.png\n", None, "truth"),
     "no image cell": ("sample,image,label\ns1,,1\n", None, "no image"),
@@ -101,8 +108,8 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize(("text", "classes", "words"), FAULTS.values(), ids=FAULTS)
-def test_faults_are_one_line_and_name_the_culprit(folder, text, classes, words):
+@pytest.mark.parametrize(("text", "classes", "words"), ERRORS.values(), ids=ERRORS)
+def test_errors_are_one_line_and_name_the_culprit(folder, text, classes, words):
     with pytest.raises(CompsegError) as raised:
         read(folder, text, classes)
     assert words in str(raised.value)
@@ -148,7 +155,7 @@ def test_any_well_formed_row_is_read_as_written(folder, label, case, space, grou
 
 
 @given(st.binary(max_size=200))
-def test_whatever_the_bytes_a_fault_is_the_users_or_there_is_none(folder, content):
+def test_any_bytes_are_read_or_refused_in_one_line(folder, content):
     try:
         rows = read(folder, b"sample,image,label\n" + content)
     except CompsegError as error:

@@ -196,7 +196,7 @@ def test_what_cannot_be_exact_is_refused(tmp_path):
     save_picture(tmp_path / "m.jpg", GREY)
     with pytest.raises(CompsegError, match="save it as PNG"):
         read_mask(tmp_path / "m.jpg")
-    deep = bytearray(25)  # the head of a PNG with 16 bits a colour
+
     save_picture(tmp_path / "deep.png", RGB)
     deep = bytearray((tmp_path / "deep.png").read_bytes())
     deep[24] = 16
@@ -204,7 +204,7 @@ def test_what_cannot_be_exact_is_refused(tmp_path):
 
     deep[29:33] = zlib.crc32(deep[12:29]).to_bytes(4, "big")
     (tmp_path / "deep.png").write_bytes(deep)
-    with pytest.raises(CompsegError, match="16 bits a colour"):
+    with pytest.raises(CompsegError, match="16 bits per colour"):
         read_image(tmp_path / "deep.png")
 
 

@@ -21,7 +21,7 @@ PLAIN = (
     "scheduler=constant",
     "model.norm=none",
     "trainer.max_epochs=1",
-    "evaluate=false",
+    "evaluation.split=none",
     "~callbacks.collapse",
 )
 

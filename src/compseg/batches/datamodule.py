@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from compseg.batches.dataset import Batch, CohortSplit, Crops, parts_of
 from compseg.batches.loader import Loader, Prefetcher, ResumableLoader, as_read
 from compseg.batches.sampler import BalancedBatches, BatchIndex, BatchIndexSampler, batches_of_equal_shape
-from compseg.cohort import Cohort, exists, place, prepare
+from compseg.cohort import Cohort, exists, location, prepare
 from compseg.errors import CompsegError
 from compseg.faults.signals import forkserver_with_signals_blocked
 from compseg.memory import free_host_memory
@@ -65,7 +65,7 @@ class CohortData(pl.LightningDataModule):
         self.held_out, self.held_out_as = held_out, held_out_as
         if cache not in CACHES:
             raise CompsegError(f"data.cache={cache}: expected {', '.join(CACHES)}")
-        self.path, self.source, self.batch_size, self.seed = place(path), source, batch_size, seed
+        self.path, self.source, self.batch_size, self.seed = location(path), source, batch_size, seed
         self.cache, self.workers = cache, workers
         self.crops = Crops(crop, seed) if crop else None
         self._cohort: Cohort | None = None
@@ -75,8 +75,7 @@ class CohortData(pl.LightningDataModule):
     def cohort(self) -> Cohort:
         """The cohort, opened."""
         if self._cohort is None:
-            cohort = Cohort.open(self.path)
-            self._cohort = cohort.holding_out(self.held_out, self.held_out_as) if self.held_out else cohort
+            self._cohort = Cohort.open(self.path).holding_out(self.held_out, self.held_out_as)
         return self._cohort
 
     def prepare_data(self) -> None:
@@ -93,13 +92,13 @@ class CohortData(pl.LightningDataModule):
                 "delete it or give another data.path"
             )
 
-    def setup_for(self, trainer: pl.Trainer, *, seed: int, with_truth: bool) -> None:
-        """Set up for a trainer before its `fit`, so that samples that are read for fitting are kept where it trains.
+    def bind(self, trainer: pl.Trainer, seed: int, with_truth: bool) -> None:
+        """Serve an attempt to train, and open both splits.
 
         Args:
-            trainer: Of this rank.
-            seed: Of the shuffles, in place of the one given before.
-            with_truth: Whether to hand out truth masks.
+            trainer: Samples are kept where it trains; its fit would say too late where that is.
+            seed: Of the shuffles.
+            with_truth: Whether to hand out truth masks, for an objective that needs them.
         """
         self.trainer, self.seed, self.with_truth = trainer, seed, with_truth
         self.setup()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from compseg.cohort.faults import Fault, find_faults
-from compseg.cohort.places import exists, is_url, place, upload
+from compseg.cohort.locations import exists, is_url, location, upload
+from compseg.cohort.problems import Problem, find_problems
 from compseg.cohort.splits import DEFAULT_SPLITS, assign_splits, hold_out
 from compseg.cohort.store import Cohort
 from compseg.cohort.writer import prepare
@@ -11,13 +11,13 @@ from compseg.cohort.writer import prepare
 __all__ = [
     "DEFAULT_SPLITS",
     "Cohort",
-    "Fault",
+    "Problem",
     "assign_splits",
     "exists",
-    "find_faults",
+    "find_problems",
     "hold_out",
     "is_url",
-    "place",
+    "location",
     "prepare",
     "upload",
 ]

@@ -1,4 +1,4 @@
-"""How a cohort lies on disk: names, attributes, codecs. docs/reference/cohort.md says the same to other programs."""
+"""The layout of a cohort on disk: names, attributes, codecs; for other programs, see docs/reference/cohort.md."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ from compseg.samples import SampleInfo
 SCHEMA = 1
 ATTRIBUTE = "compseg"
 SAMPLES = "samples"
+THUMBNAIL = "reference"  # what schema 1 calls the array of a sample's thumbnail
 DTYPES = ("float16", "float32")
-# Bit planes shuffled together suit smooth spectra. LZ4 leaves little more of them than Zstandard, and is faster.
+# Bit planes shuffled together suit smooth spectra. LZ4 compresses them almost as well as Zstandard, and is faster
+# (benchmarks/layout.py).
 CODEC = BloscCodec(cname="lz4", clevel=9, shuffle="bitshuffle")
 
 Array = NDArray[Any]
@@ -31,7 +33,7 @@ class Record:
     Attributes:
         info: The sample.
         shape: `(H, W, C)` of its image.
-        checksums: SHA-256 of the pixels of each part that it has: `image`, `tissue`, perhaps `truth` and `thumbnail`.
+        checksums: SHA-256 of the pixels of each array that it has: `image`, `tissue`, perhaps `truth` and `reference`.
     """
 
     info: SampleInfo
@@ -52,7 +54,7 @@ class Record:
 
 
 def partial_path(path: Path) -> Path:
-    """Where a cohort is built before it moves into its place."""
+    """The folder in which a cohort is built before it is renamed to `path`."""
     return path.with_name(path.name + ".partial")
 
 
@@ -67,14 +69,14 @@ def checksum(array: Array) -> str:
 
 
 def block_edge(size: int, wanted: int) -> int:
-    """Edge of equal blocks near `wanted` pixels that cover `size` pixels: a remainder would cost a whole block."""
+    """Edge of equal blocks of about `wanted` pixels that cover `size` pixels; a remainder would cost a whole block."""
     return -(-size // max(1, round(size / wanted)))
 
 
 def write_array(root: zarr.Group, path: str, array: Array, chunk: int) -> None:
     """Store an array in blocks of about `chunk` x `chunk` pixels with all their channels, in one file (a shard).
 
-    Each block ends in its CRC32C, so that damage is noticed when it is read.
+    Each block ends in its CRC-32C, so that damage is noticed when it is read.
     """
     block = (block_edge(array.shape[0], chunk), block_edge(array.shape[1], chunk), *array.shape[2:])
     shard = tuple(-(-size // edge) * edge for size, edge in zip(array.shape, block, strict=True))

@@ -15,20 +15,20 @@ import zarr
 from numpy.typing import NDArray
 from zarr.buffer import cpu
 
-from compseg.cohort.layout import ATTRIBUTE, SCHEMA, Array, Record, node, partial_path
-from compseg.cohort.places import Place, exists, faults, is_url, place, reason, store_of
+from compseg.cohort.layout import ATTRIBUTE, SCHEMA, THUMBNAIL, Array, Record, node, partial_path
+from compseg.cohort.locations import Location, exists, is_url, location, open_store, read_errors, reason
 from compseg.cohort.splits import hold_out
 from compseg.errors import CompsegError
 from compseg.samples import SPLITS, Channels, Image, Mask, SampleInfo, Window
 
-LARGE = 16 * 2**20  # bytes
+LARGE = 16 * 2**20  # bytes: smaller arrays are read in one request, and their copies do not matter
 
 
 class Cohort:
     """Samples on disk; cheap to open and to pickle.
 
-    Pixels are read when asked for. Arrays are opened once a process, never carried over a fork, so loader workers of
-    any start method may share a cohort.
+    Pixels are read on demand. Arrays are opened once in each process and never carried over a fork, so loader workers
+    of any start method may share a cohort.
 
     Attributes:
         path: The Zarr group: a folder, or a URL of object storage as a str.
@@ -37,12 +37,12 @@ class Cohort:
         classes: Label of each pathologist's word in use.
         pixel_size: Edge of a pixel in `pixel_unit`; None if unknown.
         pixel_unit: Unit of `pixel_size`.
-        provenance: What the source said of itself.
+        provenance: How the source describes itself.
         dtype: Of the stored images, for example `float16`.
         infos: The samples, in the order of the source.
     """
 
-    def __init__(self, path: Place, attributes: Mapping[str, Any]) -> None:
+    def __init__(self, path: Location, attributes: Mapping[str, Any]) -> None:
         self.path = path
         self.channels = Channels.from_dict(attributes["channels"])
         self.tissue_rule: str = attributes["tissue_rule"]
@@ -59,31 +59,32 @@ class Cohort:
 
     @classmethod
     def open(cls, path: str | Path) -> Cohort:
-        """Open a cohort; reads its attributes alone.
+        """Open a cohort; reads only its attributes.
 
         Args:
             path: A folder, or a URL: `s3://`, `gs://`, `az://` or `https://`.
 
         Raises:
-            CompsegError: There is none, it is unfinished, it is something else, a newer compseg wrote it, or its
+            CompsegError: There is no cohort, it is unfinished, it is something else, a newer compseg wrote it, or its
                 storage is out of reach.
         """
-        path = place(path)
-        if not exists(path):
-            raise CompsegError(_absent(path))
-        attributes = read_attributes(path)
+        where = location(path)
+        if not exists(where):
+            raise CompsegError(f"{where}: {_absent(where)}")
+        attributes = read_attributes(where)
         if attributes is None or "samples" not in attributes:
             raise CompsegError(
-                f"{path}: no cohort (a Zarr v3 group with attribute {ATTRIBUTE}); give the folder that prepare wrote"
+                f"{where}: no cohort (a Zarr v3 group with attribute {ATTRIBUTE}); give the folder that prepare wrote"
             )
         if attributes["schema"] > SCHEMA:
-            raise CompsegError(
-                f"{path}: schema {attributes['schema']}, this compseg reads up to {SCHEMA}; update compseg"
-            )
-        return cls(path, attributes)
+            schema = attributes["schema"]
+            raise CompsegError(f"{where}: schema {schema}, this compseg reads up to {SCHEMA}; update compseg")
+        return cls(where, attributes)
 
-    def holding_out(self, group: str, role: str = "test") -> Cohort:
-        """The same cohort, split anew so that a group is what the others are judged on; see `hold_out`."""
+    def holding_out(self, group: object, role: str = "test") -> Cohort:
+        """The same cohort with new splits: one group judges what the others train; see `hold_out`. None: as it is."""
+        if group is None:
+            return self
         view = copy.copy(self)
         view.infos = hold_out(self.infos, group, role)
         return view
@@ -97,13 +98,13 @@ class Cohort:
 
         Args:
             name: The sample.
-            window: Rows and columns to read; only the blocks that they touch are read. None: all.
+            window: Rows and columns; only the blocks that they touch are read. None: all.
 
         Returns:
             `(H, W, C)` in the stored dtype, raw values.
 
         Raises:
-            CompsegError: No such sample, or its stored bytes are damaged; so also below.
+            CompsegError: No such sample, or its stored bytes are damaged. The methods below raise the same.
         """
         return self.part(name, "image", window)
 
@@ -117,7 +118,7 @@ class Cohort:
 
     def thumbnail(self, name: str) -> NDArray[np.uint8] | None:
         """A picture for people, `(h, w, 3)` uint8; None where there is none."""
-        return self.part(name, "reference") if "reference" in self.record(name).checksums else None
+        return self.part(name, THUMBNAIL) if THUMBNAIL in self.record(name).checksums else None
 
     def has_truth(self, name: str) -> bool:
         """Whether the sample has a truth mask; reads no pixels."""
@@ -136,83 +137,79 @@ class Cohort:
         return self._by_name[name]
 
     def part(self, name: str, part: str, window: Window | None = None) -> Array:
-        """One stored array of a sample: `image`, `tissue`, `truth` or `thumbnail`."""
+        """One stored array of a sample: `image`, `tissue`, `truth` or `reference` (the thumbnail)."""
         with self._naming(name, part):
             array = self._array(node(name, part))
-        sizes = array.shape[:2] if window is None else _lengths(window, array.shape)
+        sizes = array.shape[:2]
+        if window is not None:
+            sizes = tuple(len(range(*side.indices(size))) for side, size in zip(window, sizes, strict=True))
         out = np.empty((*sizes, *array.shape[2:]), array.dtype)
         self.read_into(out, name, part, window)
         return out
 
     def read_into(self, out: Array, name: str, part: str, window: Window | None = None) -> None:
-        """Decode an array into memory that is there already, of the stored dtype and the window's shape.
+        """Decode an array into existing memory, which has the stored dtype and the window's shape.
 
-        A large array on disk is read by rows of blocks: Zarr would else hold all of it twice more, compressed and
-        decoded.
+        A large array on disk is read by rows of blocks: read at once, Zarr would hold two more copies of it, compressed
+        and decoded.
         """
         height, width = out.shape[:2]
         top, left = (0, 0) if window is None else (window[0].start or 0, window[1].start or 0)
         with self._naming(name, part):
             array = self._array(node(name, part))
-            whole = is_url(self.path) or out.nbytes < LARGE
-            for first, last in pairwise([top, top + height] if whole else _cuts(top, height, array.chunks[0])):
+            cuts = [top, top + height]
+            if out.nbytes >= LARGE and not is_url(self.path):
+                edge = array.chunks[0]  # no block is decoded twice
+                cuts[1:1] = range((top // edge + 1) * edge, top + height, edge)
+            for first, last in pairwise(cuts):
                 buffer = cpu.NDBuffer.from_numpy_array(out[first - top : last - top])
                 array.get_basic_selection((slice(first, last), slice(left, left + width)), out=buffer)
 
     @contextmanager
     def _naming(self, name: str, part: str) -> Iterator[None]:
-        """Say of what cannot be read which array it is."""
+        """Turn what goes wrong while an array is read into an error that names the array."""
         self.record(name)
         try:
             yield
-        except faults(self.path) as error:
+        except read_errors(self.path) as error:
             raise CompsegError(
                 f"{self.path}/{node(name, part)}: damaged or missing ({reason(error)}); "
-                f"python -m compseg.check cohort={self.path} lists all damage, then prepare it anew"
+                f"python -m compseg.check cohort={self.path} lists all damage, then prepare it again"
             ) from error
 
     def _array(self, path: str) -> Any:
         if self._pid != os.getpid():
             self._arrays, self._pid = {}, os.getpid()
         if path not in self._arrays:
-            self._arrays[path] = zarr.open_array(store_of(self.path), path=path, mode="r", zarr_format=3)
+            self._arrays[path] = zarr.open_array(open_store(self.path), path=path, mode="r", zarr_format=3)
         return self._arrays[path]
 
     def __getstate__(self) -> dict[str, Any]:
+        # Open arrays stay behind: they are large to pickle, and of no use in another process.
         return {**self.__dict__, "_arrays": {}}
 
 
-def _lengths(window: Window, shape: tuple[int, ...]) -> list[int]:
-    """Rows and columns that a window has within an image."""
-    return [len(range(*part.indices(size))) for part, size in zip(window, shape, strict=False)]
-
-
-def _cuts(top: int, height: int, edge: int) -> list[int]:
-    """Where rows are cut so that none but the first and last part holds less than whole blocks."""
-    return [top, *range((top // edge + 1) * edge, top + height, edge), top + height]
-
-
-def read_attributes(path: Place) -> dict[str, Any] | None:
+def read_attributes(where: Location) -> dict[str, Any] | None:
     """The `compseg` attribute of a Zarr v3 group; None if there is no group or it has none."""
-    errors = faults(path)
+    errors = read_errors(where)
     try:
-        attributes = zarr.open_group(store_of(path), mode="r", zarr_format=3).attrs.asdict()
+        attributes = zarr.open_group(open_store(where), mode="r", zarr_format=3).attrs.asdict()
     except errors:
         return None
     found = attributes.get(ATTRIBUTE)
     return found if isinstance(found, dict) else None
 
 
-def _absent(path: Place) -> str:
-    if is_url(path):
-        return f"{path}: no such cohort; make one with python -m compseg.prepare ... out=data/mine.zarr upload={path}"
-    partial = partial_path(Path(path))
+def _absent(where: Location) -> str:
+    """Why there is nothing at a location, and what to do."""
+    if isinstance(where, str):
+        return f"no such cohort; make one with python -m compseg.prepare ... out=data/mine.zarr upload={where}"
+    partial = partial_path(where)
     if partial.exists():
         return (
-            f"{path}: its preparation was interrupted, {partial.name} is there; "
-            "run the same prepare again, it goes on where it stopped"
+            f"its preparation was interrupted, {partial.name} is there; "
+            "run the same prepare again, it continues where it stopped"
         )
     return (
-        f"{path}: no such cohort; "
-        f"make one with python -m compseg.prepare source=images source.manifest=labels.csv out={path}"
+        f"no such cohort; make one with python -m compseg.prepare source=images source.manifest=labels.csv out={where}"
     )

@@ -21,6 +21,7 @@ from compseg.cohort.layout import (
     DTYPES,
     SAMPLES,
     SCHEMA,
+    THUMBNAIL,
     Array,
     Record,
     checksum,
@@ -28,7 +29,7 @@ from compseg.cohort.layout import (
     partial_path,
     write_array,
 )
-from compseg.cohort.places import is_url
+from compseg.cohort.locations import is_url
 from compseg.cohort.splits import DEFAULT_SPLITS, assign_splits
 from compseg.cohort.store import Cohort, read_attributes
 from compseg.errors import CompsegError
@@ -53,9 +54,9 @@ def prepare(
 ) -> Cohort:
     """Write a source's samples as a cohort.
 
-    The cohort is built in `PATH.partial` and moves into its place when it is whole. Run again after an interruption,
-    finished samples are kept if source and settings are the same. If the cohort is there already and was made alike,
-    nothing is done, so the processes of a distributed run may all call this: one works, the others wait.
+    The cohort is built in `PATH.partial` and renamed when it is complete. After an interruption, finished samples are
+    kept if source and settings are still the same. If the cohort exists already and was made the same way, nothing is
+    done, so all processes of a distributed run may call this: one works, the others wait.
 
     float16 keeps values between 6.1e-5 and 65504 to within 2**-11 of themselves (smaller ones to within 3e-8), and
     whole numbers up to 2048, thus 8-bit pictures, exactly.
@@ -70,13 +71,13 @@ def prepare(
         pixel_size: Edge of a pixel in `pixel_unit`, if known.
         pixel_unit: Unit of `pixel_size`.
         progress: Whether to show progress on stderr.
-        overwrite: Whether to replace a cohort that is there.
+        overwrite: Whether to replace an existing cohort.
 
     Returns:
         The cohort, open.
 
     Raises:
-        CompsegError: A file, a shape or a value is at fault (not finite, or beyond the range of `dtype`), or there is
+        CompsegError: A file, a shape or a value is wrong (not finite, or beyond the range of `dtype`), or there is
             something else at `path`, or `path` is a URL.
     """
     if is_url(path):
@@ -86,18 +87,20 @@ def prepare(
         source, tissue, dtype=dtype, chunk=chunk, pixel_size=pixel_size, pixel_unit=pixel_unit, splits=dict(splits)
     )
     log = Console(stderr=True, quiet=not progress, markup=False, soft_wrap=True)
-    _refuse_strangers(path)
+    if path.exists() and read_attributes(path) is None:
+        raise CompsegError(f"{path}: exists and is no cohort, so it is left alone; give another out=")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _alone(path, log):
-        if not overwrite and _there(path, header):
-            log.print(f"{path}: is there already, made from the same samples and settings")
+    with _locked(path, log):
+        if path.exists() and not overwrite:
+            _check_same(path, header)
+            log.print(f"{path}: exists already, made from the same samples and settings")
         else:
             _build(source, path, header, log)
     return Cohort.open(path)
 
 
 def _header(source: Source, tissue: str, *, dtype: str, chunk: int, **rest: Any) -> Header:
-    """What decides the contents of the cohort, as it will be read again from its attributes."""
+    """What determines the contents of the cohort, as its attributes will hold it."""
     if dtype not in DTYPES:
         raise CompsegError(f"dtype={dtype}: expected {' or '.join(DTYPES)}")
     if chunk < 1:
@@ -119,8 +122,8 @@ def _header(source: Source, tissue: str, *, dtype: str, chunk: int, **rest: Any)
 
 
 @contextmanager
-def _alone(path: Path, log: Console) -> Iterator[None]:
-    """Hold the lock beside the cohort; other ranks wait here while one prepares."""
+def _locked(path: Path, log: Console) -> Iterator[None]:
+    """Hold the lock file of the cohort; other ranks wait here while one prepares."""
     lock = FileLock(path.with_name(f".{path.name}.lock"))
     try:
         lock.acquire(timeout=0)
@@ -133,28 +136,22 @@ def _alone(path: Path, log: Console) -> Iterator[None]:
         lock.release()
 
 
-def _refuse_strangers(path: Path) -> None:
-    if path.exists() and read_attributes(path) is None:
-        raise CompsegError(f"{path}: exists and is no cohort, so it is left alone; give another out=")
-
-
-def _there(path: Path, header: Header) -> bool:
-    """Whether the wanted cohort exists."""
-    if not path.exists():
-        return False
+def _check_same(path: Path, header: Header) -> None:
+    """Refuse an existing cohort that was made from other samples or with other settings."""
     made = read_attributes(path) or {}
     differing = [key for key in header if made.get(key) != header[key]]
     if differing:
         raise CompsegError(
             f"{path}: exists, made with other {', '.join(differing)}; give another out=, or overwrite=true"
         )
-    return True
 
 
 def _build(source: Source, path: Path, header: Header, log: Console) -> None:
-    infos = assign_splits(_named(source.infos()), header["splits"])
+    infos = source.infos()
+    _check_names(infos)
+    infos = assign_splits(infos, header["splits"])
     partial = partial_path(path)
-    root = _begin(partial, header, log)
+    root = _open_partial(partial, header, log)
     records = [
         _finished(root, info) or _write_sample(source, root, partial, info, header)
         for info in track(infos, f"Preparing {path.name}", console=log, disable=log.quiet)
@@ -162,10 +159,17 @@ def _build(source: Source, path: Path, header: Header, log: Console) -> None:
     classes = {info.class_name: info.label for info in infos if info.class_name}
     samples = [record.to_dict() for record in records]
     root.attrs.put({ATTRIBUTE: {**header, "classes": classes, "samples": samples}})
-    _move(partial, path)
+    # No folder can be replaced in one step, so an old cohort is first renamed and deleted at the end.
+    old = path.with_name(path.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if path.exists():
+        path.rename(old)
+    partial.rename(path)
+    shutil.rmtree(old, ignore_errors=True)
 
 
-def _named(infos: Sequence[SampleInfo]) -> Sequence[SampleInfo]:
+def _check_names(infos: Sequence[SampleInfo]) -> None:
+    """Refuse names that cannot be file names or that occur twice; some file systems do not tell `a` from `A`."""
     if not infos:
         raise CompsegError("the source has no samples; expected at least one")
     seen: set[str] = set()
@@ -177,55 +181,49 @@ def _named(infos: Sequence[SampleInfo]) -> Sequence[SampleInfo]:
         if info.name.lower() in seen:
             raise CompsegError(f"sample {info.name}: its name comes twice; rename one")
         seen.add(info.name.lower())
-    return infos
 
 
-def _begin(partial: Path, header: Header, log: Console) -> zarr.Group:
-    """The group to write to: an interrupted one of the same making, else a new one."""
+def _open_partial(partial: Path, header: Header, log: Console) -> zarr.Group:
+    """The group to write to: that of an interrupted preparation with the same header, else a new one."""
     begun = read_attributes(partial)
     if begun is not None and all(begun.get(key) == header[key] for key in header):
-        log.print(f"{partial}: going on where an earlier preparation stopped")
+        log.print(f"{partial}: continuing where an earlier preparation stopped")
         return zarr.open_group(partial, mode="a", zarr_format=3)
     if partial.exists():
-        log.print(f"{partial}: left by a preparation with other samples or settings; starting anew")
+        log.print(f"{partial}: left by a preparation with other samples or settings; starting again")
         shutil.rmtree(partial)
     return zarr.create_group(partial, zarr_format=3, attributes={ATTRIBUTE: header})
 
 
 def _finished(root: zarr.Group, info: SampleInfo) -> Record | None:
-    """The record of a sample that an earlier preparation finished, if its bytes are still what they were."""
+    """The record of a sample that an earlier preparation finished, if its bytes are unchanged."""
     try:
-        plain: Any = root[node(info.name)].attrs[ATTRIBUTE]
-        record = Record.from_dict(plain)
-        sound = all(checksum(_stored(root, info, part)) == written for part, written in record.checksums.items())
-    except (KeyError, OSError, ValueError, TypeError, RuntimeError):  # half-written: it is written anew
+        group: Any = root[node(info.name)]
+        record = Record.from_dict(group.attrs[ATTRIBUTE])
+        unchanged = all(checksum(group[part][...]) == written for part, written in record.checksums.items())
+    except (KeyError, OSError, ValueError, TypeError, RuntimeError):  # half-written: it is written again
         return None
-    return record if sound and record.info == info else None
-
-
-def _stored(root: zarr.Group, info: SampleInfo, part: str) -> Array:
-    array: Any = root[node(info.name, part)]
-    return np.asarray(array[...])
+    return record if unchanged and record.info == info else None
 
 
 def _write_sample(source: Source, root: zarr.Group, partial: Path, info: SampleInfo, header: Header) -> Record:
     parts = _parts(info, source.read(info), header)
+    # What an interruption left of this sample may have other shapes.
     shutil.rmtree(partial / SAMPLES / info.name, ignore_errors=True)
     for part, array in parts.items():
         write_array(root, node(info.name, part), array, header["chunk"])
     record = Record(info, parts["image"].shape, {part: checksum(array) for part, array in parts.items()})
-    # The mark of a finished sample, so it comes last.
-    root[node(info.name)].attrs.put({ATTRIBUTE: record.to_dict()})
+    root[node(info.name)].attrs.put({ATTRIBUTE: record.to_dict()})  # last: it marks the sample as finished
     return record
 
 
 def _parts(info: SampleInfo, arrays: SampleArrays, header: Header) -> dict[str, Array]:
-    """What is stored of a sample, checked."""
+    """The arrays that are stored of a sample, checked."""
     where = f"sample {info.name}" + (f" ({info.origin})" if info.origin else "")
     image = arrays.image
-    _fits(where, image, Channels.from_dict(header["channels"]))
+    _check_image(where, image, Channels.from_dict(header["channels"]))
     tissue = tissue_mask(image, header["tissue_rule"]) if arrays.tissue is None else arrays.tissue
-    parts: dict[str, Array] = {"image": _narrowed(where, image, header["dtype"]), "tissue": tissue}
+    parts: dict[str, Array] = {"image": _converted(where, image, header["dtype"]), "tissue": tissue}
     if arrays.truth is not None:
         parts["truth"] = arrays.truth
     for name, mask in parts.items():
@@ -234,11 +232,11 @@ def _parts(info: SampleInfo, arrays: SampleArrays, header: Header) -> dict[str, 
                 f"{where}: {name} is {mask.dtype} {mask.shape}, expected bool {image.shape[:2]}; give one of its size"
             )
     if arrays.thumbnail is not None:
-        parts["reference"] = arrays.thumbnail
+        parts[THUMBNAIL] = arrays.thumbnail
     return parts
 
 
-def _fits(where: str, image: Array, channels: Channels) -> None:
+def _check_image(where: str, image: Array, channels: Channels) -> None:
     if image.ndim != 3 or 0 in image.shape or image.shape[2] != channels.count:
         raise CompsegError(
             f"{where}: image is {image.shape}, expected (H, W, {channels.count}); all samples need the same channels"
@@ -250,20 +248,10 @@ def _fits(where: str, image: Array, channels: Channels) -> None:
         )
 
 
-def _narrowed(where: str, image: Array, dtype: str) -> Array:
+def _converted(where: str, image: Array, dtype: str) -> Array:
     largest, limit = max(image.max(), -float(image.min())), float(np.finfo(dtype).max)
     if largest > limit:
         raise CompsegError(
             f"{where}: value {largest:g} is beyond {dtype} (at most {limit:g}); give dtype=float32, or scale the values"
         )
     return image.astype(dtype, order="C")
-
-
-def _move(partial: Path, path: Path) -> None:
-    """Put the whole cohort in place; what it replaces goes aside first, for no folder can be replaced at one stroke."""
-    aside = path.with_name(path.name + ".old")
-    shutil.rmtree(aside, ignore_errors=True)
-    if path.exists():
-        path.rename(aside)
-    partial.rename(path)
-    shutil.rmtree(aside, ignore_errors=True)

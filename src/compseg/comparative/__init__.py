@@ -1,28 +1,19 @@
 """The paper's idea: pool a sample's activation map, transfer it to one number, compare that number with the label.
 
 Read in this order: `transfers` (the pooling neuron's sigma), `pools` (from a map to a fraction), `head` (both
-together), `objectives` (what a label asks of the result), `pseudo_labels` (a first answer without a network). The room
-imports torch alone.
+together), `losses` (what a label asks of the result), `regularisers` (what may be asked besides), `pseudo_labels` (a
+first answer without a network). The room imports torch alone.
 """
 
 from compseg.comparative.head import ComparativeHead, HeadOutput, SigmaHead, TrapezoidHead
-from compseg.comparative.objectives import (
-    DenseNegatives,
-    Entropy,
-    FlipConsistency,
+from compseg.comparative.losses import (
     LogBarrier,
-    MeanTeacher,
     Objective,
-    OutsideTissue,
     PixelBCE,
     PooledLoss,
     PositiveUnlabelled,
-    RotationConsistency,
-    SizePenalty,
-    SpectralCRF,
     Sum,
     SupervisedPixels,
-    TotalVariation,
     TwoMap,
     WeightedCrossEntropy,
     mean_over_ranks,
@@ -38,8 +29,20 @@ from compseg.comparative.pools import (
     NoisyOrPool,
     RankPool,
     TopKPool,
+    masked_mean,
 )
-from compseg.comparative.pseudo_labels import FisherPseudoLabels
+from compseg.comparative.pseudo_labels import FisherPseudoLabels, sum_of_spectra
+from compseg.comparative.regularisers import (
+    DenseNegatives,
+    Entropy,
+    FlipConsistency,
+    MeanTeacher,
+    OutsideTissue,
+    RotationConsistency,
+    SizePenalty,
+    SpectralCRF,
+    TotalVariation,
+)
 from compseg.comparative.transfers import Identity, Sigma, Transfer, Trapezoid
 
 __all__ = [
@@ -80,5 +83,7 @@ __all__ = [
     "TrapezoidHead",
     "TwoMap",
     "WeightedCrossEntropy",
+    "masked_mean",
     "mean_over_ranks",
+    "sum_of_spectra",
 ]

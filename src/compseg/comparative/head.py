@@ -1,4 +1,4 @@
-"""The comparative head: the pooling neuron that a segmenter is trained through and that is thrown away afterwards."""
+"""The comparative head: the pooling neuron that a segmenter is trained through and that is discarded afterwards."""
 
 from __future__ import annotations
 
@@ -14,18 +14,20 @@ from compseg.comparative.transfers import Sigma, Transfer, Trapezoid
 class HeadOutput(NamedTuple):
     """All that an objective may read of a batch; every tensor but `tissue` is float32.
 
+    The head fills in the fields up to `maximum`; training adds those below where an objective `reads` them.
+
     Attributes:
         logits: `(B, M, H, W)`, as the segmenter gave them.
-        activation: `(B, 1, H, W)` in [0, 1], the sigmoid of map 0: the disease map, whatever else a method asks for.
+        activation: `(B, 1, H, W)` in [0, 1], the sigmoid of map 0: the disease map of every method.
         tissue: `(B, 1, H, W)` bool, the pixels that count.
         x: `(B,)` pooled activation in [0, 1]; 0 for a sample without tissue.
         o: `(B,)` output, the transfer of x.
         alpha: The o at which the transfer saturates; 1 for a transfer without such a level.
         maximum: The largest o; of an increasing transfer, o at x = 1.
-        image: `(B, C, H, W)`, what the segmenter got. This and the rest stand here where an objective `reads` them.
-        turned: `(B, 1, H, W)` in [0, 1], the activation of the turned image, turned back.
-        flipped: The same of the flipped image, flipped back.
-        ema: As `turned`, by the average of the segmenter's past weights, without gradient.
+        image: `(B, C, H, W)`, the segmenter's input.
+        rotated: `(B, 1, H, W)` in [0, 1], the activation of the flipped or rotated image, brought back into place.
+        flipped: The same for flips alone.
+        ema: As `rotated`, by the averaged network (EMA of the segmenter's weights), without gradient.
     """
 
     logits: Tensor
@@ -63,7 +65,7 @@ class ComparativeHead(nn.Module):
         if tissue.shape != expected or tissue.dtype != torch.bool:
             got = f"{tissue.dtype} {tuple(tissue.shape)}"
             raise ValueError(f"tissue: expected torch.bool {expected} beside logits {tuple(logits.shape)}, got {got}")
-        # A mean over 65536 pixels and a slope of 0.001 are lost in half precision.
+        # Half precision loses a mean over 65536 pixels and a slope of 0.001.
         with torch.autocast(logits.device.type, enabled=False):
             logits = logits.float()
             x = self.pool(logits, tissue)
@@ -78,7 +80,7 @@ class SigmaHead(ComparativeHead):
     Args:
         alpha: Level of saturation.
         beta: Twice the slope at 0.
-        gamma: Slope that is left after saturation.
+        gamma: Slope left after saturation.
         pool: Another pool than the mean over the tissue.
     """
 

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from compseg.comparative.numerics import require
+from compseg.errors import require
 
 
 class Transfer(nn.Module):
@@ -23,7 +23,7 @@ class Transfer(nn.Module):
 
 
 class Identity(Transfer):
-    """o = x: for pools that give a probability by themselves."""
+    """o = x: for pools that already give a probability."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Pooled activation `(B,)` in, the same out."""
@@ -37,14 +37,14 @@ class Sigma(Transfer):
     Its own condition sigma(0) = 0 leaves one reading, `alpha * (2 / (1 + exp(-beta x / alpha)) - 1) + gamma x`, and
     that is the tanh above, which neither overflows nor cancels.
 
-    Bounds: sigma(0) = 0; the tanh part stays below alpha, but sigma as a whole does not, as the paper says it would: it
-    crosses alpha at `crossing` (x = 0.144624 with the paper's values) and ends at `maximum` = sigma(1). The slope falls
-    from beta / 2 + gamma to gamma.
+    Bounds: sigma(0) = 0. The paper says that sigma stays below alpha; only the tanh does. Sigma crosses alpha at
+    `crossing` (x = 0.144624 with the paper's values) and ends at `maximum` = sigma(1). The slope falls from
+    beta / 2 + gamma to gamma.
 
     Args:
-        alpha: Level of saturation, the smallest disease fraction that is expected in a disease sample; above 0.
-        beta: Twice the slope at 0; above 0. Half of alpha is reached at x = 1.1 alpha / beta.
-        gamma: Slope that is left after saturation; 0 or more.
+        alpha: Level of saturation, the smallest disease fraction expected in a disease sample; above 0.
+        beta: Twice the slope at 0; above 0. Sigma reaches half of alpha at x = 1.1 alpha / beta.
+        gamma: Slope left after saturation; 0 or more.
 
     Raises:
         CompsegError: A value is out of its range.
@@ -60,12 +60,12 @@ class Sigma(Transfer):
         self.maximum = self._at(1.0)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pooled activation `(B,)` in [0, 1] to output `(B,)` in [0, ceiling]."""
+        """Pooled activation `(B,)` in [0, 1] to output `(B,)` in [0, `maximum`]."""
         return self.alpha * torch.tanh(x * (self.beta / (2 * self.alpha))) + self.gamma * x
 
     @property
     def crossing(self) -> float:
-        """The x above which sigma exceeds alpha; infinite for gamma = 0, and it may lie above 1.
+        """The x above which sigma exceeds alpha; infinite for gamma = 0, and possibly above 1.
 
         A loss `|o - alpha|` has its minimum there: beyond it, more activation costs more.
         """
@@ -84,8 +84,8 @@ class Sigma(Transfer):
 class Trapezoid(Transfer):
     """The soft clip of the authors' later code (OpenVibSpec, `compsegnet.py`, 2022): 0, up to 1, a plateau, down to 0.
 
-    With c = alpha + beta, `o = clip(x / alpha, 0, 1) + clip((c - x) / (1 - c), -1, 0)`: a sample that is disease
-    through and through is as unlikely as one without any. o is 1 on [alpha, c] and lies in [0, 1].
+    With c = alpha + beta, `o = clip(x / alpha, 0, 1) + clip((c - x) / (1 - c), -1, 0)`: a sample that is all disease is
+    as unlikely as one without any. o is 1 on [alpha, c] and lies in [0, 1].
 
     Args:
         alpha: Where the plateau begins, a fraction of the tissue; above 0.

@@ -1,4 +1,4 @@
-"""What stands between the command line and the rooms: schemas, checks and hints. Only verbs import it."""
+"""Between the command line and the rooms: schemas, checks and hints. Only verbs and studies import it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The top-level keys of each verb: names, types and meaning.
 
-Values live in `conf/VERB.yaml`, whose defaults begin with `base_VERB`: a misspelt key in any file is then refused. What
-a user swaps (`_target_`) is `Any` here; `check_targets` compares those nodes with what their target takes.
+Values are in `conf/VERB.yaml`, whose defaults begin with `base_VERB`, so that a misspelt key in any file is refused.
+What a user swaps (`_target_`) is `Any` here; `check_targets` compares those nodes with what their target takes.
 """
 
 from __future__ import annotations
@@ -14,37 +14,49 @@ from omegaconf import MISSING
 
 
 @dataclass
+class MethodConfig:
+    """What a method is beside its head, objective and pseudo-labels; `conf/method/NAME.yaml` fills it in."""
+
+    name: str = MISSING  # of the method, for tables and reports
+    maps: int = 1  # activation maps that the segmenter gives
+    baseline: Any = None  # a map without a network, in place of the model
+    cam: Any = None  # reads the map off the trained model, which is a classifier then
+    fallback: Any = None  # what replaces the keys of these names where the pseudo-labeller finds nothing
+
+
+@dataclass
+class EvaluationConfig:
+    """How a trained run is judged."""
+
+    split: str = MISSING  # the samples that are judged: test, val (test samples stay unseen), or none
+    threshold: Any = MISSING  # auto: fitted on validation samples; or an activation in [0, 1]
+    report: bool = MISSING  # whether to write maps, figures and report.html
+    rank_by: str = MISSING  # the metric that jobs of a sweep are ranked by
+
+
+@dataclass
 class TrainConfig:
     """`conf/train.yaml`."""
 
     data: Any = MISSING  # the samples: path of a cohort, or a source to make one from, and how to load it
+    preprocess: Any = None  # corrections and standardisation, saved with the segmenter
+    augmentation: Any = None
     model: Any = MISSING  # the segmenter
     head: Any = MISSING  # pool and transfer: from maps to one number a sample
     objective: Any = MISSING  # the loss
     regularisers: dict[str, Any] = field(default_factory=dict)  # what is added to the loss, by name
-    method: str | None = None  # the name of the head and objective together
     pseudo_labels: Any = None  # marks the region that the segmenter is trained on, where the method works so
-    fallback: Any = None  # what takes the place of the keys of these names where the pseudo-labeller finds nothing
+    method: MethodConfig = field(default_factory=MethodConfig)
     optimizer: Any = MISSING
     scheduler: Any = None
-    augmentation: Any = None
-    preprocess: Any = None  # corrections and standardisation, saved with the segmenter
     trainer: Any = MISSING
     callbacks: dict[str, Any] = field(default_factory=dict)
     logger: Any = None
-    threshold: Any = None  # how the activation threshold is fitted on the validation samples
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    name: str = MISSING  # what the run is called in logs and reports
     seed: int = MISSING  # of everything random
     n_init: int = 1  # seeds that are trained from, one after the other, to keep the best
-    channels: int = MISSING  # image channels; filled in from the cohort
-    maps: int = 1  # activation maps a segmenter gives
-    depth: int = 1  # halvings of the default segmenter; filled in from the cohort
-    floor: Any = None  # a map without a network, in place of the model
-    cam: Any = None  # reads the map off the trained model, which is a classifier then
-    name: str = MISSING  # what the run is called in logs and reports
-    evaluate: bool = True  # whether to evaluate and report when training ends
-    test: bool = True  # whether evaluation looks at the test samples
-    report: bool = True  # whether evaluation writes maps, figures and report.html
-    rank_by: str = MISSING  # the figure of metrics.json that the jobs of a sweep are ranked by
+    channels: Any = MISSING  # image channels; auto: the cohort's
 
 
 @dataclass
@@ -54,7 +66,7 @@ class Splits:
     train: float = MISSING
     val: float = MISSING
     test: float = MISSING
-    seed: int = MISSING  # of the draw
+    seed: int = MISSING  # of the assignment
 
 
 @dataclass
@@ -89,6 +101,7 @@ class EvaluateConfig:
     device: str = MISSING  # auto, or a torch device
     split: str = MISSING  # the samples that are judged: test, or val to look at no test sample
     report: bool = True  # whether to write maps, figures and report.html
+    trust: list[str] = field(default_factory=list)  # what a segmenter and head may be built from beyond known packages
 
 
 @dataclass
@@ -112,7 +125,7 @@ class SweepReportConfig:
     """`conf/sweep_report.yaml`."""
 
     dir: str = MISSING  # the sweep folder
-    rank_by: str = MISSING  # the figure of metrics.json that jobs are ranked by
+    rank_by: str = MISSING  # the metric of metrics.json that jobs are ranked by
 
 
 @dataclass
@@ -126,9 +139,9 @@ class CompareConfig:
     overrides: Any = None  # for all runs
     cv: str = MISSING  # whether groups are left out in turn
     split: str = MISSING  # the samples that are judged
-    figures: list[str] = MISSING  # what is shown; the first ranks
-    ceiling: str = MISSING  # the method that the others are measured against
-    floors: list[str] = MISSING  # methods that any other should pass
+    metrics: list[str] = MISSING  # what is shown; the first ranks
+    upper_bound: str = MISSING  # the method that the others are measured against
+    baselines: list[str] = MISSING  # methods that any other should pass
     out: str = MISSING  # the comparison's folder
     jobs: Any = MISSING  # how many run at once
     report: bool = False  # whether each run gets a report of its own

@@ -1,41 +1,44 @@
-"""The decorator that makes a verb: a function of the configuration becomes a command whose complaints are one line."""
+"""The decorator that makes a verb: a function of the configuration becomes a command whose errors are one line."""
 
 from __future__ import annotations
 
+import argparse
 import functools
 import inspect
+import itertools
 import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import hydra
 import yaml
-from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from compseg.config.hints import explain
-from compseg.config.run_dir import quiet_rank, rank, started
 from compseg.config.schema import register_schemas
 from compseg.config.targets import check_targets
 from compseg.errors import Stopped
 
 Task = Callable[[DictConfig], Any]
 
-_GROUPS = """
-== Groups: give group=option ==
+# What SLURM calls a shell on one of its nodes; a command typed there is not a job of its own.
+_SHELLS = ("bash", "interactive")
+_RUNS = itertools.count()  # that this process has named, of those that torchrun has started
 
-%s
-"""
-_VALUES = """
+HELP = """\
+{doc}
+{groups}
 == Values: give key=value ==
 
-$CONFIG
+{values}
 --cfg job      show the configuration and do nothing
 -m             one run for every combination of comma-separated values
 COMPSEG_DEBUG=1 in the environment shows where an error came from."""
@@ -53,12 +56,12 @@ def compose(name: str, overrides: Sequence[str] = ()) -> DictConfig:
 
     Args:
         name: The verb.
-        overrides: What would stand on its command line, for example `["model=unet", "seed=1"]`.
+        overrides: What its command line would hold, for example `["model=unet", "seed=1"]`.
 
     Returns:
         The configuration as the verb would get it; not yet checked by `check_targets`.
     """
-    _register(name)
+    _register()
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
         return hydra.compose(name, list(overrides))
 
@@ -66,10 +69,10 @@ def compose(name: str, overrides: Sequence[str] = ()) -> DictConfig:
 def verb(name: str, sweep_job: Task | None = None) -> Callable[[Task], Callable[..., Any]]:
     """Make a command of a function: `conf/NAME.yaml` is composed with the command line, checked and handed over.
 
-    A fault of the user ends the command with one line on stderr and exit code 1 (an unknown flag with 2, an interrupt
-    with 130, another signal that asks for the end with 128 and its number). Whatever else goes wrong is a fault of the
-    program and keeps its traceback; `COMPSEG_DEBUG=1` keeps them all. Called with a configuration, the function runs as
-    it is: its value is returned and its exceptions come through.
+    An error of the user ends the command with one line on stderr and exit code 1 (an unknown flag with 2, an interrupt
+    with 130, another signal that asks for the end with 128 and its number). Any other error is one of the program and
+    keeps its traceback; `COMPSEG_DEBUG=1` keeps them all. Called with a configuration, the function runs directly: its
+    value is returned and its exceptions are not caught.
 
     Args:
         name: The verb, and the name of its file in `conf/`.
@@ -82,74 +85,121 @@ def verb(name: str, sweep_job: Task | None = None) -> Callable[[Task], Callable[
     def decorate(task: Task) -> Callable[..., Any]:
         @functools.wraps(task)
         def job(cfg: DictConfig) -> Any:
-            if sweep_job and HydraConfig.get().mode == RunMode.MULTIRUN:
-                return _plainly(name, lambda: sweep_job(cfg))
-            # Faults are caught inside the job too, else Hydra announces a failed job with lines of its own.
-            return _plainly(name, lambda: _check_and_run(task, cfg))
+            # Errors are caught inside the job as well: otherwise Hydra announces a failed job in lines of its own.
+            with _errors_in_one_line(name):
+                if sweep_job and HydraConfig.get().mode == RunMode.MULTIRUN:
+                    return sweep_job(cfg)
+                check_targets(cfg)
+                return task(cfg)
 
         @functools.wraps(task)
         def main(cfg: DictConfig | None = None) -> Any:
             if cfg is not None:
                 return task(cfg)
-            _register(name, inspect.getdoc(task) or "")
-            sys.argv += quiet_rank(name)
-            return _plainly(name, hydra.main(config_path=str(conf_dir()), config_name=name, version_base="1.3")(job))
+            with _errors_in_one_line(name):
+                if {"-h", "--help"} & set(sys.argv[1:]):
+                    return print(_help(name, inspect.getdoc(task) or "", sys.argv[1:]))
+                _register()
+                if rank():  # rank 0 writes the run's configuration; the others leave a log of their own and no more
+                    sys.argv += [f"hydra.job.name={name}_ddp_process_{rank()}", "hydra.output_subdir=null"]
+                return hydra.main(config_path=str(conf_dir()), config_name=name, version_base="1.3")(job)()
 
         return main
 
     return decorate
 
 
-def _check_and_run(task: Task, cfg: DictConfig) -> Any:
-    check_targets(cfg)
-    return task(cfg)
-
-
-def _register(name: str, doc: str = "") -> None:
-    """Make known the schemas, `${started:}`, and the page of `--help` that `override hydra/help: compseg` asks for."""
+def _register() -> None:
+    """Make the schemas and `${started:}` known to Hydra."""
     register_schemas()
-    OmegaConf.register_new_resolver("started", started, use_cache=True, replace=True)
-    words = re.split(r"\n\n(?:Args|Returns|Raises):", doc)[0]
-    choices = "\n".join(f"{group}: {', '.join(_options(group))}" for group in _groups(name))
-    page = words + "\n" + (_GROUPS % choices if choices else "") + _VALUES
-    ConfigStore.instance().store(group="hydra/help", name="compseg", node={"template": page})
+    OmegaConf.register_new_resolver("started", _started, use_cache=True, replace=True)
+
+
+def rank() -> int:
+    """The rank of this process, if torchrun or srun has started it as one of several, else 0."""
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        return int(os.environ["RANK"])
+    return int(os.environ.get("SLURM_PROCID", "0"))
+
+
+def _started(pattern: str) -> str:
+    """A name for the run that starts now, the same in all its processes.
+
+    As a rule it is the time. The ranks that torchrun starts, on any number of machines, agree on the time of the first
+    one. Under srun it is the number of job and step, which a job that is queued again keeps.
+
+    Args:
+        pattern: As for `strftime`.
+    """
+    if "SLURM_STEP_ID" in os.environ and os.environ.get("SLURM_JOB_NAME") not in _SHELLS:
+        return f"slurm-{os.environ['SLURM_JOB_ID']}-{os.environ['SLURM_STEP_ID']}"
+    now = datetime.now().strftime(pattern)
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return now
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+    # The store that torchrun keeps for its ranks, and for longer than one run: the first name that is set stays.
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    store = TCPStore(address, port, is_master=False, timeout=timedelta(minutes=5))
+    agreed: str = store.compare_set(f"compseg/started/{next(_RUNS)}", "", now).decode()
+    return agreed
+
+
+def _help(name: str, doc: str, arguments: Sequence[str]) -> str:
+    """The page of `--help`. Hydra's own lists every group of the folder each time, which takes two seconds here."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--config-dir", "-cd")
+    parser.add_argument("--resolve", action="store_true")
+    flags, rest = parser.parse_known_args(arguments)
+    overrides = [word for word in rest if not word.startswith("-")]  # flags such as -m do not change the page
+    if flags.config_dir:
+        overrides.append(f"hydra.searchpath=['file://{Path(flags.config_dir).resolve()}']")
+    values = OmegaConf.to_yaml(compose(name, overrides), resolve=flags.resolve)
+    groups = "".join(f"{group}: {', '.join(_options(group))}\n" for group in _groups(name))
+    return HELP.format(
+        doc=re.split(r"\n\n(?:Args|Returns|Raises):", doc)[0],
+        groups=groups and f"\n== Groups: give group=option ==\n\n{groups}",
+        values=values,
+    )
 
 
 def _groups(name: str) -> list[str]:
-    """The config groups that a verb's own file chooses from; Hydra knows only those of all verbs."""
+    """The config groups that a verb's own file chooses from, also those that it leaves at `null`."""
     defaults = yaml.safe_load((conf_dir() / f"{name}.yaml").read_text())["defaults"]
-    groups = [str(group) for entry in defaults if isinstance(entry, dict) for group in entry]
-    return [group for group in groups if not group.startswith(("override ", "hydra"))]
+    keys = [str(key).removeprefix("optional ") for entry in defaults if isinstance(entry, dict) for key in entry]
+    return [key.partition("@")[0] for key in keys if not key.startswith(("override ", "hydra"))]
 
 
 def _options(group: str) -> list[str]:
     return sorted(file.stem for file in (conf_dir() / group).glob("*.yaml"))
 
 
-def _plainly(name: str, call: Callable[[], Any]) -> Any:
-    """Run `call`; end the process with one line on stderr if the user is at fault."""
+@contextmanager
+def _errors_in_one_line(name: str) -> Iterator[None]:
+    """End the process with one line on stderr if the user is at fault, or a signal asked for the end."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print itself
     try:
-        return call()
+        yield
     except KeyboardInterrupt:
-        print(f"compseg {name}{_where()}: interrupted", file=sys.stderr)
-        raise SystemExit(130) from None
+        message, code = "interrupted", 130
     except Stopped as stopped:
-        print(f"compseg {name}{_where()}: {stopped}", file=sys.stderr)
-        raise SystemExit(stopped.exit_code) from None
+        message, code = str(stopped), stopped.exit_code
     except Exception as error:
-        message = explain(error, _groups(name))
-        if message is None:
+        line = explain(error, _groups(name))
+        if line is None:
             raise
         if os.environ.get("COMPSEG_DEBUG") == "1":
             traceback.print_exc()
-        print(f"compseg {name}{_where()}: {message}", file=sys.stderr)
-        raise SystemExit(1) from None
+        message, code = line, 1
+    else:
+        return
+    print(f"compseg {name}{_speaker()}: {message}", file=sys.stderr)
+    raise SystemExit(code)
 
 
-def _where() -> str:
-    """Which rank and which job of a sweep speaks; empty where there is one of each."""
-    number = rank() or int(os.environ.get("LOCAL_RANK", "0"))
+def _speaker() -> str:
+    """Which rank and which job of a sweep has the error; empty where there is one of each."""
+    number = rank() or int(os.environ.get("LOCAL_RANK", "0"))  # the latter from Lightning's own launcher
     words = [f"rank {number}"] if number else []
     if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
         words += list(HydraConfig.get().overrides.task)

@@ -58,7 +58,7 @@ def with_disease_truth(maps: Sequence[SampleMap]) -> list[SampleMap]:
 
 @dataclass(frozen=True)
 class Curves:
-    """Pixel counts of N samples at L levels; a pixel lies above a level if its activation is strictly greater.
+    """Pixel counts of N samples at L levels; a pixel is above a level if its activation is strictly greater.
 
     Attributes:
         levels: `(L,)` float64, rising, from 0 to 1.

@@ -46,11 +46,11 @@ class Metric:
 # Of a split's maps, by name; metrics.json has them as `test/NAME`, those that select also as `val/NAME`.
 MAP_METRICS = {
     "area_auc": Metric("area under the ROC over samples, scored by their area fraction", selects=True),
+    "pixel_ap": Metric("average precision over pixels", needs_truth=True, selects=True),
     "healthy_area_fraction": Metric("mean area fraction of healthy samples", lower_is_better=True),
     "dice_mean": Metric("mean Dice of disease samples", needs_truth=True),
     "dice_std": Metric("standard deviation of Dice over disease samples", lower_is_better=True, needs_truth=True),
     "dice_best": Metric("mean Dice at the best single threshold", needs_truth=True, selects=True),
-    "pixel_ap": Metric("average precision over pixels", needs_truth=True, selects=True),
 }
 METRICS = MAP_METRICS | {
     # A check in metrics.json, not a merit.
@@ -144,7 +144,7 @@ def average_precision_of_ranked(scores: NDArray[np.float32], target: Mask) -> fl
 
 def average_precision_of_replicates(curves: Curves, weights: Floats) -> Floats:
     """`(R,)` average precision over all pixels from counts at the curves' levels; between two levels they are ties."""
-    # The first column holds all pixels, as a level below 0 would: activations of exactly 0 lie above no level.
+    # The first column holds all pixels, as a level below 0 would: activations of exactly 0 are above no level.
     above = weights @ np.column_stack([curves.tissue, curves.above])
     hits = weights @ np.column_stack([curves.disease, curves.hits])
     precision = hits / np.maximum(above, 1)

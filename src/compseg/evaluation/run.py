@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.progress import track
 
 from compseg.cohort import Cohort
@@ -22,8 +20,9 @@ from compseg.evaluation.tables import flat_metrics, metrics_of_splits, samples_c
 from compseg.evaluation.thresholds import fit_threshold
 from compseg.files import atomic_json
 from compseg.inference import Segmenter, Threshold, load_segmenter
+from compseg.inference.building import build_safe
+from compseg.inference.prediction import write_map
 from compseg.inference.segmenter import activation_of
-from compseg.inference.writer import write_map
 from compseg.run_folder import (
     BEST,
     CHECKPOINTS,
@@ -69,6 +68,7 @@ def evaluate_run(
     *,
     split: str = "test",
     maps: bool = True,
+    trust: Sequence[str] = (),
 ) -> Evaluation:
     """Judge a run on one device and write `metrics.json`, `bootstrap.npz`, `samples.csv` and the fitted threshold.
 
@@ -78,6 +78,8 @@ def evaluate_run(
         device: Where to compute maps and pool them; see `pick_device`.
         split: `test`; or `val`, to look at no test sample: then there are validation metrics alone, no `samples.csv`.
         maps: Whether to write `maps/` of the test samples.
+        trust: Packages or dotted names beyond the known ones that the run's segmenter and head may be built from. Its
+            own config.yaml widens nothing: the folder may be a stranger's.
 
     Raises:
         CompsegError: If the run is unfinished, the cohort absent or of other channels, a split empty or unknown, or
@@ -86,8 +88,8 @@ def evaluate_run(
     if split not in ("test", "val"):
         raise CompsegError(f"split={split}: expected test or val; give split=val to look at no test sample")
     config, device = load_config(run), pick_device(device)
-    segmenter = load_segmenter(run, device, trust=_packages(config.model))
-    head = load_head(run, config).to(device)
+    segmenter = load_segmenter(run, device, trust=trust)
+    head = load_head(run, config, trust).to(device)
     cohort = open_cohort(config, cohort_path)
     _check_channels(cohort, segmenter)
     val_maps = list(maps_of(segmenter, head, cohort, _members(cohort, "val")))
@@ -111,8 +113,7 @@ def open_cohort(config: DictConfig, path: str | None = None) -> Cohort:
     if path:
         return Cohort.open(path)
     cohort = Cohort.open(config.data.path)
-    held_out = config.data.get("held_out")
-    return cohort.holding_out(held_out, config.data.get("held_out_as", "test")) if held_out else cohort
+    return cohort.holding_out(config.data.get("held_out"), config.data.get("held_out_as", "test"))
 
 
 def write_maps(maps: Iterable[SampleMap], cohort: Cohort, threshold: Threshold, folder: Path) -> None:
@@ -122,9 +123,10 @@ def write_maps(maps: Iterable[SampleMap], cohort: Cohort, threshold: Threshold, 
         write_map(folder, item.info.name, picture_of(cohort, item.info), item.activation, marked)
 
 
-def load_head(run: Path, config: DictConfig) -> ComparativeHead:
+def load_head(run: Path, config: DictConfig, trust: Sequence[str] = ()) -> ComparativeHead:
     """The run's head, with what it may have learned (a noisy-and's level, say) from the best checkpoint."""
-    head: ComparativeHead = instantiate(config.head)
+    node = OmegaConf.to_container(config.head, resolve=True)
+    head = build_safe(node, ComparativeHead, f"{run / 'config.yaml'}: head", trust=trust)
     if head.state_dict():
         state = load_checkpoint(run / CHECKPOINTS / BEST)["state_dict"]
         head.load_state_dict(
@@ -173,11 +175,3 @@ def _check_channels(cohort: Cohort, segmenter: Segmenter) -> None:
             f"{cohort.path}: has {cohort.channels.count} channels, the segmenter was trained on "
             f"{segmenter.channels.count}; prepare the cohort with the same channels"
         )
-
-
-def _packages(node: Any) -> list[str]:
-    """Top-level packages of all targets in a node; the run is the user's own, so they are trusted."""
-    if isinstance(node, DictConfig):
-        own = [str(node["_target_"]).split(".")[0]] if "_target_" in node else []
-        return own + [package for value in node.values() for package in _packages(value)]
-    return []

@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class GroupGap:
-    """How far the groups of healthy samples lie apart in pooled activation x.
+    """How far the groups of healthy samples are apart in pooled activation x.
 
     Attributes:
         high: The group with the highest median x.

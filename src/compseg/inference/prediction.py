@@ -6,6 +6,7 @@ import csv
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,22 +14,23 @@ from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image as Pictures
 from rich.progress import Progress
 from torch import Tensor
 
 from compseg.errors import CompsegError
-from compseg.files import atomic_text, csv_text
+from compseg.files import atomic_npy, atomic_open, atomic_text, csv_text
 from compseg.inference.images import NewImage, OpenImage
 from compseg.inference.segmenter import Segmenter, activation_of
 from compseg.inference.threshold import Threshold
 from compseg.inference.tiling import Tile, receptive_field_of
-from compseg.inference.writer import write_map
 from compseg.memory import give_back_freed
+from compseg.plots.overlay import overlay
 from compseg.samples import Image, Mask
 
 LOG = logging.getLogger("compseg")
 COLUMNS = ("sample", "area_fraction", "mean_activation", "tissue_pixels", "threshold")
-PICTURE_CHANNELS = 32
+PICTURE_CHANNELS = 32  # of hundreds, enough for the grey picture under an overlay
 T = TypeVar("T")
 
 
@@ -43,8 +45,8 @@ def predict(
     """Map every image and write `maps/NAME.npy`, overlay and mask PNGs, and `areas.csv`.
 
     Large images are mapped in tiles. While the network computes one tile the next is read, and while one image is
-    computed the files of the one before it are written. In memory are the network's input of one tile, the next tile,
-    and the maps of two images. The table grows by a line an image.
+    computed the files of the previous one are written. Memory holds the network's input of one tile, the next tile, and
+    the maps of two images. The table grows by one line per image.
 
     Args:
         segmenter: With a threshold.
@@ -52,7 +54,7 @@ def predict(
         out: Folder, made if absent.
         channels_first: Whether .npy, .npz and .mat files hold `(C, H, W)`.
         tile: Largest side in pixels of what a tile sees; None: by memory, see `Segmenter.tiles`.
-        overlap: Margin around a tile in pixels; None: as far as the network sees.
+        overlap: Margin around a tile in pixels; None: the radius of the network's receptive field.
 
     Returns:
         The rows of `areas.csv`.
@@ -70,16 +72,17 @@ def predict(
         ThreadPoolExecutor(1, "write") as writer,
         Progress(*Progress.get_default_columns(), transient=True) as progress,
     ):
-        shown, writing = progress.add_task("predicting", total=len(images)), Future[None]()
+        bar, writing = progress.add_task("predicting", total=len(images)), Future[None]()
         writing.set_result(None)
         for piece in _pieces(segmenter, images, channels_first, tile, overlap, reader):
-            result = _into(results.begun(piece), segmenter, piece)
-            progress.advance(shown, _share(piece))
+            result = results.add(piece, segmenter)
+            core, shape = piece.tile.core, piece.opened.shape
+            progress.advance(bar, float(np.prod([(c.stop - c.start) / n for c, n in zip(core, shape, strict=False)])))
             if piece.last:
-                writing.result()  # one image at a time waits to be written, and its fault is raised here
+                writing.result()  # one image at a time waits to be written, and an error in writing it is raised here
                 writing = writer.submit(results.write, result)
-            del piece  # before the next one's input is made, with which there would be two
-            give_back_freed()  # else the reader and the writer would keep half a gigabyte
+            del piece  # before the input of the next one is made, or there would be two at once
+            give_back_freed()  # otherwise the threads that read and write keep half a gigabyte
         writing.result()
     return results.rows
 
@@ -89,14 +92,14 @@ class Piece:
     """A tile that has been read.
 
     Attributes:
-        opened: The image that it is of.
-        tile: Where it lies.
-        image: `(h, w, C)`, what the tile sees, in the segmenter's dtype; deleted once the network has its input.
+        opened: Its image.
+        tile: Its place in the image.
+        image: `(h, w, C)`, what the tile sees, in the segmenter's dtype; deleted once the network's input is made.
         tissue: `(h, w)` bool, likewise.
-        given: The network's input, once it is made; None where there is no tissue.
         picture: `(h, w)` or `(h, w, 3)`, what people are shown of its core.
-        background: What the network is to compare its pixels with; None: with its own.
-        last: Whether it is the last one of its image.
+        background: The spectrum that the network compares its pixels with; None: the tile's own.
+        last: Whether it is the last tile of its image.
+        given: The network's input, once it is made; None where there is no tissue.
     """
 
     opened: OpenImage
@@ -109,12 +112,10 @@ class Piece:
     given: Tensor | None = None
 
     def prepare(self, segmenter: Segmenter) -> Piece:
-        """Make the network's input of the image, which is as large as half of it: the network needs the room."""
-        try:
-            if self.tissue.any():
+        """Make the network's input and drop the image, whose memory the network needs."""
+        if self.tissue.any():
+            with _of_image(self.opened.new):
                 self.given = segmenter.network_input(self.image, self.tissue, self.background)
-        except CompsegError as error:
-            raise CompsegError(f"{self.opened.new.path}: {error}") from error
         del self.image
         return self
 
@@ -130,34 +131,36 @@ def _pieces(
     """All tiles of all images in order, ready for the network, which computes one while the next is read."""
 
     def readings() -> Iterator[Callable[[], Piece]]:
-        for opened in ahead((partial(_opened, new, segmenter, channels_first) for new in images), reader):
+        for opened in prefetched((partial(_opened, new, segmenter, channels_first) for new in images), reader):
             tiles = segmenter.tiles(opened.shape, side, overlap)
-            _warn_of_seams(opened, tiles, segmenter)
-            background = _background(opened, tiles, segmenter, reader)
+            if len(tiles) > 1 and (problem := receptive_field_of(segmenter.model).problem):
+                LOG.warning(f"{opened.new.path}: {len(tiles)} tiles, whose maps may differ at the seams: {problem}")
+            with _of_image(opened.new):
+                background = segmenter.background(tiles, partial(_read_tiles, opened, tiles, reader))
             for tile in tiles:
                 yield partial(_read, opened, tile, segmenter.dtype, background, tile is tiles[-1])
 
-    # Made before the next is read: with that beside it, it takes three times as long.
-    return ahead(readings(), reader, lambda piece: piece.prepare(segmenter))
+    # A tile is prepared before the next is read: side by side, preparing takes three times as long.
+    return prefetched(readings(), reader, lambda piece: piece.prepare(segmenter))
 
 
-def ahead(
+def prefetched(
     calls: Iterable[Callable[[], T]], executor: Executor, ready: Callable[[T], T] = lambda result: result
 ) -> Iterator[T]:
-    """The results of calls in order, made ready; then, while one is in use, the next one is called.
+    """The results of calls in order, made ready; while one is in use, the next call runs.
 
-    A fault is raised in its place, after the results of the calls before it.
+    An error is raised in its place, after the results of the calls before it.
     """
     remaining = iter(calls)
-    waiting = _begun(remaining, executor)
+    waiting = _submit_next(remaining, executor)
     while waiting is not None:
         done = [ready(waiting.result())]
-        waiting = _begun(remaining, executor)
+        waiting = _submit_next(remaining, executor)
         yield done.pop()  # so that what has been handed out is not held here
 
 
-def _begun(calls: Iterator[Callable[[], T]], executor: Executor) -> Future[T] | None:
-    """The next call, begun; None where there is none."""
+def _submit_next(calls: Iterator[Callable[[], T]], executor: Executor) -> Future[T] | None:
+    """The next call, submitted; None where there is none."""
     try:
         return executor.submit(next(calls))
     except StopIteration:
@@ -168,80 +171,55 @@ def _begun(calls: Iterator[Callable[[], T]], executor: Executor) -> Future[T] | 
         return failed
 
 
-def _opened(new: NewImage, segmenter: Segmenter, channels_first: bool) -> OpenImage:
-    opened = new.open(channels_first).with_tissue(segmenter.tissue_rule)
+@contextmanager
+def _of_image(new: NewImage) -> Iterator[None]:
+    """Errors name the image."""
     try:
-        segmenter.check(opened.shape)
+        yield
     except CompsegError as error:
         raise CompsegError(f"{new.path}: {error}") from error
+
+
+def _opened(new: NewImage, segmenter: Segmenter, channels_first: bool) -> OpenImage:
+    opened = new.open(channels_first).with_tissue(segmenter.tissue_rule)
+    with _of_image(new):
+        segmenter.check(opened.shape)
     return opened
 
 
-def _background(opened: OpenImage, tiles: Sequence[Tile], segmenter: Segmenter, reader: Executor) -> Tensor | None:
-    """What the whole image's pixels are compared with, where its tiles cannot tell; it takes two readings."""
-
-    def read(tile: Tile) -> tuple[Tile, Image, Mask]:
-        assert opened.tissue is not None
-        return tile, opened.image(tile.seen), opened.tissue(tile.seen)
-
-    try:
-        return segmenter.background(tiles, lambda: ahead((partial(read, tile) for tile in tiles), reader))
-    except CompsegError as error:
-        raise CompsegError(f"{opened.new.path}: {error}") from error
+def _read_tiles(opened: OpenImage, tiles: Sequence[Tile], reader: Executor) -> Iterator[tuple[Tile, Image, Mask]]:
+    return prefetched((partial(_read_tile, opened, tile) for tile in tiles), reader)
 
 
-def _warn_of_seams(opened: OpenImage, tiles: Sequence[Tile], segmenter: Segmenter) -> None:
-    if len(tiles) > 1 and (fault := receptive_field_of(segmenter.model).fault):
-        LOG.warning(f"{opened.new.path}: {len(tiles)} tiles, whose maps may not fit at the seams: {fault}")
+def _read_tile(opened: OpenImage, tile: Tile) -> tuple[Tile, Image, Mask]:
+    assert opened.tissue is not None
+    return tile, opened.image(tile.seen), opened.tissue(tile.seen)
 
 
 def _read(opened: OpenImage, tile: Tile, dtype: str, background: Tensor | None, last: bool) -> Piece:
-    assert opened.tissue is not None
-    raw = opened.image(tile.seen)
-    # A copy of what lies in a mapped file: the disk is waited for here and not where the tile is used.
+    _, raw, tissue = _read_tile(opened, tile)
+    # A copy of what is in a mapped file, so that this thread waits for the disk and not the one that computes.
     image = np.array(raw, dtype, order="C") if isinstance(raw, np.memmap) else raw
-    return Piece(opened, tile, image, opened.tissue(tile.seen), _picture(raw[tile.inner]), background, last)
+    return Piece(opened, tile, image, tissue, _picture(raw[tile.inner]), background, last)
 
 
 def _picture(image: Image) -> Image:
-    """What people are shown of an image `(h, w, C)`: a photograph as it is, else a mean over channels, float32.
-
-    Some channels, evenly spaced, are enough for that; the mean over hundreds takes as long as the reading.
-    """
+    """What people are shown of an image `(h, w, C)`: a photograph itself, else a mean over channels, float32."""
     if image.dtype == np.uint8 and image.shape[2] == 3:
         return np.asarray(image)
+    # Some channels, evenly spaced: the mean over hundreds takes as long as reading them.
     some = image[..., :: max(1, image.shape[2] // PICTURE_CHANNELS)]
     return np.asarray(some.mean(axis=2, dtype=np.float32))
 
 
 @dataclass(frozen=True)
 class Result:
-    """The maps of an image, filled in tile by tile, each `(H, W)`; the picture may have colours."""
+    """The maps of an image, filled in tile by tile, each `(H, W)`; the picture may be in colour, `(H, W, 3)`."""
 
     opened: OpenImage
     activation: NDArray[np.float32]
     tissue: Mask
     picture: Image
-
-    @classmethod
-    def empty(cls, piece: Piece) -> Result:
-        """Maps of the size of a piece's image."""
-        size, colours = piece.opened.shape[:2], piece.picture.shape[2:]
-        picture = np.zeros((*size, *colours), piece.picture.dtype)
-        return cls(piece.opened, np.zeros(size, np.float32), np.zeros(size, bool), picture)
-
-
-def _into(result: Result, segmenter: Segmenter, piece: Piece) -> Result:
-    core, tissue = piece.tile.core, piece.tissue[inner := piece.tile.inner]
-    if piece.given is not None:
-        result.activation[core] = activation_of(segmenter.logits_of(piece.given, inner), tissue)
-    result.tissue[core], result.picture[core] = tissue, piece.picture
-    return result
-
-
-def _share(piece: Piece) -> float:
-    core, shape = piece.tile.core, piece.opened.shape
-    return float(np.prod([(part.stop - part.start) / size for part, size in zip(core, shape, strict=False)]))
 
 
 class Results:
@@ -260,33 +238,56 @@ class Results:
         self.rows: list[dict[str, Any]] = []
         self._result: Result | None = None
 
-    def begun(self, piece: Piece) -> Result:
-        """The maps of a piece's image, begun if they are not."""
-        if self._result is None or self._result.opened is not piece.opened:
-            self._result = Result.empty(piece)
-        return self._result
+    def add(self, piece: Piece, segmenter: Segmenter) -> Result:
+        """Map a piece; return the maps of its image, as far as they are filled in."""
+        if (result := self._result) is None or result.opened is not piece.opened:
+            size, picture = piece.opened.shape[:2], piece.picture
+            empty = np.zeros((*size, *picture.shape[2:]), picture.dtype)
+            result = self._result = Result(piece.opened, np.zeros(size, np.float32), np.zeros(size, bool), empty)
+        core, tissue = piece.tile.core, piece.tissue[inner := piece.tile.inner]
+        if piece.given is not None:
+            result.activation[core] = activation_of(segmenter.logits_of(piece.given, inner), tissue)
+        result.tissue[core], result.picture[core] = tissue, piece.picture
+        return result
 
     def write(self, result: Result) -> None:
-        """Write an image's maps, then its line of the table: a line says that the files are there."""
+        """Write an image's maps, then its line of the table, which tells that the files are there."""
         name, thumbnail = result.opened.new.name, result.opened.thumbnail
         mask = self.threshold.apply(result.activation, result.tissue)
         write_map(self.out / "maps", name, result.picture if thumbnail is None else thumbnail, result.activation, mask)
         pixels = int(result.tissue.sum())
-        self._add(
-            {
-                "sample": name,
-                "area_fraction": round(float(mask.sum()) / max(pixels, 1), 6),
-                "mean_activation": round(float(result.activation.sum()) / max(pixels, 1), 6),
-                "tissue_pixels": pixels,
-                "threshold": round(self.threshold.value, 6),
-            }
-        )
-
-    def _add(self, row: dict[str, Any]) -> None:
+        row = {
+            "sample": name,
+            "area_fraction": round(float(mask.sum()) / max(pixels, 1), 6),
+            "mean_activation": round(float(result.activation.sum()) / max(pixels, 1), 6),
+            "tissue_pixels": pixels,
+            "threshold": round(self.threshold.value, 6),
+        }
         table, line = self.out / "areas.csv", [row[column] for column in COLUMNS]
         if not self.rows:
             atomic_text(table, csv_text(COLUMNS, [line]))
-        else:  # written anew each time, a long list would cost its square
+        else:  # appended: writing all of a long list again for each image would cost its square
             with table.open("a", newline="", encoding="utf-8") as file:
                 csv.writer(file, lineterminator="\n").writerow(line)
         self.rows.append(row)
+
+
+def write_map(folder: Path, name: str, picture: Image, activation: NDArray[np.float32], mask: Mask) -> list[Path]:
+    """Write `NAME.npy` (activation, float32), `NAME.png` (overlay) and `NAME_mask.png` (0 / 255), each atomically.
+
+    Args:
+        folder: Made if absent.
+        name: Of the sample.
+        picture: The picture under the overlay, see `overlay`.
+        activation: `(H, W)` in [0, 1].
+        mask: `(H, W)` bool, above the threshold.
+
+    Returns:
+        The paths written.
+    """
+    paths = [folder / f"{name}{ending}" for ending in (".npy", ".png", "_mask.png")]
+    atomic_npy(paths[0], activation)
+    for path, pixels in zip(paths[1:], (overlay(picture, activation, mask), mask * np.uint8(255)), strict=True):
+        with atomic_open(path) as file:
+            Pictures.fromarray(pixels).save(file, "PNG")
+    return paths

@@ -1,14 +1,13 @@
 """The extracted segmenter: what is left of a CompSegNet after training, and all that prediction needs.
 
-"After convergence of the CompSegNet training [...] only the underlying U-Net is extracted" (paper, 3.2). Needs torch
-and numpy alone.
+"After convergence of the CompSegNet training [...] only the underlying U-Net is extracted" (paper, 3.2). Needs torch,
+numpy and safetensors alone.
 """
 
 from __future__ import annotations
 
-import importlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,20 +18,27 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from compseg.comparative import FisherPseudoLabels
+from compseg.comparative.pseudo_labels import sum_of_spectra
 from compseg.errors import CompsegError
-from compseg.files import atomic_json, atomic_torch
-from compseg.inference.background import background_of_tiles
+from compseg.files import atomic_json
+from compseg.inference.building import build_safe, without_fetching
+from compseg.inference.folder import (
+    DESCRIPTION,
+    FORMAT,
+    OLD_WEIGHTS,
+    find_folder,
+    open_weights,
+    read_description,
+    write_weights,
+)
 from compseg.inference.threshold import Threshold
 from compseg.inference.tiling import MapsWindows, Tile, cut, largest_side, receptive_field_of
 from compseg.preprocessing import Preprocess, tissue_mask
 from compseg.samples import Channels, Image, Mask, Window
 
-FORMAT = 2
-DESCRIPTION, WEIGHTS = "segmenter.json", "weights.pt"
 TILE_MEMORY = 1.6e9  # bytes that a tile may take; what reads it and writes its map takes some more
 FASTEST_SIDE = 512  # pixels, beside the margins: more than that only leaves the processor's cache
 Pieces = Callable[[], Iterable[tuple[Tile, Image, Mask]]]
-TRUSTED = ("compseg.", "torch.nn.", "monai.networks.", "segmentation_models_pytorch.")
 
 
 @dataclass
@@ -41,7 +47,7 @@ class Segmenter:
 
     Attributes:
         model: From `(B, C, H, W)` to logits `(B, M, H, W)`; map 0 is the disease map.
-        preprocess: From raw values to network input.
+        preprocess: From raw values to standardised spectra.
         model_node: How to build `model`: `_target_` and plain arguments.
         preprocess_node: How to build `preprocess`.
         channels: The channel axis that the model was trained on.
@@ -50,9 +56,8 @@ class Segmenter:
             depend on whether a sample came from a cohort or from a file.
         threshold: The activation above which a pixel counts as disease, once fitted.
         provenance: Where it came from: run, epoch, validation loss, versions. Plain values.
-        pseudo-labels: Knows what a sample's pixels are compared with, where the network reads contrasts; None: it reads
-            samples as they are.
-        teacher_node: How to build `pseudo_labels`.
+        pseudo_labels: Where the network reads contrasts, what computes them; None: it reads the preprocessed samples.
+        pseudo_labels_node: How to build `pseudo_labels`.
     """
 
     model: nn.Module
@@ -109,47 +114,55 @@ class Segmenter:
             activation[tile.core] = self.activation(image[tile.seen], mask[tile.seen], background, tile.inner)
         return activation
 
+    @torch.inference_mode()
     def background(self, tiles: Sequence[Tile], pieces: Pieces) -> Tensor | None:
-        """What the pixels of an image in several tiles are compared with: that of the whole image.
+        """The background spectrum of an image that is read in tiles, as if it were read in one piece.
 
         Args:
             tiles: Of the image.
-            pieces: Gives each tile with the image `(h, w, C)` and the tissue `(h, w)` that it sees; called twice.
+            pieces: Gives each tile with the image `(h, w, C)` and the tissue `(h, w)` that it sees; called twice, to
+                score all pixels, then to average those that are not marked.
 
         Returns:
-            `(1, C)`; None where none is needed, or the one tile that there is has its own.
+            `(1, C)`; None where none is needed, or a single tile has its own.
 
         Raises:
             CompsegError: If tissue pixels are not finite.
         """
-        if self.pseudo_labels is None or len(tiles) == 1 or not self.pseudo_labels.own:
+        if (pseudo_labels := self.pseudo_labels) is None or len(tiles) == 1 or not pseudo_labels.own:
             return None
-        shape = (tiles[-1].core[0].stop, tiles[-1].core[1].stop)
-        return background_of_tiles(
-            self.pseudo_labels,
-            shape,
-            lambda: ((tile, *self._preprocessed(image, tissue)) for tile, image, tissue in pieces()),
-        )
+        shape = (1, 1, tiles[-1].core[0].stop, tiles[-1].core[1].stop)
+        score, tissue = (torch.zeros(shape, dtype=dtype, device=self.device) for dtype in (torch.float32, torch.bool))
+        for tile, image, mask in pieces():
+            given, seen = self._preprocessed(image, mask)
+            score[..., *tile.core] = pseudo_labels.score(given, seen)[..., *tile.inner]
+            tissue[..., *tile.core] = seen[..., *tile.inner]
+        ordinary = tissue & ~pseudo_labels.marked(score, tissue)
+        total = torch.zeros(1, self.channels.count, device=self.device)
+        for tile, image, mask in pieces():
+            given, _ = self._preprocessed(image, mask)
+            total += sum_of_spectra(given[..., *tile.inner], ordinary[..., *tile.core])
+        return pseudo_labels.background(total, ordinary.sum((2, 3)))
 
     def tiles(self, shape: tuple[int, ...], side: int | None = None, overlap: int | None = None) -> list[Tile]:
-        """How an image is cut so that memory stays bounded.
+        """How to cut an image so that memory stays bounded.
 
         Args:
             shape: `(H, W)` of the image.
-            side: Largest side of what a tile sees, pixels; None: what is fastest, and fits into `TILE_MEMORY`.
-            overlap: Margin around a tile's core, pixels; None: as far as the network sees, so that there are no seams.
+            side: Largest side of what a tile sees, pixels; None: what is fastest and fits into `TILE_MEMORY`.
+            overlap: Margin around a tile's core, pixels; None: the network's radius, so that there are no seams.
 
         Returns:
-            Tiles whose cores part the image; a small image is one.
+            Tiles whose cores partition the image; a small image is one tile.
         """
-        seen = receptive_field_of(self.model)
-        overlap = seen.radius if overlap is None else overlap
+        network = receptive_field_of(self.model)
+        overlap = network.radius if overlap is None else overlap
         if side is None:
-            margin = 0 if self._by_parts is None else overlap
+            margin = 0 if self._windowed is None else overlap
             side = largest_side(self.model, self.channels.count, np.dtype(self.dtype).itemsize, TILE_MEMORY, margin)
-            # Where a cut would show, an image stays whole as long as memory allows.
-            side = side if seen.fault else min(side, FASTEST_SIDE + 2 * overlap)
-        return cut((shape[0], shape[1]), side, overlap, seen.stride)
+            # Where seams would show, an image stays whole as long as memory allows.
+            side = side if network.problem else min(side, FASTEST_SIDE + 2 * overlap)
+        return cut((shape[0], shape[1]), side, overlap, network.stride)
 
     def activation(
         self, image: Image, tissue: Mask, background: Tensor | None = None, core: Window | None = None
@@ -162,7 +175,7 @@ class Segmenter:
             image: Raw values.
             tissue: `(H, W)` bool.
             background: Of the whole image, if this is a tile of it: see `background`.
-            core: The part that is wanted; None: all.
+            core: The part to return; None: all.
 
         Raises:
             CompsegError: If the channels are not the model's, or tissue pixels not finite.
@@ -182,16 +195,18 @@ class Segmenter:
     def logits_of(self, given: Tensor, core: Window | None = None) -> Tensor:
         """The logits `(1, M, H, W)` of a network input, or those of its core, float32.
 
-        A network that has a method `forward_window`, as `models.UNet` has, is asked for the core alone.
+        A network that has a method `forward_window`, such as `models.UNet`, computes the core alone.
         """
-        if core is not None and (network := self._by_parts) is not None:
+        if core is not None and (network := self._windowed) is not None:
             return network.forward_window(given, core).float()
         logits: Tensor = self.model(given).float()
         return logits if core is None else logits[..., *core]
 
     @property
-    def _by_parts(self) -> MapsWindows | None:
-        return self.model if isinstance(self.model, MapsWindows) and not receptive_field_of(self.model).fault else None
+    def _windowed(self) -> MapsWindows | None:
+        return (
+            self.model if isinstance(self.model, MapsWindows) and not receptive_field_of(self.model).problem else None
+        )
 
     @torch.inference_mode()
     def network_input(self, image: Image, tissue: Mask, background: Tensor | None = None) -> Tensor:
@@ -210,7 +225,7 @@ class Segmenter:
     def _preprocessed(self, image: Image, tissue: Mask) -> tuple[Tensor, Tensor]:
         cube = torch.from_numpy(np.ascontiguousarray(image, dtype=self.dtype)).to(self.device)
         mask = torch.from_numpy(np.ascontiguousarray(tissue)).to(self.device)
-        # Channel-last in memory already: permuting gives torch's channels_last format without a copy.
+        # Channels are last in memory already: permuting gives torch's channels_last format without a copy.
         given = self.preprocess(cube.permute(2, 0, 1)[None], mask[None, None])
         if not given.sum().isfinite():
             raise CompsegError(
@@ -241,21 +256,32 @@ class Segmenter:
         return replace(self, threshold=threshold)
 
     def save(self, folder: Path) -> None:
-        """Write `segmenter.json` and `weights.pt`, each atomically.
+        """Write `segmenter.json` and `weights.safetensors`, each atomically.
 
         The description comes last: without it the folder is no segmenter.
         """
         folder.mkdir(parents=True, exist_ok=True)
         parts = {"model": self.model, "preprocess": self.preprocess, "pseudo_labels": self.pseudo_labels}
-        states = {name: part.state_dict() for name, part in parts.items() if part is not None}
-        atomic_torch(folder / WEIGHTS, {name: {k: v.cpu() for k, v in state.items()} for name, state in states.items()})
-        self.save_description(folder)
+        weights = write_weights(folder, {name: part.state_dict() for name, part in parts.items() if part is not None})
+        self._write_description(folder, weights)
+        (folder / OLD_WEIGHTS).unlink(missing_ok=True)
 
     def save_description(self, folder: Path) -> None:
-        """Write `segmenter.json` alone, for example after fitting a threshold."""
+        """Write `segmenter.json` beside the weights that are there, for example after fitting a threshold.
+
+        A folder of an older format is saved as a whole.
+        """
+        description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        if "weights" in description:
+            self._write_description(folder, description["weights"])
+        else:
+            self.save(folder)
+
+    def _write_description(self, folder: Path, weights: dict[str, Any]) -> None:
         description = {
             "format": FORMAT,
-            "model": self.model_node,
+            # The weights are in the folder: whoever loads it must not fetch those that training began with.
+            "model": without_fetching(self.model_node),
             "preprocess": self.preprocess_node,
             "pseudo_labels": self.pseudo_labels_node,
             "channels": self.channels.to_dict(),
@@ -263,6 +289,7 @@ class Segmenter:
             "dtype": self.dtype,
             "threshold": self.threshold.to_dict() if self.threshold else None,
             "provenance": self.provenance,
+            "weights": weights,
         }
         atomic_json(folder / DESCRIPTION, description)
 
@@ -270,113 +297,61 @@ class Segmenter:
 def activation_of(logits: Tensor, tissue: Mask) -> NDArray[np.float32]:
     """The activation map `(H, W)`, zero outside the tissue, of logits `(1, M, H, W)`.
 
-    Prediction and evaluation share it, so that their numbers cannot part.
+    Prediction and evaluation share it, so that their numbers are always the same.
     """
     return np.where(tissue, torch.sigmoid(logits[0, 0]).cpu().numpy(), np.float32(0))
 
 
 def load_segmenter(path: str | Path, device: str | torch.device = "cpu", trust: Sequence[str] = ()) -> Segmenter:
-    """Load an extracted segmenter.
+    """Load an extracted segmenter. It may come from a stranger: see SECURITY.md for what is checked.
 
     Args:
         path: A run folder, or its `segmenter/` folder.
         device: Where to compute.
-        trust: Packages, beyond compseg's own and the known network libraries, that the description may build a network
-            from (`("mylab",)`). A segmenter from elsewhere must not be able to call just anything.
+        trust: Packages, beyond compseg's own and the known network libraries, whose network classes the description may
+            build (`["mylab"]`), or the full name of one class or function (`["mylab.nets.make"]`).
 
     Returns:
         A callable from raw cubes `(H, W, C)` to maps `(H, W)`, in evaluation mode.
 
     Raises:
-        CompsegError: If the folder holds no segmenter, or one of a newer format, or one that asks for an untrusted
-            package.
+        CompsegError: If the folder holds no segmenter, one of a newer format, a damaged one, or one that asks for code,
+            arguments or memory that it may not have.
     """
-    folder = _segmenter_folder(Path(path))
-    plain = _read_description(folder)
-    model = build(plain["model"], trust)
-    preprocess = build(plain["preprocess"], trust)
-    pseudo_labels = build(plain["pseudo_labels"], trust)
-    _load_weights(folder / WEIGHTS, model=model, preprocess=preprocess, pseudo_labels=pseudo_labels)
+    folder = find_folder(Path(path))
+    plain = read_description(folder)
+    weights = open_weights(folder, plain)
+    kinds = {"model": nn.Module, "preprocess": Preprocess, "pseudo_labels": FisherPseudoLabels}
+    parts: dict[str, Any] = {
+        part: build_safe(
+            plain[part],
+            kind,
+            f"{folder / DESCRIPTION}: {part}",
+            trust=trust,
+            shapes=weights.shapes.get(part, {}),
+            file_size=weights.size,
+        )
+        for part, kind in kinds.items()
+        if plain[part] is not None
+    }
+    states = weights.read()
+    for part, module in parts.items():
+        module.load_state_dict(states[part])
+    channels = plain["channels"]
+    if len(parts["preprocess"].mean) != channels.count:
+        raise CompsegError(
+            f"{folder / DESCRIPTION}: preprocess.channels={len(parts['preprocess'].mean)}, expected {channels.count}, "
+            "the number of channels; extract the segmenter again from the run"
+        )
     segmenter = Segmenter(
-        model=model,
-        preprocess=preprocess,
+        **parts,
         model_node=plain["model"],
         preprocess_node=plain["preprocess"],
-        channels=Channels.from_dict(plain["channels"]),
+        pseudo_labels_node=plain["pseudo_labels"],
+        channels=channels,
         tissue_rule=plain["tissue_rule"],
         dtype=plain["dtype"],
-        threshold=Threshold.from_dict(plain["threshold"]) if plain["threshold"] else None,
+        threshold=plain["threshold"],
         provenance=plain["provenance"],
-        pseudo_labels=pseudo_labels,
-        pseudo_labels_node=plain["pseudo_labels"],
     )
     return segmenter.to(device)
-
-
-def build(node: Any, trust: Sequence[str] = ()) -> Any:
-    """Build an object from `_target_` and arguments, recursively, from trusted packages alone."""
-    if isinstance(node, Mapping):
-        arguments = {key: build(value, trust) for key, value in node.items() if key != "_target_"}
-        return _target(node["_target_"], trust)(**arguments) if "_target_" in node else arguments
-    if isinstance(node, list | tuple):
-        return [build(item, trust) for item in node]
-    return node
-
-
-def _target(name: str, trust: Sequence[str]) -> Any:
-    allowed = (*TRUSTED, *(f"{package}." for package in trust))
-    if not name.startswith(allowed):
-        package = name.split(".")[0]
-        raise CompsegError(
-            f"{name}: this segmenter asks for code outside {', '.join(allowed)}; "
-            f"if you trust it, pass trust=[{package}]"
-        )
-    module, _, attribute = name.rpartition(".")
-    try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise CompsegError(f"{name}: cannot be imported ({error}); install the package that provides it") from error
-
-
-def _segmenter_folder(path: Path) -> Path:
-    for folder in (path, path / "segmenter"):
-        if (folder / DESCRIPTION).is_file():
-            return folder
-    raise CompsegError(
-        f"{path}: holds no segmenter ({DESCRIPTION} is missing); give a run folder that training has finished"
-    )
-
-
-def _read_description(folder: Path) -> dict[str, Any]:
-    try:
-        # Format 1 knew no pseudo-labeller.
-        plain: dict[str, Any] = {
-            "pseudo_labels": None,
-            **json.loads((folder / DESCRIPTION).read_text(encoding="utf-8")),
-        }
-        newer = plain["format"] > FORMAT
-    except (ValueError, KeyError, TypeError) as error:
-        raise CompsegError(
-            f"{folder / DESCRIPTION}: not a segmenter's description ({error}); extract it again from the run"
-        ) from error
-    if newer:
-        raise CompsegError(
-            f"{folder / DESCRIPTION}: format {plain['format']} is newer than this compseg reads ({FORMAT}); "
-            "update compseg"
-        )
-    return plain
-
-
-def _load_weights(path: Path, **modules: nn.Module | None) -> None:
-    if not path.is_file():
-        raise CompsegError(f"{path}: missing; copy the whole segmenter folder, weights included")
-    try:
-        states = torch.load(path, map_location="cpu", weights_only=True)
-        for part, module in modules.items():
-            if module is not None:
-                module.load_state_dict(states[part])
-    except Exception as error:  # torch raises many kinds for a damaged file; all mean the same to the user
-        reason = str(error).splitlines()[0]
-        raise CompsegError(
-            f"{path}: weights cannot be read or do not fit the description ({reason}); copy or train it again"
-        ) from error

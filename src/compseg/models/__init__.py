@@ -1,13 +1,12 @@
-"""Segmenters: networks from `(B, C, H, W)` images to `(B, M, H, W)` logits, and wrappers that make others fit.
+"""Segmenters: networks from `(B, C, H, W)` images to `(B, M, H, W)` logits, and wrappers that adapt others.
 
 The room imports torch alone. A segmenter of another library needs no code here, only a YAML file in `conf/model`.
 """
 
 from compseg.models.baselines import AllOnes, SingleBand
-from compseg.models.padding import MeanOfOutputs, Padded, pad_to_multiple
+from compseg.models.geometry import MeanOfOutputs, Padded, pad_to_multiple
 from compseg.models.segnet import SegNet
-from compseg.models.spectral_spatial import SpectralSpatial
-from compseg.models.spectral_stem import SpectralStem
+from compseg.models.spectral import SpectralSpatial, SpectralStem
 from compseg.models.unet import UNet
 
 __all__ = [

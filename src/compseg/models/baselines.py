@@ -1,4 +1,4 @@
-"""Floors: maps that need no network. What a trained segmenter is worth is what it gains over them."""
+"""Baselines: maps that need no network. A trained segmenter is worth what it gains over them."""
 
 from __future__ import annotations
 
@@ -31,25 +31,25 @@ class AllOnes(nn.Module):
 class SingleBand(nn.Module):
     """One channel, up or down, against a level: `z = s (x_c - t)`. The oldest method of spectral histology.
 
-    Fitted in closed form from the training samples' labels, every tissue pixel carrying the label of its sample:
+    Fitted in closed form from the training samples' labels, where every tissue pixel has the label of its sample:
 
-    * channel c and sign s have the highest area under the ROC between pixels of disease and of healthy samples, which
-      is the chance that a pixel of the one lies above a pixel of the other (Mann and Whitney 1947, ties count half);
-    * level t is where the share of disease samples' pixels beyond it exceeds that of healthy samples' most (Youden
-      1950), so that the activation there is 0.5.
+    * channel c and sign s have the highest area under the ROC between pixels of disease and of healthy samples: the
+      probability that a disease pixel lies above a healthy one (Mann and Whitney 1947, ties count half);
+    * level t is where the share of disease pixels beyond it exceeds the share of healthy ones most (Youden 1950); the
+      activation there is 0.5.
 
-    The pixels' area is taken, not that of the samples' means: a few dozen samples leave many channels tied at 1, and
-    the most telling of all tied ones would be drawn by chance.
+    The area is that of pixels, not of sample means: with a few dozen samples many channels would tie at an area of 1,
+    and the choice among them would be arbitrary.
 
     Args:
         in_channels: Channels C of the preprocessed image.
-        pixels: Tissue pixels of all samples together that are looked at for fitting.
+        pixels: Number of tissue pixels, of all samples together, to fit on.
 
     Attributes:
         channel: c, from 0.
         sign: s, 1 or -1.
         level: t, in units of the preprocessed channel.
-        area: Under the ROC, of the chosen channel and sign on the pixels looked at.
+        area: Under the ROC, of the chosen channel and sign on the pixels that it was fitted on.
     """
 
     layers: Sequence[str] = ()
@@ -78,7 +78,7 @@ class SingleBand(nn.Module):
         Args:
             samples: Preprocessed image `(C, H, W)`, tissue `(1, H, W)` and label of each training sample, one at a
                 time.
-            count: Number of samples, so that each may give its part of `pixels`.
+            count: Number of samples, so that each gives its part of `pixels`.
             seed: Of the choice of pixels.
         """
         generator = torch.Generator().manual_seed(seed)
@@ -97,18 +97,18 @@ class SingleBand(nn.Module):
         self.area.copy_(0.5 + (areas[channel] - 0.5).abs())
 
     def extra_repr(self) -> str:
-        """What was found."""
+        """What `fit` found."""
         sign = "above" if self.sign > 0 else "below"
         return f"channel {int(self.channel)} {sign} {float(self.sign * self.level):.3g}, area {float(self.area):.3f}"
 
 
 def idle_parameter() -> nn.Parameter:
-    """A parameter without effect: loops, optimizers and DDP expect a module that has something to train."""
+    """A parameter without effect: optimizers and DDP refuse a module that has nothing to train."""
     return nn.Parameter(torch.zeros(1))
 
 
 def roc_area(ones: Tensor, zeros: Tensor) -> Tensor:
-    """The chance that one of `ones` `(n,)` lies above one of `zeros` `(m,)`, both ascending; ties count half."""
+    """The probability that one of `ones` `(n,)` lies above one of `zeros` `(m,)`, both ascending; ties count half."""
     below, upto = (torch.searchsorted(zeros, ones, right=right).double().mean() for right in (False, True))
     return (below + upto) / (2 * len(zeros))
 
@@ -121,5 +121,5 @@ def youden_level(ones: Tensor, zeros: Tensor) -> Tensor:
         for values in (ones, zeros)
     ]
     best = (above[0] - above[1]).argmax()
-    # Half-way to the next value: at the level itself, which is one of the values, the activation would be a tie.
+    # Half-way to the next value: the level itself is one of the values, whose activation would be exactly 0.5.
     return (levels[best] + levels[(best + 1).clamp(max=len(levels) - 1)]) / 2

@@ -1,4 +1,4 @@
-"""The parts of the segmenters here: units of convolution, norm and activation, and the output layer."""
+"""Building blocks of the segmenters: units of convolution, norm and activation, their initialisation, the output."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CHANNEL_GROUP = 8  # channels that a GPU's matrix units read at once in half pre
 
 
 class PixelNorm(nn.LayerNorm):
-    """Layer norm over the channels of each pixel alone, so that no pixel learns anything of any other through the norm.
+    """Layer norm over the channels of each pixel, so that the norm passes no information between pixels.
 
     `(B, C, H, W)` to the same shape. Source: Ba et al. 2016 (arXiv:1607.06450), applied per pixel.
     """
@@ -50,7 +50,7 @@ def make_norm(name: str, channels: int) -> nn.Module:
     """The norm called `name` over `channels` channels.
 
     Group and instance norm average over the whole image (Wu & He 2018, arXiv:1803.08494: instance norm is group norm
-    with a channel a group), batch norm over the batch in training; `pixel` stays within the pixel.
+    with one channel per group), batch norm over the batch in training; `pixel` stays within the pixel.
 
     Raises:
         CompsegError: No norm has that name.
@@ -71,7 +71,7 @@ def make_norm(name: str, channels: int) -> nn.Module:
 
 
 def make_dropout(probability: float) -> nn.Module:
-    """Dropout of whole channels, since neighbouring pixels carry one another's values (Tompson et al. 2015).
+    """Dropout of whole channels: neighbouring pixels are correlated, so single ones drop nothing (Tompson et al. 2015).
 
     Raises:
         CompsegError: `probability` is not in [0, 1).
@@ -95,9 +95,9 @@ def require_at_least(least: int, **sizes: int) -> None:
 class Conv(nn.Conv2d):
     """A convolution whose input may have any number of channels at full speed.
 
-    GPUs multiply half precision in groups of channels. Where a spectrum's channels fill no whole number of them, cuDNN
-    rearranges the whole image before each pass, and zeros that fill up the last group cost less: a fifth of a step of
-    the paper's network. They add nothing: output, parameters and their gradients are those of `nn.Conv2d`.
+    GPUs multiply half precision in groups of channels. Where the number of channels is no multiple of the group, cuDNN
+    rearranges the whole image before each pass. Zeros that fill the last group cost less: this saves a fifth of a step
+    of the paper's network. They change nothing: output, parameters and gradients are those of `nn.Conv2d`.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -121,19 +121,19 @@ def half_precision(x: Tensor) -> torch.dtype | None:
 def conv_unit(inputs: int, outputs: int, kernel: int, norm: str, activation: str) -> nn.Sequential:
     """Convolution ('same' zero padding), norm, activation: `(B, inputs, H, W)` to `(B, outputs, H, W)`.
 
-    A convolution before a norm has no bias, which the norm would take away again.
+    A convolution before a norm has no bias, since the norm would remove it.
     """
     conv = Conv(inputs, outputs, kernel, padding=kernel // 2, bias=norm == "none")
     return nn.Sequential(conv, make_norm(norm, outputs), make_activation(activation))
 
 
 def conv_units(widths: list[int], kernel: int, norm: str, activation: str) -> nn.Sequential:
-    """Units in a row; `widths` are the channels before the first, between, and after the last."""
+    """Units in sequence; `widths` are the channels before the first, between, and after the last."""
     return nn.Sequential(*(conv_unit(a, b, kernel, norm, activation) for a, b in itertools.pairwise(widths)))
 
 
 def initialise(net: nn.Module) -> None:
-    """Draw convolution weights from N(0, 2 / fan-in), biases zero: what the U-Net paper asks for, after He et al. 2015.
+    """Set convolution weights to N(0, 2 / fan-in) and biases to 0, as the U-Net paper asks (after He et al. 2015).
 
     A transposed 2x2 convolution of stride 2 sees one pixel of each input channel, so its fan-in is its input channels.
     """
@@ -147,10 +147,10 @@ def initialise(net: nn.Module) -> None:
 
 
 def start_at(output: nn.Conv2d, prior: float) -> None:
-    """Make `output` start with activations near `prior` everywhere.
+    """Make an untrained network's activations close to `prior` everywhere.
 
-    The bias becomes logit(prior) and the weights are drawn from N(0, 0.01^2), so that they do not drown it
-    (Lin et al. 2017, arXiv:1708.02002, section 4.1).
+    The bias becomes logit(prior) and the weights N(0, 0.01^2), small enough that the bias dominates (Lin et al. 2017,
+    arXiv:1708.02002, section 4.1).
 
     Raises:
         CompsegError: `prior` is not in (0, 1).

@@ -1,4 +1,4 @@
-"""SegNet: a decoder that puts each maximum back where it was found."""
+"""SegNet: its decoder puts each maximum back at the position where the encoder found it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from compseg.models.blocks import conv_units, initialise, make_dropout, require_at_least, start_at
-from compseg.models.padding import crop_to, pad_to_multiple
-from compseg.models.receptive_field import CONV, POOL, UNPOOL, receptive_field
+from compseg.models.geometry import CONV, POOL, UNPOOL, crop_to, pad_to_multiple, receptive_field
 
+# VGG-16, level by level: number of convolutions, and channels as multiples of the first level's.
 CONVS = (2, 2, 3, 3, 3)
 FACTORS = (1, 2, 4, 8, 8)
 
@@ -26,7 +26,7 @@ class SegNet(nn.Module):
         activation: One of `blocks.ACTIVATIONS`.
         norm: One of `blocks.NORMS`, after each convolution but the last.
         dropout: Probability of dropping a channel at the end of the encoder.
-        prior: Activation that the untrained network gives, about, everywhere.
+        prior: Approximate activation of the untrained network, everywhere.
 
     Raises:
         CompsegError: An argument is out of range.
@@ -48,13 +48,13 @@ class SegNet(nn.Module):
         widths = [width * factor for factor in FACTORS]
         levels = list(zip([in_channels, *widths[:-1]], widths, CONVS, strict=True))
         self.encoder = nn.ModuleList(
-            conv_units([before] + [w] * convs, 3, norm, activation) for before, w, convs in levels
+            conv_units([above] + [w] * convs, 3, norm, activation) for above, w, convs in levels
         )
         self.dropout = make_dropout(dropout)
         self.decoder = nn.ModuleList(
-            conv_units([w] * convs + [before], 3, norm, activation) for before, w, convs in levels[1:]
+            conv_units([w] * convs + [above], 3, norm, activation) for above, w, convs in levels[1:]
         )
-        # The topmost level's second convolution is the output itself.
+        # The second convolution of the finest level is the output layer itself.
         self.decoder.insert(0, conv_units([width, width], 3, norm, activation))
         self.output = nn.Conv2d(width, out_channels, 3, padding=1)
         initialise(self)
@@ -62,9 +62,9 @@ class SegNet(nn.Module):
 
     @property
     def layers(self) -> list[str]:
-        """The longest path from image to map, in the words of `models.receptive`."""
-        down = [step for convs in CONVS for step in [CONV] * convs + [POOL]]
-        return down + [step for convs in reversed(CONVS) for step in [UNPOOL] + [CONV] * convs]
+        """The longest path from image to map, in the words of `models.geometry`."""
+        down = [layer for convs in CONVS for layer in [CONV] * convs + [POOL]]
+        return down + [layer for convs in reversed(CONVS) for layer in [UNPOOL] + [CONV] * convs]
 
     @property
     def receptive_field(self) -> int:
@@ -75,12 +75,12 @@ class SegNet(nn.Module):
         """`(B, C, H, W)` to logits `(B, M, H, W)`, any H and W."""
         height, width = x.shape[-2:]
         x = pad_to_multiple(x, 2 ** len(CONVS))
-        places: list[Tensor] = []
+        positions: list[Tensor] = []
         for units in self.encoder:
-            x, place = functional.max_pool2d(units(x), 2, return_indices=True)
-            places.append(place)
+            x, position = functional.max_pool2d(units(x), 2, return_indices=True)
+            positions.append(position)
         x = self.dropout(x)
-        for units, place in zip(reversed(self.decoder), reversed(places), strict=True):
-            x = units(functional.max_unpool2d(x, place, [2, 2]))
+        for units, position in zip(reversed(self.decoder), reversed(positions), strict=True):
+            x = units(functional.max_unpool2d(x, position, [2, 2]))
         logits: Tensor = self.output(x)
         return crop_to(logits, height, width)

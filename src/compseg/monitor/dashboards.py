@@ -22,7 +22,7 @@ from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from compseg.files import atomic_text
-from compseg.inference.segmenter import DESCRIPTION
+from compseg.inference.folder import DESCRIPTION
 from compseg.log import log, rank
 
 # The part of a name before the slash is a section of W&B's workspace and a group of TensorBoard's; all are by epoch.

@@ -1,8 +1,10 @@
-"""Cohorts with known truth: tissue spots drawn from published infrared band positions.
+"""Cohorts with known truth: tissue spots made from published infrared band positions.
 
-`bands` holds the chemistry, `anatomy` draws where it lies, `optics` what an instrument makes of it, `stain` a picture
-for people; `layout` says which spots a cohort has, and `source` joins them.
+`bands` is the chemistry, `anatomy` the arrangement of the tissues, `optics` the measurement and a stained picture for
+people; `source` says which spots a cohort has and joins the rest.
 """
+
+from __future__ import annotations
 
 from compseg.phantom.source import PhantomSource
 

@@ -1,7 +1,8 @@
-"""Where the tissues lie in a round spot of a tissue microarray: outline, crypts, muscle, lymphocytes, tumour.
+"""The tissues in a round spot of a tissue microarray: outline, crypts, muscle, lymphocytes, tumour.
 
-Everything is drawn in units of the image's side from coarse random grids, so a seed gives the same spot at every size.
-Healthy tissue and tumour come from independent random streams: a disease spot is a healthy spot with tumour painted on.
+All lengths are fractions of the image's side and random fields come from coarse grids, so a seed gives the same spot
+at every size. Healthy tissue and tumour come from independent random streams: a disease spot is a healthy spot with
+tumour painted on.
 """
 
 from __future__ import annotations
@@ -41,17 +42,17 @@ def smooth_field(rng: Generator, grid: Grid, length: float) -> Floats:
     """A smooth random field, `(H, W)`, about zero mean and unit variance.
 
     Args:
-        rng: Draws as many numbers for every size.
+        rng: Random numbers, as many at every size.
         grid: The pixels.
         length: Distance over which it changes, as a fraction of the side.
     """
-    cells = int(np.ceil(1 / length)) + 4
+    cells = int(np.ceil(1 / length)) + 4  # a margin for cubic interpolation at the border
     knots = rng.standard_normal((cells, cells))
-    places = np.stack([grid.y, grid.x]) / length + (cells - 1) / 2
-    return np.asarray(map_coordinates(knots, places, order=3, mode="nearest") * 1.4, dtype=np.float32)
+    points = np.stack([grid.y, grid.x]) / length + (cells - 1) / 2
+    return np.asarray(map_coordinates(knots, points, order=3, mode="nearest") * 1.4, dtype=np.float32)
 
 
-def draw_outline(rng: Generator, grid: Grid, scale: float = 1.0) -> Mask:
+def sample_outline(rng: Generator, grid: Grid, scale: float = 1.0) -> Mask:
     """The tissue mask `(H, W)` of a round spot with a rough border and holes.
 
     Args:
@@ -70,21 +71,21 @@ def draw_outline(rng: Generator, grid: Grid, scale: float = 1.0) -> Mask:
 
 
 def _ellipse(rng: Generator, grid: Grid, scale: float) -> NDArray[np.float32]:
-    """Squared distance from a random small ellipse's middle, 1 on its border, `(H, W)`."""
-    reach, turn, place = 0.36 * scale * np.sqrt(rng.uniform()), rng.uniform(0, np.pi), rng.uniform(0, 2 * np.pi)
-    x, y = grid.x - reach * np.cos(place), grid.y - reach * np.sin(place)
-    along, across = x * np.cos(turn) + y * np.sin(turn), y * np.cos(turn) - x * np.sin(turn)
+    """Squared distance from the middle of a small random ellipse, 1 on its border, `(H, W)`."""
+    distance, tilt, angle = 0.36 * scale * np.sqrt(rng.uniform()), rng.uniform(0, np.pi), rng.uniform(0, 2 * np.pi)
+    x, y = grid.x - distance * np.cos(angle), grid.y - distance * np.sin(angle)
+    along, across = x * np.cos(tilt) + y * np.sin(tilt), y * np.cos(tilt) - x * np.sin(tilt)
     long, thin = rng.uniform(0.03, 0.07), rng.uniform(0.015, 0.035)
     return np.asarray((along / long) ** 2 + (across / thin) ** 2)
 
 
-def draw_tissues(rng: Generator, grid: Grid, outline: Mask) -> Floats:
+def sample_tissues(rng: Generator, grid: Grid, outline: Mask) -> Floats:
     """Abundances of the healthy tissues, `(H, W, T)` in the order of `TISSUES`, that sum to 1 in every pixel."""
     abundance = np.zeros((*outline.shape, len(TISSUES)), dtype=np.float32)
     abundance[..., TISSUES.index("stroma")] = 1
     paint(abundance, "lymphocytes", 0.12 * np.clip(1 + smooth_field(rng, grid, 0.05), 0, 3))
-    muscle = _draw_muscle(rng, grid, outline)
-    epithelium, lumen = _draw_crypts(rng, grid, outline, muscle)
+    muscle = _sample_muscle(rng, grid, outline)
+    epithelium, lumen = _sample_crypts(rng, grid, outline, muscle)
     paint(abundance, "muscle", muscle)
     paint(abundance, "epithelium", epithelium)
     paint(abundance, "mucus", lumen)
@@ -94,33 +95,34 @@ def draw_tissues(rng: Generator, grid: Grid, outline: Mask) -> Floats:
 
 
 def paint(abundance: Floats, tissue: str, cover: NDArray[Any]) -> None:
-    """Lay a tissue over what is there, in place.
+    """Cover other tissues with one, in place.
 
     Args:
         abundance: `(H, W, T)`.
         tissue: One of `TISSUES`.
-        cover: `(H, W)`, 0 leaves a pixel as it is, 1 replaces it.
+        cover: `(H, W)`, 0 leaves a pixel unchanged, 1 replaces it.
     """
     layer = np.asarray(cover, dtype=np.float32)
     abundance *= 1 - layer[..., None]
     abundance[..., TISSUES.index(tissue)] += layer
 
 
-def _draw_muscle(rng: Generator, grid: Grid, outline: Mask) -> Mask:
+def _sample_muscle(rng: Generator, grid: Grid, outline: Mask) -> Mask:
     """A wavy layer along one side of the spot that takes up to 30 % of the tissue."""
-    turn, share = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.3)
-    depth = grid.x * np.cos(turn) + grid.y * np.sin(turn) + 0.03 * smooth_field(rng, grid, 0.15)
+    angle, share = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.3)
+    depth = grid.x * np.cos(angle) + grid.y * np.sin(angle) + 0.03 * smooth_field(rng, grid, 0.15)
     return np.asarray(depth > np.quantile(depth[outline], 1 - share))
 
 
-def _draw_crypts(rng: Generator, grid: Grid, outline: Mask, muscle: Mask) -> tuple[Floats, Floats]:
+def _sample_crypts(rng: Generator, grid: Grid, outline: Mask, muscle: Mask) -> tuple[Floats, Floats]:
     """Glands cut across: rings of epithelium and the lumens inside them, covers `(H, W)` each.
 
     Returns:
-        The whole gland (epithelium and lumen) and the lumen. Of the places that could hold a gland, 50 to 90 % do.
+        The whole gland (epithelium and lumen) and the lumen. Of the points that could hold a gland, 50 to 90 % do.
     """
-    centres = _gland_places(rng)
-    score = _sample(smooth_field(rng, grid, 0.3), centres) - 10 * _sample(muscle | ~outline, centres)
+    centres = _gland_centres(rng)
+    # Glands come in clusters, and neither in muscle nor off the tissue.
+    score = _values_at(centres, smooth_field(rng, grid, 0.3)) - 10 * _values_at(centres, muscle | ~outline)
     free = int((score > -5).sum())
     order = np.argsort(-score)[: max(1, round(free * rng.uniform(0.5, 0.9)))]
     radii, lumens = rng.uniform(0.050, 0.068, len(centres)), rng.uniform(0.25, 0.50, len(centres))
@@ -134,19 +136,19 @@ def _draw_crypts(rng: Generator, grid: Grid, outline: Mask, muscle: Mask) -> tup
     return gland, _soft(radius * lumens[chosen] - distance, grid.size).reshape(outline.shape)
 
 
-def _gland_places(rng: Generator, spacing: float = 0.145) -> NDArray[np.float64]:
+def _gland_centres(rng: Generator, spacing: float = 0.145) -> NDArray[np.float64]:
     """Jittered hexagonal lattice over the image, `(N, 2)` as x, y."""
-    steps = np.arange(-5, 6) * spacing
-    x, y = np.meshgrid(steps, steps * np.sqrt(0.75))
+    offsets = np.arange(-5, 6) * spacing
+    x, y = np.meshgrid(offsets, offsets * np.sqrt(0.75))
     x[1::2] += spacing / 2
-    places = np.stack([x.ravel(), y.ravel()], axis=-1)
-    return np.asarray(places + rng.uniform(0, spacing, 2) + rng.normal(0, 0.008, places.shape))
+    points = np.stack([x.ravel(), y.ravel()], axis=-1)
+    return np.asarray(points + rng.uniform(0, spacing, 2) + rng.normal(0, 0.008, points.shape))
 
 
-def _sample(values: NDArray[Any], places: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Values of a map at places (x, y); outside the image the border's."""
+def _values_at(points: NDArray[np.float64], values: NDArray[Any]) -> NDArray[np.float64]:
+    """Values of a map at points (x, y); outside the image those of the border."""
     size = values.shape[0]
-    column, row = np.clip(((places + 0.5) * size).astype(int), 0, size - 1).T
+    column, row = np.clip(((points + 0.5) * size).astype(int), 0, size - 1).T
     return np.asarray(values[row, column], dtype=np.float64)
 
 
@@ -155,7 +157,7 @@ def _soft(depth: NDArray[np.floating], size: int) -> Floats:
     return np.asarray(np.clip(depth * size + 0.5, 0, 1), dtype=np.float32)
 
 
-def draw_tumour(rng: Generator, grid: Grid, outline: Mask, fraction: float) -> tuple[Mask, Floats]:
+def sample_tumour(rng: Generator, grid: Grid, outline: Mask, fraction: float) -> tuple[Mask, Floats]:
     """Tumour that takes a given fraction of the tissue, in irregular nests.
 
     Args:
@@ -166,7 +168,7 @@ def draw_tumour(rng: Generator, grid: Grid, outline: Mask, fraction: float) -> t
 
     Returns:
         The truth `(H, W)`, inside the tissue, and the cover `(H, W)`: .55 to 1 where the truth is true (the rest is
-        what lay there before), 0 elsewhere.
+        the tissue below), 0 elsewhere.
     """
     nests = smooth_field(rng, grid, 0.16) + 0.4 * smooth_field(rng, grid, 0.06)
     pixels = np.flatnonzero(outline)

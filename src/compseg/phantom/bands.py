@@ -129,7 +129,7 @@ def component_spectra(wavenumbers: ArrayLike, shifts: ArrayLike | None = None) -
 
     Args:
         wavenumbers: `(C,)` in cm-1.
-        shifts: `(K,)` in cm-1: how far every band of a component lies above its published position.
+        shifts: `(K,)` in cm-1: how far every band of a component is above its published position.
     """
     moved = np.zeros(len(COMPONENTS)) if shifts is None else np.asarray(shifts)
     spectra = np.zeros((len(COMPONENTS), np.size(wavenumbers)))

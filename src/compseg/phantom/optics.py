@@ -1,4 +1,4 @@
-"""What an instrument makes of the chemistry: thickness, scattering, the look of an array, noise."""
+"""What an instrument makes of the chemistry (thickness, scattering, array effects, noise), and a stained picture."""
 
 from __future__ import annotations
 
@@ -10,8 +10,14 @@ from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
 from compseg.phantom.anatomy import Grid, smooth_field
-from compseg.phantom.bands import Floats
+from compseg.phantom.bands import COMPONENTS, Floats
 from compseg.samples import Mask
+
+# Optical density of each stain in red, green and blue: Ruifrok and Johnston, Quantification of histochemical staining
+# by color deconvolution, Analytical and Quantitative Cytology and Histology 23:291-299 (2001).
+_HAEMATOXYLIN = (0.65, 0.70, 0.29)
+_EOSIN = (0.07, 0.99, 0.11)
+_EOSIN_UPTAKE = {"helix": 0.22, "sheet": 0.22, "collagen": 0.30}
 
 
 @dataclass(frozen=True)
@@ -26,7 +32,7 @@ class ArrayEffect:
         offset: Added absorbance.
         slope: Added absorbance that is linear along the axis.
         bend: Added absorbance that is quadratic along the axis.
-        shift: Error of the wavenumber axis in cm-1; bands seem to lie this much higher.
+        shift: Error of the wavenumber axis in cm-1; bands appear this much higher.
     """
 
     gain: float = 1.0
@@ -43,8 +49,8 @@ class ArrayEffect:
         cube += self.offset + self.slope * u + self.bend * u**2
 
 
-def draw_thickness(rng: Generator, grid: Grid, variation: float) -> Floats:
-    """Thickness of the section `(H, W)` relative to the mean, log-normal: a draw for the spot, a smooth field inside.
+def sample_thickness(rng: Generator, grid: Grid, variation: float) -> Floats:
+    """Thickness of the section `(H, W)` relative to the mean, log-normal: a number for the spot, a smooth field inside.
 
     Args:
         rng: Random numbers.
@@ -71,7 +77,9 @@ def extinction(wavenumbers: NDArray[np.floating], radius: float, index: float) -
     return np.asarray(2 - 4 / rho * np.sin(rho) + 4 / rho**2 * (1 - np.cos(rho)))
 
 
-def draw_scatter(rng: Generator, grid: Grid, tissue: Mask, wavenumbers: NDArray[np.floating]) -> tuple[Floats, Floats]:
+def sample_scatter(
+    rng: Generator, grid: Grid, tissue: Mask, wavenumbers: NDArray[np.floating]
+) -> tuple[Floats, Floats]:
     """Scattering by two kinds of sphere, each with a strength of its own in every pixel, four times as much at edges.
 
     Returns:
@@ -93,3 +101,17 @@ def add_noise(rng: Generator, cube: Floats, level: float) -> None:
     noise = rng.standard_normal(cube.shape, dtype=np.float32)
     noise *= level * np.linspace(1, 2, cube.shape[-1], dtype=np.float32)
     cube += noise
+
+
+def stain(rng: Generator, content: Floats) -> NDArray[np.uint8]:
+    """Haematoxylin on nucleic acid in grains, eosin on protein: `(H, W, 3)` uint8, white on bare glass.
+
+    Args:
+        rng: Random numbers for the grains.
+        content: Amounts of the components, `(H, W, K)` in the order of `COMPONENTS`.
+    """
+    grain = rng.gamma(2.0, 0.5, content.shape[:2])
+    haematoxylin = 2.2 * content[..., COMPONENTS.index("nucleic")] * grain
+    eosin = sum(uptake * content[..., COMPONENTS.index(name)] for name, uptake in _EOSIN_UPTAKE.items())
+    density = np.multiply.outer(haematoxylin, _HAEMATOXYLIN) + np.multiply.outer(eosin, _EOSIN)
+    return np.asarray(np.round(255 * 10 ** (-density)), dtype=np.uint8)

@@ -1,20 +1,21 @@
-"""The phantom as a source of samples."""
+"""The phantom as a source of samples: which spots a cohort has, and the pixels of each."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
+from numpy.random import Generator, SeedSequence, default_rng
 
-from compseg.errors import CompsegError
-from compseg.phantom import anatomy, layout, optics
+from compseg.errors import CompsegError, closest
+from compseg.phantom import anatomy, optics
 from compseg.phantom.bands import COMPONENTS, Floats, component_spectra, tissue_mixes
-from compseg.phantom.layout import ArrayPlan, Spot, check_keys, stream
-from compseg.phantom.stain import stain
-from compseg.samples import Channels, Mask, SampleArrays, SampleInfo
+from compseg.phantom.optics import ArrayEffect
+from compseg.samples import SPLITS, Channels, Mask, SampleArrays, SampleInfo
 
-GENERATOR = "compseg-phantom-1"  # raise it whenever the same parameters would draw another picture
+GENERATOR = "compseg-phantom-1"  # raise it when the same parameters would give other pixels
 
 FIRST, LAST = 1800.0, 948.0  # cm-1, the paper's range
 
@@ -23,12 +24,137 @@ FRACTION_BETA = (1.5, 2.5)
 
 SHORTCUTS = ("area", "thickness", "background")
 
+CONDITIONS = {"healthy": 0, "disease": 1}
+
+# What a random stream is for; each has an independent sequence per item.
+LAYOUT, PATIENT, ANATOMY, TUMOUR, OPTICS, STAIN = range(6)
+
+
+def stream(seed: int, purpose: int, array: int, item: int = 0) -> Generator:
+    """The random numbers of one item of one array, independent of the numbers taken from other streams."""
+    return default_rng(SeedSequence(seed, spawn_key=(purpose, array, item)))
+
+
+@dataclass(frozen=True)
+class ArrayPlan:
+    """One tissue microarray.
+
+    Attributes:
+        holds: How many spots of each class (`T`, `N`, ...) are on the array.
+        takes: How many of them each split takes, `{"train": {"healthy": 15, "disease": 15}}`; the rest stay unused.
+        effect: What all its spots share.
+    """
+
+    holds: Mapping[str, int]
+    takes: Mapping[str, Mapping[str, int]]
+    effect: ArrayEffect = field(default_factory=ArrayEffect)
+
+    @classmethod
+    def parse(cls, name: str, plain: Mapping[str, Any]) -> ArrayPlan:
+        """Read it from configuration.
+
+        Raises:
+            CompsegError: On an unknown key, split or condition.
+        """
+        where = f"arrays.{name}"
+        check_keys(where, plain, ("holds", "takes", "effect"))
+        if missing := {"holds", "takes"} - set(plain):
+            raise CompsegError(f"phantom, {where}: expected the keys holds and takes, got no {min(missing)}; add it")
+        check_keys(f"{where}.takes", plain["takes"], SPLITS)
+        for split, counts in plain["takes"].items():
+            check_keys(f"{where}.takes.{split}", counts, CONDITIONS)
+        effect = dict(plain.get("effect", {}))
+        check_keys(f"{where}.effect", effect, [f.name for f in fields(ArrayEffect)])
+        return cls(dict(plain["holds"]), {split: dict(n) for split, n in plain["takes"].items()}, ArrayEffect(**effect))
+
+
+@dataclass(frozen=True)
+class Spot:
+    """One sample to make.
+
+    Attributes:
+        info: What the cohort is told.
+        array: Number of the array.
+        index: Number of the spot on it.
+        patient: Number of the patient on it.
+        cue: -1 or 1, the sign of a shortcut. It follows the label in train and val and is independent of it in test.
+    """
+
+    info: SampleInfo
+    array: int
+    index: int
+    patient: int
+    cue: int
+
+
+def check_keys(where: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse unknown keys.
+
+    Raises:
+        CompsegError: Names the first unknown key and the nearest known one.
+    """
+    allowed = list(known)
+    for key in given:
+        if key not in allowed:
+            raise CompsegError(
+                f"phantom, {where}: expected one of {', '.join(allowed)}, got {key}; {closest(key, allowed, 'known')}"
+            )
+
+
+def plan_spots(
+    arrays: Mapping[str, ArrayPlan], class_labels: Mapping[str, int | None], spots_per_patient: int, seed: int
+) -> list[Spot]:
+    """Every sample of the cohort, array by array, in an order that is independent of the label.
+
+    Args:
+        arrays: By name.
+        class_labels: 1, 0, or None for classes that are left out.
+        spots_per_patient: At most so many samples come from one patient, all of one array, split and label.
+        seed: Of the cohort.
+
+    Raises:
+        CompsegError: A split takes more than the array holds, or a class has no label.
+    """
+    spots = []
+    for number, (name, plan) in enumerate(arrays.items()):
+        check_keys(f"arrays.{name}.holds", plan.holds, class_labels)
+        rng = stream(seed, LAYOUT, number)
+        rows = list(_deal(rng, name, plan, class_labels, spots_per_patient))
+        for index, row in enumerate(rng.permutation(len(rows))):
+            word, label, split, patient, cue = rows[row]
+            origin = f"phantom seed {seed}, array {number}, spot {index}"
+            info = SampleInfo(f"{name}_{index + 1:03d}", label, word, split, name, f"{name}_p{patient + 1:03d}", origin)
+            spots.append(Spot(info, number, index, patient, cue))
+    return spots
+
+
+def _deal(
+    rng: Generator, name: str, plan: ArrayPlan, class_labels: Mapping[str, int | None], spots_per_patient: int
+) -> Iterator[tuple[str, int, str, int, int]]:
+    """Deal an array's spots to splits and patients: yields class, label, split, patient and cue."""
+    patient = 0
+    for condition, label in CONDITIONS.items():
+        words = [word for word, count in plan.holds.items() if class_labels[word] == label for _ in range(count)]
+        wanted = sum(counts.get(condition, 0) for counts in plan.takes.values())
+        if wanted > len(words):
+            raise CompsegError(
+                f"phantom, arrays.{name}.takes: expected at most the {len(words)} {condition} spots that it holds, "
+                f"got {wanted}; lower takes or raise holds"
+            )
+        shuffled = [words[i] for i in rng.permutation(len(words))]
+        for split, counts in plan.takes.items():
+            count = counts.get(condition, 0)
+            for k in range(count):  # a patient's spots share array, split and label
+                cue = 2 * label - 1 if split != "test" else 1 - 2 * (k % 2)
+                yield shuffled.pop(), label, split, patient + k // spots_per_patient, cue
+            patient += -(-count // spots_per_patient)
+
 
 class PhantomSource:
-    """Spots of a tissue microarray with known truth, drawn one at a time from a seed.
+    """Spots of a tissue microarray with known truth, made one at a time from a seed.
 
     A disease spot is a healthy spot with tumour painted on: anatomy, patient, thickness, scattering and noise come from
-    random streams that know nothing of the label, unless a shortcut asks for it.
+    random streams that are independent of the label, unless a shortcut asks for it.
     """
 
     def __init__(
@@ -48,7 +174,7 @@ class PhantomSource:
         shortcuts: Mapping[str, float] | None = None,
         seed: int = 0,
     ) -> None:
-        """Plan a cohort; nothing is drawn yet.
+        """Plan a cohort; no pixels are made yet.
 
         Args:
             arrays: By name: `holds` (spots of each class), `takes` (healthy and disease spots of each split) and
@@ -58,8 +184,8 @@ class PhantomSource:
             channels: Number C of wavenumbers, evenly from 1800 to 948 cm-1, at least 8.
             difficulty: Divides the chemical difference between tumour and epithelium: 2 leaves half of it for the same
                 patients, scattering and noise.
-            tumour_fraction: Lowest and highest share of tumour in a disease spot's tissue; the draw is
-                `low + (high - low) * Beta(1.5, 2.5)`. Two zeros draw no tumour at all.
+            tumour_fraction: Lowest and highest share of tumour in a disease spot's tissue; the share is sampled from
+                `low + (high - low) * Beta(1.5, 2.5)`. Two zeros: no tumour at all.
             spots_per_patient: At most so many spots come from one patient.
             patient_mix: Standard deviation of the logarithm of each component's amount between patients; within a spot
                 it varies as much again.
@@ -78,7 +204,7 @@ class PhantomSource:
         """
         self._parameters = _plain({key: value for key, value in locals().items() if key != "self"})
         _check_ranges(self._parameters)
-        self._shortcuts = dict(shortcuts or {})
+        self._shortcuts: dict[str, float] = self._parameters["shortcuts"] or {}
         check_keys("shortcuts", self._shortcuts, SHORTCUTS)
         self._seed, self._fraction = seed, (float(tumour_fraction[0]), float(tumour_fraction[1]))
         self._patient_mix, self._patient_shift = patient_mix, patient_shift
@@ -86,9 +212,11 @@ class PhantomSource:
         self._grid = anatomy.Grid.of(size)
         self._wavenumbers = np.linspace(FIRST, LAST, channels)
         self._mixes = tissue_mixes(difficulty)
-        plans = {name: ArrayPlan.parse(name, plain) for name, plain in arrays.items()}
+        # The plain parameters, whose keys are text: an array or a class may be called 1.
+        plans = {name: ArrayPlan.parse(name, plain) for name, plain in self._parameters["arrays"].items()}
+        labels = self._parameters["class_labels"]
         self._effects = [plan.effect for plan in plans.values()]
-        self._spots = {s.info.name: s for s in layout.plan_spots(plans, class_labels, spots_per_patient, seed)}
+        self._spots = {s.info.name: s for s in plan_spots(plans, labels, spots_per_patient, seed)}
 
     def infos(self) -> list[SampleInfo]:
         """Every sample, array by array."""
@@ -103,32 +231,33 @@ class PhantomSource:
         return {"source": "phantom", "generator": GENERATOR, **_plain(self._parameters)}
 
     def read(self, info: SampleInfo) -> SampleArrays:
-        """Draw one sample; the same one whenever and in whatever order it is asked for.
+        """Make one sample; it is the same at any time and in any order of reading.
 
         Returns:
-            Image `(H, W, C)` float32 absorbance, tissue and truth `(H, W)`, reference `(H, W, 3)`.
+            Image `(H, W, C)` float32 absorbance, tissue and truth `(H, W)`, thumbnail `(H, W, 3)`.
 
         Raises:
-            CompsegError: Where this source has no such sample.
+            CompsegError: This source has no such sample.
         """
         if info.name not in self._spots:
             raise CompsegError(f"phantom: expected one of its {len(self._spots)} samples, got {info.name}; see infos()")
-        return self.draw(self._spots[info.name])
+        return self.render(self._spots[info.name])
 
-    def draw(self, spot: Spot) -> SampleArrays:
-        """Draw a spot; with the label changed, the same spot with or without its tumour."""
+    def render(self, spot: Spot) -> SampleArrays:
+        """The pixels of a spot; with the label changed, the same spot with or without its tumour."""
         tissue, truth, content = self._chemistry(spot)
-        thumbnail = stain(stream(self._seed, layout.STAIN, spot.array, spot.index), content)
+        thumbnail = optics.stain(stream(self._seed, STAIN, spot.array, spot.index), content)
         return SampleArrays(self._measure(spot, tissue, content), tissue, truth, thumbnail)
 
-    def _lean(self, spot: Spot, shortcut: str) -> float:
-        return self._shortcuts.get(shortcut, 0.0) * spot.lean
+    def _cue(self, spot: Spot, shortcut: str) -> float:
+        """How much a shortcut changes a spot."""
+        return self._shortcuts.get(shortcut, 0.0) * spot.cue
 
     def _chemistry(self, spot: Spot) -> tuple[Mask, Mask, Floats]:
         """Tissue and truth `(H, W)`, and the amounts of the components `(H, W, K)`, none off the tissue."""
-        rng = stream(self._seed, layout.ANATOMY, spot.array, spot.index)
-        tissue = anatomy.draw_outline(rng, self._grid, 1 + self._lean(spot, "area"))
-        abundance = anatomy.draw_tissues(rng, self._grid, tissue)
+        rng = stream(self._seed, ANATOMY, spot.array, spot.index)
+        tissue = anatomy.sample_outline(rng, self._grid, 1 + self._cue(spot, "area"))
+        abundance = anatomy.sample_tissues(rng, self._grid, tissue)
         truth = self._add_tumour(spot, tissue, abundance)
         abundance *= tissue[..., None]
         content = anatomy.blur(abundance, self._grid) @ (self._mixes * self._patient(spot)[0])
@@ -141,36 +270,36 @@ class PhantomSource:
         low, high = self._fraction
         if spot.info.label == 0 or high == 0:
             return np.zeros_like(tissue)
-        rng = stream(self._seed, layout.TUMOUR, spot.array, spot.index)
-        truth, cover = anatomy.draw_tumour(rng, self._grid, tissue, low + (high - low) * rng.beta(*FRACTION_BETA))
+        rng = stream(self._seed, TUMOUR, spot.array, spot.index)
+        truth, cover = anatomy.sample_tumour(rng, self._grid, tissue, low + (high - low) * rng.beta(*FRACTION_BETA))
         anatomy.paint(abundance, "tumour", cover)
         return truth
 
     def _patient(self, spot: Spot) -> tuple[Floats, Floats]:
         """A patient's factors on the components and shifts of their bands in cm-1, `(K,)` each."""
-        rng = stream(self._seed, layout.PATIENT, spot.array, spot.patient)
+        rng = stream(self._seed, PATIENT, spot.array, spot.patient)
         factors = np.exp(rng.normal(0, self._patient_mix, len(COMPONENTS)))
         shifts = rng.normal(0, self._patient_shift, len(COMPONENTS))
         return factors.astype(np.float32), shifts.astype(np.float32)
 
     def _measure(self, spot: Spot, tissue: Mask, content: Floats) -> Floats:
         """What the instrument gives for the chemistry, `(H, W, C)` absorbance."""
-        rng = stream(self._seed, layout.OPTICS, spot.array, spot.index)
+        rng = stream(self._seed, OPTICS, spot.array, spot.index)
         effect = self._effects[spot.array]
         spectra = component_spectra(self._wavenumbers, self._patient(spot)[1] + effect.shift)
-        thickness = optics.draw_thickness(rng, self._grid, self._thickness) * (1 + self._lean(spot, "thickness"))
-        strengths, curves = optics.draw_scatter(rng, self._grid, tissue, self._wavenumbers)
-        # one product of maps and spectra, so that a spot of 256x256x450 takes no more than itself and its noise
+        thickness = optics.sample_thickness(rng, self._grid, self._thickness) * (1 + self._cue(spot, "thickness"))
+        strengths, curves = optics.sample_scatter(rng, self._grid, tissue, self._wavenumbers)
+        # One product of maps and spectra, so that a spot of 256x256x450 needs no memory beside itself and its noise.
         maps = np.concatenate([content * thickness[..., None], self._scatter * strengths], axis=-1)
         cube: Floats = maps.astype(np.float32) @ np.concatenate([spectra, curves])
         effect.apply(cube)
-        cube[~tissue] += self._lean(spot, "background")
+        cube[~tissue] += self._cue(spot, "background")
         optics.add_noise(rng, cube, self._noise)
         return cube
 
 
 def _plain(value: Any) -> Any:
-    """Containers as dict and list, whatever configuration library they came from."""
+    """Containers as dict and list with keys of text, also those of a configuration library."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):

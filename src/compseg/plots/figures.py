@@ -38,7 +38,7 @@ class Counts(NamedTuple):
 
 @dataclass(frozen=True)
 class Spectra:
-    """Pixel spectra of two tissue components; a single spectrum of each is taken for a mean.
+    """Pixel spectra of two tissue components; a single spectrum of each is a mean already.
 
     Attributes:
         disease: `(n, C)`.

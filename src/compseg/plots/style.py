@@ -48,7 +48,7 @@ def pixels(figure: Figure) -> RGB:
 
 
 def file_of(figure: Figure, kind: str = "png", dpi: int = 160) -> bytes:
-    """A figure as the content of a `png` or `svg` file; equal figures give equal files."""
+    """A figure as the content of a `png` or `svg` file, without the date."""
     content = io.BytesIO()
     figure.savefig(content, format=kind, dpi=dpi, metadata={"Date": None} if kind == "svg" else None)
     return content.getvalue()

@@ -1,10 +1,15 @@
-"""What happens to a spectrum before a network sees it: tissue rule, corrections, standardisation.
+"""From raw values to network input: tissue rule, corrections, standardisation. Saved with the model."""
 
-Saved with the model.
-"""
+from __future__ import annotations
 
-from compseg.preprocessing.corrections import Derivative, Detrend, StandardNormalVariate, VectorNorm
-from compseg.preprocessing.preprocess import Preprocess, fit_standardisation
+from compseg.preprocessing.preprocess import (
+    Derivative,
+    Detrend,
+    Preprocess,
+    StandardNormalVariate,
+    VectorNorm,
+    fit_standardisation,
+)
 from compseg.preprocessing.tissue import resolve_rule, tissue_mask
 
 __all__ = [

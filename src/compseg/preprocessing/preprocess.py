@@ -1,15 +1,23 @@
-"""The one path from raw values to network input, shared by training, evaluation and prediction."""
+"""The one path from raw values to network input, shared by training, evaluation and prediction.
+
+`Preprocess` applies corrections and standardisation. The corrections below it act on each pixel's spectrum, on
+`(B, C, H, W)` tensors; each removes something that is physics rather than biology. A correction of your own is a module
+of the same form in any file.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import conv2d, linear, normalize, pad
 
 from compseg.memory import ReusableBuffer
 
-STRIP = 2**17  # values: several arrays of as many fit into a core's cache, and malloc does not give them back each time
+STRIP = 2**17  # values: several arrays of this size fit into a core's cache, and malloc keeps them for the next strip
 
 
 class Preprocess(nn.Module):
@@ -31,11 +39,11 @@ class Preprocess(nn.Module):
         self.corrections = nn.Sequential(*corrections)
         self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("std", torch.ones(channels))
-        self._room = ReusableBuffer()
+        self._buffer = ReusableBuffer()
 
     def correct(self, image: Tensor) -> Tensor:
-        """The corrections alone: `(B, C, H, W)` of any dtype to float32."""
-        # Half precision is for the network: a derivative of spectra, say, would lose what it is taken for.
+        """Only the corrections: `(B, C, H, W)` of any dtype to float32."""
+        # Half precision is for the network: a derivative, for example, is a small difference of large numbers.
         with torch.autocast(image.device.type, enabled=False):
             corrected: Tensor = self.corrections(image.float())
         return corrected
@@ -53,36 +61,39 @@ class Preprocess(nn.Module):
         if _by_pixels(image):
             return self._in_strips(image, tissue)
         shift, scale = self._standard()
-        # where, not multiplication: background may hold NaN or huge values after a correction divides by nothing.
+        # where, not multiplication: in the background a correction may divide by zero and leave NaN or huge values.
         return torch.where(tissue, torch.addcmul(shift, self.correct(image), scale), 0.0)
 
     def _standard(self) -> tuple[Tensor, Tensor]:
-        """What standardises in one pass, `(C, 1, 1)` each; it loses no more than float32 has lost of the raw values."""
+        """Shift and scale, `(C, 1, 1)` each, that standardise in one pass.
+
+        The rounding error is no larger than the one that float32 made of the raw values.
+        """
         return (-self.mean / self.std)[:, None, None], (1 / self.std)[:, None, None]
 
     @torch.no_grad()
     def _in_strips(self, image: Tensor, tissue: Tensor) -> Tensor:
-        """The same, a few pixels at a time, as each is corrected by itself.
+        """The same, a few pixels at a time, because each pixel is corrected by itself.
 
-        Intermediate results then stay in the processor's cache, where a whole image's would be several copies of it and
-        as many trips to memory: three to five times faster at 450 channels.
+        Intermediate results then stay in the processor's cache; those of a whole image would be several copies of it,
+        written to memory and read again. Three to five times faster at 450 channels.
         """
         B, C, H, W = image.shape
         pixels = image.permute(0, 2, 3, 1).reshape(-1, C)
-        given = torch.from_numpy(self._room.lend((B * H * W, C)))
+        result = torch.from_numpy(self._buffer.lend((B * H * W, C)))
         step, (shift, scale) = max(1, STRIP // C), self._standard()
-        for start in range(0, len(given), step):
-            some = slice(start, start + step)
-            corrected = self.correct(pixels[some].T[None, :, None])
-            torch.addcmul(shift, corrected, scale, out=given[some].T[None, :, None])
-        given.index_fill_(0, (~tissue).flatten().nonzero()[:, 0], 0.0)
-        return given.reshape(B, H, W, C).permute(0, 3, 1, 2)
+        for start in range(0, len(result), step):
+            strip = slice(start, start + step)
+            corrected = self.correct(pixels[strip].T[None, :, None])
+            torch.addcmul(shift, corrected, scale, out=result[strip].T[None, :, None])
+        result.index_fill_(0, (~tissue).flatten().nonzero()[:, 0], 0.0)
+        return result.reshape(B, H, W, C).permute(0, 3, 1, 2)
 
 
 def _by_pixels(image: Tensor) -> bool:
-    """Whether pixels lie one after the other on the host, and nobody asks for gradients or a graph."""
-    lies_so = image.device.type == "cpu" and image.is_contiguous(memory_format=torch.channels_last)
-    return lies_so and not image.requires_grad and not torch.compiler.is_compiling()
+    """Whether the channels of a pixel are contiguous in host memory, and neither gradients nor a graph are needed."""
+    contiguous = image.device.type == "cpu" and image.is_contiguous(memory_format=torch.channels_last)
+    return contiguous and not image.requires_grad and not torch.compiler.is_compiling()
 
 
 @torch.no_grad()
@@ -91,7 +102,7 @@ def fit_standardisation(preprocess: Preprocess, samples: Iterable[tuple[Tensor, 
 
     Args:
         preprocess: Changed in place.
-        samples: Pairs of image `(C, H, W)` and tissue `(1, H, W)` bool. Every pixel weighs the same.
+        samples: Pairs of image `(C, H, W)` and tissue `(1, H, W)` bool. All pixels have the same weight.
     """
     channels = preprocess.mean.numel()
     count, mean, square = 0, torch.zeros(channels, dtype=torch.float64), torch.zeros(channels, dtype=torch.float64)
@@ -99,7 +110,7 @@ def fit_standardisation(preprocess: Preprocess, samples: Iterable[tuple[Tensor, 
         pixels = preprocess.correct(image[None])[0][:, tissue[0]].double()
         if not (n := pixels.shape[1]):
             continue
-        # Chan's update of mean and sum of squares: no loss of digits, whatever the offset of the data.
+        # Chan's update of mean and sum of squares loses no digits, however large the offset of the data is.
         shift = pixels.mean(dim=1) - mean
         square += (pixels - pixels.mean(dim=1, keepdim=True)).square().sum(dim=1) + shift.square() * (
             count * n / (count + n)
@@ -108,6 +119,90 @@ def fit_standardisation(preprocess: Preprocess, samples: Iterable[tuple[Tensor, 
         count += n
     if count:
         preprocess.mean.copy_(mean)
-        # A channel that never changes carries nothing; dividing by one keeps it at zero.
+        # A channel that never changes carries no information; dividing by one keeps it at zero.
         std = (square / count).sqrt()
         preprocess.std.copy_(torch.where(std > 1e-6, std, 1.0))
+
+
+class StandardNormalVariate(nn.Module):
+    """Each spectrum minus its mean, over its standard deviation (SNV; Barnes et al., Appl. Spectrosc. 43:772, 1989).
+
+    Removes an offset and the thickness of the sample.
+    """
+
+    def forward(self, image: Tensor) -> Tensor:
+        """`(B, C, H, W)` float32 to the same shape; spectra without variation (background) become zero."""
+        centred = image - image.mean(dim=1, keepdim=True)
+        deviation: Tensor = torch.linalg.vector_norm(centred, dim=1, keepdim=True) / math.sqrt(image.shape[1])
+        return centred / deviation.clamp_min(1e-6)
+
+
+class Detrend(nn.Module):
+    """Each spectrum less the polynomial that fits it best (Barnes et al., Appl. Spectrosc. 43:772, 1989).
+
+    Removes a baseline that is offset, sloped or bent, which comes from an instrument, a slide or an array, not from the
+    sample. A standard normal variate afterwards removes what is left of the thickness.
+
+    Args:
+        channels: Number of channels C, evenly spaced.
+        degree: Of the polynomial, below C.
+    """
+
+    basis: Tensor
+
+    def __init__(self, channels: int, degree: int = 4) -> None:
+        super().__init__()
+        if not 0 <= degree < channels:
+            raise ValueError(f"degree {degree}: expected at least 0 and less than the {channels} channels")
+        # Legendre polynomials: well conditioned, so that the fit is exact in float32.
+        values = np.polynomial.legendre.legvander(np.linspace(-1, 1, channels), degree)
+        orthonormal = np.ascontiguousarray(np.linalg.qr(values)[0].T)  # (K, C), each polynomial contiguous
+        self.register_buffer("basis", torch.from_numpy(orthonormal).float(), persistent=False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """`(B, C, H, W)` float32 to the same shape."""
+        spectra = image.movedim(1, -1)
+        return (spectra - linear(spectra, self.basis) @ self.basis).movedim(-1, 1)
+
+
+class VectorNorm(nn.Module):
+    """Each spectrum over its Euclidean length: removes only the thickness."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        """`(B, C, H, W)` float32 to the same shape."""
+        return normalize(image, dim=1, eps=1e-6)
+
+
+class Derivative(nn.Module):
+    """Savitzky-Golay smoothed first or second derivative along the channels.
+
+    Removes offset (first) or offset and slope (second derivative) of the baseline (Savitzky and Golay, Anal. Chem.
+    36:1627, 1964).
+
+    Args:
+        order: 1 or 2.
+        window: Odd number of channels of the local fit.
+        degree: Degree of the fitted polynomial, at least `order`.
+    """
+
+    kernel: Tensor
+
+    def __init__(self, order: int = 1, window: int = 13, degree: int = 4) -> None:
+        super().__init__()
+        if window % 2 == 0 or degree >= window or order > degree:
+            raise ValueError(
+                f"window {window} must be odd and larger than degree {degree}, which must be at least order {order}"
+            )
+        margin = window // 2
+        powers = torch.arange(-margin, margin + 1, dtype=torch.float64)[:, None] ** torch.arange(degree + 1)
+        factorial = float(torch.arange(1, order + 1).prod())
+        kernel = torch.linalg.pinv(powers)[order] * factorial
+        self.register_buffer("kernel", kernel.float()[None, None, :, None], persistent=False)
+        self.margin = margin
+
+    def forward(self, image: Tensor) -> Tensor:
+        """`(B, C, H, W)` float32 to the same shape; beyond its ends the axis repeats the last channel."""
+        B, C, H, W = image.shape
+        spectra = image.reshape(B, 1, C, H * W)
+        padded = pad(spectra, (0, 0, self.margin, self.margin), mode="replicate")
+        return conv2d(padded, self.kernel).reshape(B, C, H, W)

@@ -1,6 +1,6 @@
-"""Which pixels count: the tissue rule of a cohort.
+"""The tissue rule of a cohort: which pixels count.
 
-It is applied alike when a cohort is prepared and when a new image is predicted.
+The same rule is applied when a cohort is prepared and when a new image is predicted.
 """
 
 from __future__ import annotations
@@ -58,5 +58,5 @@ def otsu(values: Image, bins: int = 256) -> float:
     first_moment = np.cumsum(counts * centres)
     mean_below = first_moment / np.maximum(below, 1)
     mean_above = (first_moment[-1] - first_moment) / np.maximum(above, 1)
-    # The last bin's edge leaves nothing above: its variance is zero by construction.
+    # At the last edge nothing is above, so the variance between the classes is zero there, as it has to be.
     return float(edges[1:][np.argmax(below * above * (mean_below - mean_above) ** 2)])

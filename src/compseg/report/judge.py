@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ def judge(
     *,
     split: str = "test",
     report: bool = True,
+    trust: Sequence[str] = (),
 ) -> Evaluation:
     """Evaluate a run, write maps, figures and `report.html` of its test samples, and print the outcome.
 
@@ -36,9 +38,10 @@ def judge(
         device: Where to compute.
         split: `test`, or `val` to look at no test sample; there is no report then.
         report: Whether to write maps, figures and the page.
+        trust: What the segmenter and the head may be built from beyond the known packages.
     """
     report = report and split == "test"
-    found = evaluate_run(run, cohort_path, device, split=split, maps=report)
+    found = evaluate_run(run, cohort_path, device, split=split, maps=report, trust=trust)
     print(summary(found))
     if report:
         print(f"report: {write_page(run, found)}")

@@ -1,4 +1,4 @@
-"""The manifest: a CSV with a row a sample, whose paths are relative to itself."""
+"""The manifest: a CSV with one row for each sample. Paths in it are relative to the manifest."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ import csv
 import difflib
 import io
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from compseg.errors import CompsegError
+from compseg.errors import CompsegError, closest
 from compseg.samples import SPLITS, SampleInfo
 
 FILES = ("image", "tissue", "truth", "reference")
 COLUMNS = ("sample", "label", "class", "split", "group", "patient", *FILES)
+SYNONYMS = {"thumbnail": "reference"}  # other names of columns
+# Spreadsheets and data frames turn labels into 1.0 where some are missing.
 LABELS = {"1": 1, "0": 0, "1.0": 1, "0.0": 0, "disease": 1, "healthy": 0}
 
 Classes = Mapping[str, int | None]
@@ -22,11 +24,11 @@ Classes = Mapping[str, int | None]
 
 @dataclass(frozen=True)
 class Row:
-    """A sample as the manifest has it.
+    """A row of the manifest.
 
     Attributes:
         info: What is known without its pixels.
-        files: Path of `image` and, where given, `tissue`, `truth` and `thumbnail`.
+        files: Path of `image` and, where given, `tissue`, `truth` and `reference` (a thumbnail).
     """
 
     info: SampleInfo
@@ -39,15 +41,16 @@ def read_manifest(path: str | Path, classes: Classes | None = None, labelled: bo
     Args:
         path: CSV in UTF-8 (with or without a byte order mark), separated by commas, semicolons or tabs. Columns:
             `sample`, `image`, and `label` (0/1, healthy/disease) or `class`; optional `split`, `group`, `patient`,
-            `tissue`, `truth`, `thumbnail`. Other columns are ignored, unless they look like a misspelt one.
+            `tissue`, `truth`, `reference` or `thumbnail` (a picture for people). Other columns are ignored, unless they
+            look like a misspelt one.
         classes: Label of each word in `class`; None leaves samples of that class out. Without it `label` decides.
         labelled: Whether every sample must have a label. New images to predict need none; theirs is then 0.
 
     Returns:
-        A row a sample, in the order of the file.
+        A row for each sample, in the order of the file.
 
     Raises:
-        CompsegError: Names the line at fault.
+        CompsegError: Names the line that is wrong.
     """
     path = Path(path)
     lines = _lines(path)
@@ -59,28 +62,28 @@ def read_manifest(path: str | Path, classes: Classes | None = None, labelled: bo
         for number, cells in lines[1:]
         if (row := _row(path, number, _cells(path, number, columns, cells), classes, labelled)) is not None
     ]
-    _unique_names(path, rows)
+    seen: dict[str, str] = {}
+    for row in rows:
+        name = row.info.name
+        other = seen.setdefault(name.lower(), name)  # some file systems do not tell `a` from `A`
+        if other is not name:
+            raise CompsegError(
+                f"{path}: sample {name} ({row.info.origin}) has the name of another sample, {other}; rename one"
+            )
     if not rows:
         raise CompsegError(
-            f"{path}: no samples; expected a row a sample below the header (classes mapped to null are left out)"
+            f"{path}: no samples; expected a row for each below the header (classes mapped to null are left out)"
         )
     return rows
 
 
 def clean_name(text: str) -> str:
-    """A sample name fit for files: what is no letter, digit, `.`, `_` or `-` becomes `_`; no leading `.` or `_`."""
+    """A name fit for files: letters, digits, `.`, `_` and `-`; other characters become `_`; no leading `.` or `_`."""
     return re.sub(r"[^A-Za-z0-9._-]", "_", text.strip()).lstrip("._")
 
 
-def closest(word: str, known: Iterable[str]) -> str:
-    """A hint: the nearest known word, or all of them."""
-    known = list(known)
-    near = difflib.get_close_matches(word, known, 1)
-    return f"did you mean {near[0]}?" if near else f"expected one of {', '.join(known)}"
-
-
 def _lines(path: Path) -> list[tuple[int, list[str]]]:
-    """Numbered lines that are not blank, in cells without surrounding space."""
+    """The lines that are not blank, with their numbers; cells without surrounding space."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
@@ -90,7 +93,7 @@ def _lines(path: Path) -> list[tuple[int, list[str]]]:
     except UnicodeDecodeError as error:
         raise CompsegError(f"{path}: not UTF-8 (byte {error.start}); save it as CSV UTF-8") from error
     header = text.lstrip().partition("\n")[0]
-    delimiter = max(",;\t", key=header.count)
+    delimiter = max(",;\t", key=header.count)  # spreadsheets of other countries write semicolons
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
     try:
         stripped = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
@@ -100,16 +103,16 @@ def _lines(path: Path) -> list[tuple[int, list[str]]]:
 
 
 def _columns(path: Path, header: list[str], labelled: bool) -> list[str]:
-    columns = [name.lower() for name in header]
+    columns = [SYNONYMS.get(name.lower(), name.lower()) for name in header]
     for name in COLUMNS:
         if columns.count(name) > 1:
             raise CompsegError(f"{path}: column {name} comes {columns.count(name)} times; keep one")
     absent = [name for name in COLUMNS if name not in columns]
     for name in columns:
-        # A misspelt `patient` would part patients between splits without a word.
+        # A misspelt `patient` would silently divide patients between splits.
         near = difflib.get_close_matches(name, absent, 1, cutoff=0.8) if name not in COLUMNS else []
         if near:
-            raise CompsegError(f"{path}: unknown column {name}; did you mean {near[0]}? rename it")
+            raise CompsegError(f"{path}: unknown column {name}; did you mean '{near[0]}'? rename it")
     for name in ("sample", "image"):
         if name in absent:
             raise CompsegError(f"{path}: no column {name}; expected sample,image,label, found {','.join(columns)}")
@@ -129,6 +132,7 @@ def _cells(path: Path, number: int, columns: list[str], cells: list[str]) -> dic
 
 
 def _row(path: Path, number: int, cells: dict[str, str], classes: Classes | None, labelled: bool) -> Row | None:
+    """A checked row; None if its class is left out."""
     where = f"{path}: line {number}"
     name = clean_name(cells["sample"])
     if not name:
@@ -137,69 +141,37 @@ def _row(path: Path, number: int, cells: dict[str, str], classes: Classes | None
     label = _label(where, cells, classes) if labelled else 0
     if label is None:
         return None
-    info = SampleInfo(
-        name,
-        label,
-        class_name=cells["class"],
-        split=_split(where, cells["split"]),
-        group=cells["group"],
-        patient=cells["patient"],
-        origin=cells["image"],
-    )
-    return Row(info, _files(where, path.parent, cells))
-
-
-def _label(where: str, cells: dict[str, str], classes: Classes | None) -> int | None:
-    given = _given_label(where, cells["label"]) if cells["label"] else None
-    if classes is None:
-        if given is None:
-            raise CompsegError(
-                f"{where}: no label; fill in 0 or 1, or map its class: source.classes={{'{cells['class']}': 1, ...}}"
-            )
-        return given
-    word = cells["class"]
-    if word not in classes:
-        raise CompsegError(
-            f"{where}: class '{word}' is not in source.classes; {closest(word, classes)} (null leaves a class out)"
-        )
-    mapped = classes[word]
-    if given is not None and mapped is not None and given != mapped:
-        raise CompsegError(f"{where}: label {given}, but source.classes maps {word} to {mapped}; mend one of them")
-    return mapped
-
-
-def _given_label(where: str, word: str) -> int:
-    label = LABELS.get(word.lower())
-    if label is None:
-        raise CompsegError(f"{where}: label '{word}'; {closest(word.lower(), ('healthy', 'disease', '0', '1'))}")
-    return label
-
-
-def _split(where: str, word: str) -> str:
-    if word.lower() not in ("", *SPLITS):
-        raise CompsegError(
-            f"{where}: split '{word}'; {closest(word.lower(), SPLITS)} (empty lets the configuration split)"
-        )
-    return word.lower()
-
-
-def _files(where: str, folder: Path, cells: dict[str, str]) -> dict[str, Path]:
+    split = cells["split"].lower()
+    if split not in ("", *SPLITS):
+        hint = closest(split, SPLITS, "expected")
+        raise CompsegError(f"{where}: split '{cells['split']}'; {hint} (empty lets the configuration split)")
     if not cells["image"]:
         raise CompsegError(f"{where}: no image; give its path relative to the manifest")
-    files = {column: folder / cells[column] for column in FILES if cells[column]}
+    files = {column: path.parent / cells[column] for column in FILES if cells[column]}
     for column, file in files.items():
         if not file.is_file():
             raise CompsegError(f"{where}: {column} {file} does not exist; paths are relative to the manifest")
-    return files
+    info = SampleInfo(name, label, cells["class"], split, cells["group"], cells["patient"], origin=cells["image"])
+    return Row(info, files)
 
 
-def _unique_names(path: Path, rows: list[Row]) -> None:
-    seen: dict[str, str] = {}
-    for row in rows:
-        name = row.info.name
-        # Some file systems do not tell `a` from `A`.
-        other = seen.setdefault(name.lower(), name)
-        if other is not name:
+def _label(where: str, cells: dict[str, str], classes: Classes | None) -> int | None:
+    """The label in the row, or that of its class; None if the class is left out."""
+    given = LABELS.get(cells["label"].lower())
+    if given is None and cells["label"]:
+        hint = closest(cells["label"], ("healthy", "disease", "0", "1"), "expected")
+        raise CompsegError(f"{where}: label '{cells['label']}'; {hint}")
+    word = cells["class"]
+    if classes is None:
+        if given is None:
             raise CompsegError(
-                f"{path}: sample {name} ({row.info.origin}) has the name of another sample, {other}; rename one"
+                f"{where}: no label; fill in 0 or 1, or map its class: source.classes={{'{word}': 1, ...}}"
             )
+        return given
+    if word not in classes:
+        hint = closest(word, classes, "classes")
+        raise CompsegError(f"{where}: class '{word}' is not in source.classes; {hint} (null leaves a class out)")
+    mapped = classes[word]
+    if given is not None and mapped is not None and given != mapped:
+        raise CompsegError(f"{where}: label {given}, but source.classes maps {word} to {mapped}; correct one of them")
+    return mapped

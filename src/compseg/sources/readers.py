@@ -1,4 +1,4 @@
-"""One reader a file format: from a path to an array, as the file has it.
+"""One reader for each file format: from a path to an array with the numbers of the file.
 
 To add a format, write a function `(path, key) -> array` and name its suffixes in `READERS`.
 """
@@ -26,8 +26,8 @@ def read_image(path: Path, key: str | None = None, channels_first: bool = False)
 
     Args:
         path: .npy, .npz, .mat, PNG, JPEG, BMP or TIFF.
-        key: Which variable of an .npz or .mat; not needed where there is one.
-        channels_first: Whether .npy, .npz and .mat hold `(C, H, W)`; pictures say themselves.
+        key: Which variable of an .npz or .mat; not needed if there is only one.
+        channels_first: Whether .npy, .npz and .mat hold `(C, H, W)`; pictures declare their axes.
 
     Returns:
         `(H, W, C)`, with the numbers of the file.
@@ -39,14 +39,14 @@ def read_image(path: Path, key: str | None = None, channels_first: bool = False)
 
 
 def open_image(path: Path, channels_first: bool = False) -> Array:
-    """An image as `read_image` gives it, except that the pixels of an .npy file stay on disk until they are asked for.
+    """An image as `read_image` gives it, except that the pixels of an .npy file stay on disk until they are needed.
 
     Args:
-        path: As there.
-        channels_first: As there.
+        path: As for `read_image`.
+        channels_first: As for `read_image`.
 
     Raises:
-        CompsegError: As there.
+        CompsegError: As for `read_image`.
     """
     if path.suffix.lower() != ".npy":
         return read_image(path, channels_first=channels_first)
@@ -59,7 +59,7 @@ def open_image(path: Path, channels_first: bool = False) -> Array:
 
 def _as_image(path: Path, array: Array, channels_first: bool) -> Array:
     if array.ndim not in (2, 3) or 0 in array.shape:
-        raise CompsegError(f"{path}: expected (H, W) or (H, W, C), found {array.shape}; save one image a file")
+        raise CompsegError(f"{path}: expected (H, W) or (H, W, C), found {array.shape}; save one image in each file")
     if array.ndim == 2:
         return array[..., None]
     return np.moveaxis(array, 0, -1) if channels_first and path.suffix.lower() in ARRAYS else array
@@ -81,6 +81,7 @@ def read_mask(path: Path, key: str | None = None) -> Mask:
     if path.suffix.lower() in JPEG:
         raise CompsegError(f"{path}: JPEG blurs the edges of a mask; save it as PNG")
     array = _read(path, key)
+    # Masks are often saved as pictures in shades of grey or one colour.
     if array.ndim == 3 and array.shape[2] in (1, 3):
         array = array.max(axis=2)
     if array.ndim != 2 or 0 in array.shape:
@@ -105,7 +106,7 @@ def _read(path: Path, key: str | None) -> Array:
         array = reader(path, key)
     except CompsegError:
         raise
-    except Exception as error:  # damaged files make the libraries raise anything
+    except Exception as error:  # damaged files make the libraries raise exceptions of any kind
         raise _unreadable(path, error) from error
     return _as_numbers(path, array)
 
@@ -118,7 +119,7 @@ def _as_numbers(path: Path, array: Array) -> Array:
 
 def _unreadable(path: Path, error: Exception) -> CompsegError:
     why = " ".join(str(error).split()) or type(error).__name__
-    return CompsegError(f"{path}: cannot be read as {path.suffix} ({why}); save the file anew")
+    return CompsegError(f"{path}: cannot be read as {path.suffix} ({why}); save the file again")
 
 
 def _npy(path: Path, key: str | None) -> Array:
@@ -159,13 +160,14 @@ def _mat73(path: Path, key: str | None) -> Array:
 
 
 def _variable(path: Path, key: str | None, held: Iterable[str]) -> str:
-    held = list(held)
-    if key is None and len(held) == 1:
-        return held[0]
-    if key not in held:
-        asked = "which variable?" if key is None else f"no variable {key};"
+    """The variable to read: `key`, or the only one that the file holds."""
+    names = list(held)
+    if key is None and len(names) == 1:
+        return names[0]
+    if key not in names:
+        problem = "which variable?" if key is None else f"no variable {key};"
         raise CompsegError(
-            f"{path}: {asked} it holds {', '.join(held) or 'no array'}; set source.keys.image (tissue, truth)"
+            f"{path}: {problem} it holds {', '.join(names) or 'no array'}; set source.keys.image (tissue, truth)"
         )
     return key
 
@@ -174,7 +176,10 @@ def _picture(path: Path, key: str | None) -> Array:
     del key
     with Image.open(path) as picture:
         if picture.format == "PNG":
-            _refuse_deep_colour(path)
+            with path.open("rb") as file:
+                *_, depth, colour = file.read(26)
+            if depth == 16 and colour != 0:  # Pillow would silently drop the lower eight bits
+                raise CompsegError(f"{path}: PNG with 16 bits per colour is not read exactly; save it as TIFF or .npy")
         return _pixels(ImageOps.exif_transpose(picture))
 
 
@@ -187,14 +192,6 @@ def _pixels(picture: Image.Image) -> Array:
     return np.asarray(picture)
 
 
-def _refuse_deep_colour(path: Path) -> None:
-    with path.open("rb") as file:
-        header = file.read(26)
-    depth, colour = header[24], header[25]
-    if depth == 16 and colour != 0:  # Pillow would drop the lower eight bits without a word
-        raise CompsegError(f"{path}: a PNG of 16 bits a colour cannot be read exactly; save it as TIFF or .npy")
-
-
 def _tiff(path: Path, key: str | None) -> Array:
     del key
     try:
@@ -203,7 +200,7 @@ def _tiff(path: Path, key: str | None) -> Array:
     except ValueError as error:
         if "imagecodecs" not in str(error):
             raise
-        with Image.open(path) as picture:  # Pillow brings LZW and JPEG along
+        with Image.open(path) as picture:  # Pillow decodes LZW and JPEG
             pages = [_pixels(page) for page in ImageSequence.Iterator(picture)]
         return pages[0] if len(pages) == 1 else np.stack(pages, axis=-1)
 
@@ -219,6 +216,7 @@ def _tiff_pixels(path: Path, file: tifffile.TiffFile) -> Array:
     array = np.asarray(series.asarray())
     if others:
         array = np.moveaxis(array, series.axes.index(others[0]), -1)
+    # The fourth sample of a colour picture is transparency; of other TIFFs it is a channel.
     coloured = file.pages.first.photometric == tifffile.PHOTOMETRIC.RGB
     return array[..., :3] if coloured and others == ["S"] else array
 

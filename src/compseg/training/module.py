@@ -15,7 +15,7 @@ from compseg.batches.augmentation import Augmentation, augment
 from compseg.comparative import ComparativeHead, FisherPseudoLabels, HeadOutput, Objective, mean_over_ranks
 from compseg.errors import CompsegError
 from compseg.preprocessing import Preprocess
-from compseg.training.sharding import shard
+from compseg.training.strategies import shard
 from compseg.training.views import Views
 
 OptimizerFactory = Callable[..., torch.optim.Optimizer]

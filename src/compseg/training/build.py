@@ -1,0 +1,140 @@
+"""From configuration to objects: the CompSegNet, and the trainer with every callback."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.callbacks import Callback
+
+from compseg.comparative import Sum
+from compseg.errors import CompsegError
+from compseg.faults import StopSignals
+from compseg.faults.watchdog import Watchdog
+from compseg.monitor import CollapseDetector, Dashboards, Diagnostics, Finding, History
+from compseg.training.callbacks import SeedEachStep, StopBetweenSteps, SyncBatchNormStatistics
+from compseg.training.checkpoints import BestAndLast
+from compseg.training.module import CompSegNet, SchedulerFactory
+from compseg.training.trainer import Trainer
+
+
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """The configuration with interpolations resolved, as plain dicts, lists and numbers."""
+    values = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
+
+
+def build_module(cfg: DictConfig) -> CompSegNet:
+    """Instantiate segmenter, head, objective, preprocessing, optimizer and schedule, and join them."""
+    objective = instantiate(cfg.objective)
+    if cfg.regularisers:
+        objective = Sum({"objective": objective, **instantiate(cfg.regularisers)})
+    return CompSegNet(
+        segmenter=instantiate(cfg.model),
+        head=instantiate(cfg.head),
+        objective=objective,
+        preprocess=instantiate(cfg.preprocess),
+        pseudo_labels=instantiate(cfg.pseudo_labels),
+        optimizer=instantiate(cfg.optimizer),
+        scheduler=_scheduler_factory(cfg.scheduler),
+        augmentations=instantiate(cfg.augmentation),
+        seed=cfg.seed,
+        config=plain(cfg),
+    )
+
+
+def _scheduler_factory(node: DictConfig | None) -> SchedulerFactory | None:
+    if node is None:
+        return None
+    make: Callable[..., Any] = instantiate(node)
+    # A one-cycle schedule must know its length, which only the trainer does; a step schedule takes no such argument.
+    length_matters = "total_steps" in node
+
+    def factory(optimizer: torch.optim.Optimizer, total_steps: int | None) -> Any:
+        if not length_matters:
+            return make(optimizer)
+        if total_steps is None:
+            raise CompsegError(
+                f"scheduler={node['_target_'].rpartition('.')[2]}: needs the length of training, which has none; "
+                "give trainer.max_epochs, or scheduler=constant"
+            )
+        return make(optimizer, total_steps=total_steps)
+
+    return factory
+
+
+def build_trainer(
+    cfg: DictConfig, run: Path, dashboards: Dashboards, signals: StopSignals, findings: Sequence[Finding] = ()
+) -> Trainer:
+    """The trainer of one attempt, with all of its callbacks.
+
+    Args:
+        cfg: The resolved configuration.
+        run: Where the attempt leaves its files.
+        dashboards: Whose loggers get what is logged.
+        signals: Those that ask the run to stop.
+        findings: Of earlier attempts in this folder.
+
+    Raises:
+        CompsegError: A callback that a run cannot do without was replaced.
+    """
+    # The trainer comes to know its child processes later than the watchdog must exist.
+    watchdog = Watchdog(lambda: trainer.children, print_problem)
+    trainer: Trainer = instantiate(
+        cfg.trainer,
+        callbacks=build_callbacks(cfg, run, signals, watchdog, findings),
+        logger=dashboards.loggers or False,
+        default_root_dir=str(run),
+        # In a log file a progress bar is noise; the history prints a line an epoch there.
+        enable_progress_bar=cfg.trainer.enable_progress_bar and sys.stderr.isatty(),
+        _convert_="object",
+    )
+    return trainer
+
+
+def build_callbacks(
+    cfg: DictConfig, run: Path, signals: StopSignals, watchdog: Watchdog, findings: Sequence[Finding]
+) -> list[Callback]:
+    """All callbacks of a run, in the order in which they are called; Lightning moves those that save to the end."""
+    configured = list(instantiate(cfg.callbacks).values())
+    _require_best_and_last(configured)
+    for detector in (each for each in configured if isinstance(each, CollapseDetector)):
+        detector.findings = list(findings)
+    return [
+        SeedEachStep(cfg.seed),
+        Diagnostics(),  # before those that read it
+        # Before the checkpoint: a run killed between the two repeats an epoch, where it would lose a row otherwise.
+        History(str(run / "history.csv")),
+        *configured,
+        # Last (`runs_last`), so that what the others make of a step is in the checkpoint that a stop writes.
+        SyncBatchNormStatistics(),
+        watchdog,
+        StopBetweenSteps(signals, watchdog),
+    ]
+
+
+def _require_best_and_last(callbacks: Sequence[Callback]) -> None:
+    """Extraction, resuming and evaluation read what this callback writes: better said now than after training."""
+    found = sum(isinstance(callback, BestAndLast) for callback in callbacks)
+    if found != 1:
+        raise CompsegError(
+            f"callbacks: expected one compseg.training.BestAndLast (callbacks.best_and_last), got {found}; "
+            "keep it, and add a ModelCheckpoint of your own under another name"
+        )
+
+
+def detector_of(trainer: pl.Trainer) -> CollapseDetector | None:
+    """The trainer's collapse detector, if it has one."""
+    return next((found for found in trainer.callbacks if isinstance(found, CollapseDetector)), None)  # type: ignore[attr-defined]
+
+
+def print_problem(message: str) -> None:
+    """Print the one line that a verb prints of an error; for threads, whose exceptions would not reach it."""
+    print(f"compseg train: {message}", file=sys.stderr, flush=True)

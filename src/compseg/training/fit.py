@@ -1,0 +1,114 @@
+"""What is fitted before training, how a step is made fast, and Lightning's fit with sound ends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from compseg.batches import CohortData
+from compseg.batches.loader import end_workers
+from compseg.errors import CompsegError, Stopped
+from compseg.faults import StopSignals
+from compseg.faults.signals import start_compilers_with_signals_blocked
+from compseg.faults.watchdog import HOW_TO_CONTINUE, PERIOD, Watchdog, is_lost_contact
+from compseg.log import log
+from compseg.memory import keep_freed
+from compseg.training.module import CompSegNet
+from compseg.training.trainer import Trainer
+
+# Area under the ROC of held-out labels: of spectra .77 and more, of grey pictures up to .66 (docs/lab-log.md).
+FOUND = 0.7
+MEMORY_FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
+
+
+def fit_pseudo_labels(module: CompSegNet, data: CohortData) -> None:
+    """Let the pseudo-labeller, if there is one, look at the preprocessed training samples."""
+    if (labeller := module.pseudo_labels) is None:
+        return
+    labeller.fit(training_samples(module.preprocess, data), len(data.train), module.seed)
+    sees = "contrasts within samples" if labeller.own else "samples as they are"
+    found = f"finds {labeller.share:.1%} of the disease samples' tissue to differ"
+    proof = f"tells held-out labels with an AUC of {labeller.held_out_auc:.2f}"
+    learns = " and learns it" if labeller.supervises else ""
+    log(f"pseudo-labels: {found}, which {proof}; the network sees {sees}{learns}")
+
+
+def fit_segmenter(module: CompSegNet, data: CohortData) -> None:
+    """Let a segmenter that can be fitted, or starts from what it finds, look too; it is one with a method `fit`."""
+    if callable(fit := getattr(module.segmenter, "fit", None)):
+        fit(training_samples(module.network_input, data), len(data.train), module.seed)
+        log(f"model: fitted, {module.segmenter}")
+
+
+def found_nothing(module: CompSegNet) -> bool:
+    """Whether what the pseudo-labeller marks tells held-out labels hardly better than a coin."""
+    return module.pseudo_labels is not None and module.pseudo_labels.held_out_auc < FOUND
+
+
+def training_samples(
+    seen: Callable[[Tensor, Tensor], Tensor], data: CohortData
+) -> Iterator[tuple[Tensor, Tensor, int]]:
+    """What is seen `(C, H, W)` of each training sample, its tissue `(1, H, W)` and its label, one at a time."""
+    for (image, tissue), info in zip(data.training_tissue(), data.train.infos, strict=True):
+        yield seen(image[None], tissue[None])[0], tissue, info.label
+
+
+def speed_up(module: CompSegNet, trainer: Trainer) -> None:
+    """Give the module the trainer's memory format, compile what each step runs, and keep the memory that it frees.
+
+    Compiled in place, so that names in the checkpoint stay as they are. After all that is fitted before training: that
+    runs where the weights are before Lightning moves them.
+
+    Args:
+        module: About to be trained.
+        trainer: Its settings.
+    """
+    if trainer.strategy.root_device.type == "cpu":
+        keep_freed()
+    module.memory_format = MEMORY_FORMATS[trainer.memory_format]
+    module.segmenter.to(memory_format=module.memory_format)  # type: ignore[call-overload]
+    if trainer.compile is not None:
+        start_compilers_with_signals_blocked()
+        # The corrections are many small steps over all of the input; compiled, they are one.
+        module.preprocess.compile()
+        module.segmenter.compile(mode=trainer.compile)
+
+
+def fit(trainer: Trainer, module: CompSegNet, data: CohortData, checkpoint: Path | None, signals: StopSignals) -> None:
+    """Train. On return all ranks are done; they keep their process group for the next attempt.
+
+    torchrun's store outlives a process group, and a second group would find the addresses of the first in it.
+
+    Args:
+        trainer: Of this rank.
+        module: To train.
+        data: Its batches.
+        checkpoint: To resume from; None: from the start.
+        signals: Those that ask the run to stop.
+
+    Raises:
+        Stopped: After a signal, on rank zero; other ranks leave by `SystemExit` with the same exit code.
+        CompsegError: If another rank is gone.
+    """
+    (watchdog,) = (callback for callback in trainer.callbacks if isinstance(callback, Watchdog))
+    with watchdog, signals.remembered():
+        try:
+            trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+            trainer.strategy.barrier("fitted")
+        except Stopped as stopped:
+            if trainer.global_rank:
+                raise SystemExit(stopped.exit_code) from None
+            raise
+        except RuntimeError as error:
+            if trainer.world_size == 1 or not is_lost_contact(error):
+                raise
+            time.sleep(3 * PERIOD)  # the watchdog has the first word, for it may know which rank and why
+            raise CompsegError(f"lost contact with another rank; its own output says why; {HOW_TO_CONTINUE}") from error
+        finally:
+            end_workers()
+    if signals.received is not None:
+        raise signals.stopped(" when training had ended, before its evaluation")

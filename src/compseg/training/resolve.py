@@ -1,0 +1,172 @@
+"""Every value that was left to `auto`, resolved by the cohort and the machine: a new configuration, and the reasons.
+
+By rule and not by a stopwatch, so that the same run resolves alike each time; measured in docs/research/performance.md.
+A value that was given stays.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from compseg.cohort import Cohort
+from compseg.errors import CompsegError
+from compseg.samples import Channels
+from compseg.training.fit import MEMORY_FORMATS
+from compseg.training.trainer import number_of_devices
+
+# A polynomial of degree 4 would take most of a shorter spectrum away.
+LONG_SPECTRUM = 16
+# Without a spectrum shape has to tell, which takes a wider view (docs/research/lab-log.md).
+DEPTH_FOR_PICTURES, DEPTH_FOR_SPECTRA = 3, 1
+# Steps; of the paper's, each saved 5 ms on an H200, and compiling took 10 to 30 s (docs/research/performance.md).
+WORTH_COMPILING = 4000
+COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
+
+
+class Choice(NamedTuple):
+    """A value that was chosen, and why."""
+
+    key: str
+    value: Any
+    why: str
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A configuration without `auto`.
+
+    Attributes:
+        cfg: The new configuration; the one that was asked for is unchanged.
+        asked: What was asked for, by the dotted key of what was resolved.
+        reasons: The choices and why they were made, in words; empty where nothing was left to `auto`.
+    """
+
+    cfg: DictConfig
+    asked: dict[str, Any]
+    reasons: str
+
+
+def resolve(cfg: DictConfig, cohort: Cohort) -> Resolved:
+    """Resolve every `auto` of a composed configuration.
+
+    Args:
+        cfg: `conf/train.yaml`, composed; it is not changed.
+        cohort: Whose samples are trained on.
+
+    Raises:
+        CompsegError: `channels` is not the cohort's number, or there is no such compile mode or memory format.
+    """
+    asked: dict[str, Any] = {}
+    cfg = copy.deepcopy(cfg)
+    if cfg.method.baseline is not None:
+        cfg.model, cfg.method.baseline = cfg.method.baseline, None
+    choices = [*_of_channels(cfg, cohort.channels), *_of_the_step(cfg, cohort)]
+    for key, value, _ in choices:
+        asked[key] = OmegaConf.select(cfg, key)
+        with open_dict(cfg):
+            OmegaConf.update(cfg, key, value, merge=False)
+    reasons = ", ".join(f"{key}={_shown(value)} ({why})" for key, value, why in choices if why)
+    _require("compile", cfg.trainer.compile, (None, *COMPILE_MODES))
+    _require("memory_format", cfg.trainer.memory_format, tuple(MEMORY_FORMATS))
+    return Resolved(cfg, asked, reasons)
+
+
+def _of_channels(cfg: DictConfig, channels: Channels) -> Iterator[Choice]:
+    """What the cohort's channels decide."""
+    if cfg.channels not in ("auto", channels.count):
+        raise CompsegError(f"channels={cfg.channels}: the cohort has {channels.count}; leave the key out")
+    if cfg.channels == "auto":
+        yield Choice("channels", channels.count, "")
+    if OmegaConf.select(cfg, "model.depth") == "auto":
+        pictures = not channels.spectral and channels.count < LONG_SPECTRUM
+        depth = DEPTH_FOR_PICTURES if pictures else DEPTH_FOR_SPECTRA
+        yield Choice("model.depth", depth, "for pictures, where shape has to tell" if pictures else "for spectra")
+    if OmegaConf.select(cfg, "preprocess.corrections") == "auto":
+        corrections, why = corrections_for(channels)
+        yield Choice("preprocess.corrections", corrections, why)
+
+
+def corrections_for(channels: Channels) -> tuple[list[dict[str, Any]], str]:
+    """The corrections that channels call for, as configuration, and the reason in words."""
+    snv = {"_target_": "compseg.preprocessing.StandardNormalVariate"}
+    if not channels.spectral:
+        return [], "channels without a spectral axis"
+    if channels.count < LONG_SPECTRUM:
+        return [snv], "a short spectral axis"
+    return [{"_target_": "compseg.preprocessing.Detrend", "channels": channels.count}, snv], "a spectral axis"
+
+
+def _of_the_step(cfg: DictConfig, cohort: Cohort) -> Iterator[Choice]:
+    """How a step is computed: precision, compilation, memory format, a fused optimizer."""
+    gpu = trains_on_cuda(str(cfg.trainer.accelerator))
+    rules = {
+        "precision": _precision(gpu),
+        "compile": _compile(gpu, _of_one_size(cfg, cohort), _steps(cfg, cohort)),
+        "memory_format": ("channels_last", "as samples are stored"),
+    }
+    for key, (value, why) in rules.items():
+        if cfg.trainer[key] == "auto":
+            yield Choice(f"trainer.{key}", value, why)
+    if gpu and _takes_fused(cfg.optimizer):
+        yield Choice("optimizer.fused", True, "one kernel for all weights")
+
+
+def trains_on_cuda(accelerator: str) -> bool:
+    """Whether Lightning would take a CUDA device for this setting of `trainer.accelerator`."""
+    return accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+
+
+def _precision(gpu: bool) -> tuple[str, str]:
+    if gpu and torch.cuda.is_bf16_supported(including_emulation=False):
+        return "bf16-mixed", "this GPU multiplies bf16 many times faster; head and objective stay in float32"
+    return "32-true", "a GPU without bf16" if gpu else "no GPU"
+
+
+def _compile(gpu: bool, of_one_size: bool, steps: float) -> tuple[str | None, str]:
+    if not gpu:
+        return None, "it pays on a GPU"
+    if not of_one_size:
+        return None, "images of several sizes"
+    if steps < WORTH_COMPILING:
+        return None, f"{steps:.0f} steps, and it takes about as long as {WORTH_COMPILING} save"
+    return "default", f"{steps:.0f} steps, all images of one size"
+
+
+def _steps(cfg: DictConfig, cohort: Cohort) -> float:
+    """About how many steps of training each device takes."""
+    epochs, labels = cfg.trainer.max_epochs, [info.label for info in cohort.split("train")]
+    if epochs is None or epochs < 0:
+        return math.inf
+    devices = number_of_devices(cfg.trainer.devices, cfg.trainer.num_nodes)
+    return float(epochs * 2 * min(labels.count(0), labels.count(1)) // (cfg.data.batch_size * devices))
+
+
+def _of_one_size(cfg: DictConfig, cohort: Cohort) -> bool:
+    shapes = {cohort.shape(info.name)[:2] for info in cohort.split("train")}
+    crop = cfg.data.crop
+    return len(shapes) == 1 or (crop is not None and all(min(shape) >= crop for shape in shapes))
+
+
+def _takes_fused(optimizer: DictConfig) -> bool:
+    return "fused" not in optimizer and "fused" in inspect.signature(get_object(optimizer["_target_"])).parameters
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return "[" + ",".join(node["_target_"].rpartition(".")[2] for node in value) + "]"
+    return "null" if value is None else str(value)
+
+
+def _require(key: str, value: Any, known: tuple[Any, ...]) -> None:
+    if value not in known:
+        names = ", ".join(_shown(name) for name in known)
+        raise CompsegError(f"trainer.{key}={value}: expected auto, {names}; choose one of these")

@@ -1,0 +1,235 @@
+"""How a step is computed: chosen by rule, nothing waits for the device, half precision stays in the network."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from compseg.batches import RandomFlipRotate90, SpectralJitter
+from compseg.batches.augmentation import augment
+from compseg.config import check_targets, compose, conf_dir
+from compseg.errors import CompsegError
+from compseg.samples import Channels
+from compseg.training.build import build_module
+from compseg.training.fit import speed_up
+from compseg.training.resolve import resolve
+
+METHODS = sorted(file.stem for file in (conf_dir() / "method").glob("*.yaml"))
+TINY = ["model=spectral_spatial", "model.width=8", "preprocess=snv", "channels=6"]
+
+
+def cohort_of(*shapes):
+    infos = [SimpleNamespace(name=str(number), label=number % 2) for number in range(len(shapes))]
+    channels = Channels(shapes[0][2], tuple(range(shapes[0][2])))
+    return SimpleNamespace(split=lambda _: infos, shape=lambda name: shapes[int(name)], channels=channels)
+
+
+def module_of(*overrides):
+    cfg = compose("train", [*TINY, *overrides])
+    if cfg.method.baseline is not None:
+        cfg.model = cfg.method.baseline
+    torch.manual_seed(0)
+    return build_module(cfg)
+
+
+def batch_of(dtype=torch.float16, size=16):
+    image = torch.from_numpy(np.random.default_rng(0).random((4, size, size, 6))).to(dtype).permute(0, 3, 1, 2)
+    return {
+        "image": image,
+        "tissue": image[:, :1].float() > 0.1,
+        "label": torch.tensor([0.0, 1.0, 0.0, 1.0]),
+        "index": [5, 2, 9, 7],
+        "truth": image[:, 1:2].float() > 0.7,
+    }
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
+
+
+def resolved(*overrides, shapes=((8, 8, 6), (8, 8, 6))):
+    cfg = compose("train", [*TINY, "data.batch_size=2", "trainer.max_epochs=4000", *overrides])
+    made = resolve(cfg, cohort_of(*shapes)).cfg
+    check_targets(made)
+    return made
+
+
+def test_on_a_processor_all_stays_plain():
+    cfg = resolved("trainer.accelerator=cpu")
+    assert (cfg.trainer.precision, cfg.trainer.compile, cfg.trainer.memory_format) == (
+        "32-true",
+        None,
+        "channels_last",
+    )
+    assert "fused" not in cfg.optimizer
+
+
+def test_on_a_gpu(gpu):
+    cfg = resolved()
+    assert (cfg.trainer.precision, cfg.trainer.compile, cfg.optimizer.fused) == ("bf16-mixed", "default", True)
+    reasons = resolve(compose("train", TINY), cohort_of((8, 8, 6))).reasons
+    assert "trainer.precision=bf16-mixed (this GPU" in reasons
+    assert "fused" not in resolved("optimizer=rmsprop").optimizer  # torch has no such kernel
+    assert resolved("+optimizer.fused=false").optimizer.fused is False
+
+
+def test_images_of_several_sizes_are_not_compiled_for(gpu):
+    shapes = ((8, 8, 6), (12, 8, 6))
+    assert resolved(shapes=shapes).trainer.compile is None
+    assert resolved("data.crop=8", shapes=shapes).trainer.compile == "default"
+    assert resolved("data.crop=10", shapes=shapes).trainer.compile is None
+
+
+@pytest.mark.parametrize(("epochs", "mode"), [(3999, None), (4000, "default"), (-1, "default"), ("null", "default")])
+def test_a_short_run_is_not_compiled_for(gpu, epochs, mode):
+    """Two samples in batches of two: a step an epoch."""
+    assert resolved(f"trainer.max_epochs={epochs}").trainer.compile == mode
+
+
+@pytest.mark.parametrize(("devices", "mode"), [("1", "default"), ("8", None), ("[0,1]", None), ("'0,1'", None)])
+def test_steps_are_those_of_one_of_all_devices(gpu, devices, mode):
+    """4000 steps on one device are 500 on eight, and 2000 on two."""
+    assert resolved(f"trainer.devices={devices}").trainer.compile == mode
+
+
+@pytest.mark.parametrize(
+    ("count", "spectral", "depth", "corrections"),
+    [
+        (3, False, 3, []),
+        (32, False, 1, []),
+        (6, True, 1, ["StandardNormalVariate"]),
+        (32, True, 1, ["Detrend", "StandardNormalVariate"]),
+    ],
+)
+def test_channels_decide_depth_and_corrections(count, spectral, depth, corrections):
+    cohort = cohort_of((8, 8, count), (8, 8, count))
+    cohort.channels = Channels(count, tuple(range(count)) if spectral else ())
+    asked = compose("train")
+    made = resolve(asked, cohort)
+    assert (made.cfg.channels, made.cfg.model.depth) == (count, depth)
+    assert [node["_target_"].rpartition(".")[2] for node in made.cfg.preprocess.corrections] == corrections
+    assert (asked.channels, asked.model.depth, asked.preprocess.corrections) == ("auto", "auto", "auto")
+    assert made.asked["model.depth"] == made.asked["channels"] == "auto"
+
+
+def test_a_given_depth_stands_and_a_given_number_of_channels_is_checked():
+    cohort = cohort_of((8, 8, 6))
+    made = resolve(compose("train", ["model.depth=3", "channels=6"]), cohort)
+    assert made.cfg.model.depth == 3
+    assert "model.depth" not in made.asked
+    with pytest.raises(CompsegError, match="channels=5: the cohort has 6"):
+        resolve(compose("train", ["channels=5"]), cohort)
+
+
+def test_what_is_given_stays():
+    cfg = resolved("trainer.precision=64-true", "trainer.compile=default", "trainer.memory_format=contiguous")
+    assert (cfg.trainer.precision, cfg.trainer.compile, cfg.trainer.memory_format) == (
+        "64-true",
+        "default",
+        "contiguous",
+    )
+    with pytest.raises(CompsegError, match=r"trainer\.compile=fast: expected auto, null, default"):
+        resolved("trainer.compile=fast")
+
+
+@pytest.mark.parametrize("memory_format", ["channels_last", "contiguous"])
+def test_the_step_is_the_same_in_either_memory_format_and_names_stay(memory_format):
+    plain, fast = module_of("model=unet_small", "model.width=8"), module_of("model=unet_small", "model.width=8")
+    on_cuda = SimpleNamespace(root_device=torch.device("cuda"))  # so that this process's memory stays as it is
+    speed_up(fast, SimpleNamespace(memory_format=memory_format, compile="default", strategy=on_cuda))
+    assert list(fast.state_dict()) == list(plain.state_dict())
+    torch.compiler.set_stance("force_eager")
+    try:
+        losses = [module.training_step(batch_of(), 0)["loss"].item() for module in (plain, fast)]
+    finally:
+        torch.compiler.set_stance("default")
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+class Waiting(TorchDispatchMode):
+    """Names the operations that make the host wait for a device: those that read a value, or whose size is one."""
+
+    NAMES = ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "unique")
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.overloadpacket.__name__.strip(".")
+        picks = name in ("index", "index_put", "index_put_") and any(
+            index is not None and index.dtype == torch.bool for index in args[1]
+        )
+        if picks or name.startswith(self.NAMES):
+            self.found.append(name)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_no_step_waits_for_the_device(method, monkeypatch):
+    monkeypatch.setattr(
+        "compseg.preprocessing.preprocess._by_pixels", lambda _: False
+    )  # that is a processor's way alone
+    module = module_of(f"method={method}", "augmentation=flip_rotate90_jitter")
+    module.segmenter.train()
+    batch = batch_of()
+    with Waiting() as waiting:
+        module.training_step(batch, 0)["loss"].backward()
+    assert not waiting.found
+
+
+def test_waiting_is_seen():
+    x = torch.rand(4)
+    with Waiting() as waiting:
+        x.sum().item()
+        x[x > 0.5]
+    assert waiting.found == ["_local_scalar_dense", "index"]
+
+
+def test_augmented_batches_keep_their_channels_together():
+    both = {"flip_rotate90": RandomFlipRotate90(), "jitter": SpectralJitter()}
+    for augmentations in (both, {"flip_rotate90": RandomFlipRotate90()}):
+        image = augment(batch_of(), augmentations, 0, 0)["image"]
+        assert image.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("augmentation", ["flip_rotate90", "flip_rotate90_jitter", "none"])
+def test_preprocessing_once_gives_what_preprocessing_twice_would(augmentation, monkeypatch):
+    """With a pseudo-labels: turned after preprocessing if values stay, else as without one."""
+    module = module_of("method=compseg", f"augmentation={augmentation}")
+    batch = batch_of()
+    times = []
+    in_strips = module.preprocess._in_strips
+    monkeypatch.setattr(module.preprocess, "_in_strips", lambda *given: times.append(0) or in_strips(*given))
+    prepared = module._prepared(batch, module.augmentations)
+    assert len(times) == (2 if augmentation == "flip_rotate90_jitter" else 1)
+    rotated = augment(batch, module.augmentations, module.seed, 0)
+    expected = module._contrast(in_strips(rotated["image"], rotated["tissue"]), rotated["tissue"])
+    torch.testing.assert_close(prepared["image"], expected)
+    torch.testing.assert_close(prepared["tissue"], rotated["tissue"])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_half_precision_stays_in_the_network(method):
+    """Head and objective under bf16 autocast give what they give in float32 for the same logits."""
+    module = module_of(f"method={method}", "augmentation=none", "model.norm=batch")
+    batch = batch_of(torch.float32)
+    logits = module.segmenter(module.network_input(batch["image"], batch["tissue"])).detach()
+    scale = torch.nn.Parameter(torch.ones(()))
+
+    class Fixed(torch.nn.Module):
+        def forward(self, image):
+            return logits * scale
+
+    module.segmenter = Fixed()
+    plain = module.training_step(batch, 0)["loss"]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = module.training_step(batch, 0)["loss"]
+    assert mixed.dtype == torch.float32
+    torch.testing.assert_close(mixed, plain, rtol=0, atol=0)
