@@ -35,14 +35,11 @@ def cluster_environment(trainer: pl.Trainer) -> ClusterEnvironment:
     return trainer._accelerator_connector.cluster_environment
 
 
-def start_other_ranks(trainer: pl.Trainer) -> Sequence[subprocess.Popen[bytes]]:
+def start_other_ranks(trainer: pl.Trainer) -> None:
     """Start the other ranks of this machine, unless torchrun, SLURM or an earlier fit has; call it just before `fit`.
 
     Lightning would do the same in `fit`, but add a thread that ends rank zero by SIGKILL, without a word, when another
     rank has ended; `compseg.faults.watchdog` says which and how. It starts nothing once the ranks are there.
-
-    Returns:
-        All ranks that this process has started so far, from 1 on: those of an earlier fit train on in this one.
     """
     from lightning_fabric.utilities.distributed import _set_num_threads_if_needed
     from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
@@ -56,6 +53,10 @@ def start_other_ranks(trainer: pl.Trainer) -> Sequence[subprocess.Popen[bytes]]:
             _STARTED.extend(launcher.procs)
     if trainer.world_size > 1:
         _set_num_threads_if_needed(num_processes=trainer.num_devices)
+
+
+def started_ranks() -> Sequence[subprocess.Popen[bytes]]:
+    """The ranks of this machine that this process has started, from 1 on; those of an earlier fit train on."""
     return _STARTED
 
 

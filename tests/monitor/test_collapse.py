@@ -146,10 +146,18 @@ def test_groups_that_cannot_be_told_from_classes_say_nothing(groups):
     ("kind", "config", "fix"),
     [
         (EMPTY, {"model": {"norm": "none"}, "method": {"name": "paper2020"}}, "model.norm=group, or method=compseg"),
-        (EMPTY, {"model": {"norm": "group"}, "method": {"name": "compseg"}, "optimizer": {"lr": 0.002}}, "optimizer.lr=0.0002"),
+        (
+            EMPTY,
+            {"model": {"norm": "group"}, "method": {"name": "compseg"}, "optimizer": {"lr": 0.002}},
+            "optimizer.lr=0.0002",
+        ),
         (SHORTCUT, {"model": {"depth": 4}, "method": {"name": "lse"}}, "model=unet_shallow, or method=compseg"),
         (SHORTCUT, {"model": {"depth": 1}, "method": {"name": "compseg"}}, "augmentation=flip_rotate90_jitter"),
-        (SHORTCUT, {"model": {"depth": 3}, "channels": 3, "method": {"name": "compseg"}}, "augmentation=flip_rotate90_jitter"),
+        (
+            SHORTCUT,
+            {"model": {"depth": 3}, "channels": 3, "method": {"name": "compseg"}},
+            "augmentation=flip_rotate90_jitter",
+        ),
     ],
 )
 def test_a_fix_is_what_the_run_does_not_have_yet(kind, config, fix):
@@ -166,7 +174,9 @@ class Watched:
         )
         self.logged = []
         self.net = SimpleNamespace(
-            seed=7, config={"method": {"name": "max"}}, log_dict=lambda values, **_: self.logged.append(values["collapse/named"])
+            seed=7,
+            config={"method": {"name": "max"}},
+            log_dict=lambda values, **_: self.logged.append(values["collapse/named"]),
         )
 
     def see(self, *epochs, start=0):
