@@ -18,6 +18,7 @@ from compseg.errors import CompsegError
 from compseg.faults import StopSignals
 from compseg.faults.watchdog import Watchdog
 from compseg.monitor import CollapseDetector, Dashboards, Diagnostics, Finding, History
+from compseg.private import started_ranks
 from compseg.training.callbacks import SeedEachStep, StopBetweenSteps, SyncBatchNormStatistics
 from compseg.training.checkpoints import BestAndLast
 from compseg.training.module import CompSegNet, SchedulerFactory
@@ -85,8 +86,7 @@ def build_trainer(
     Raises:
         CompsegError: A callback that a run cannot do without was replaced.
     """
-    # The trainer comes to know its child processes later than the watchdog must exist.
-    watchdog = Watchdog(lambda: trainer.children, print_problem)
+    watchdog = Watchdog(started_ranks, print_problem)
     trainer: Trainer = instantiate(
         cfg.trainer,
         callbacks=build_callbacks(cfg, run, signals, watchdog, findings),

@@ -17,6 +17,7 @@ from compseg.faults.signals import start_compilers_with_signals_blocked
 from compseg.faults.watchdog import HOW_TO_CONTINUE, PERIOD, Watchdog, is_lost_contact
 from compseg.log import log
 from compseg.memory import keep_freed
+from compseg.private import start_other_ranks
 from compseg.training.module import CompSegNet
 from compseg.training.trainer import Trainer
 
@@ -95,6 +96,7 @@ def fit(trainer: Trainer, module: CompSegNet, data: CohortData, checkpoint: Path
         CompsegError: If another rank is gone.
     """
     (watchdog,) = (callback for callback in trainer.callbacks if isinstance(callback, Watchdog))
+    start_other_ranks(trainer)
     with watchdog, signals.remembered():
         try:
             trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
