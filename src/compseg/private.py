@@ -1,7 +1,7 @@
-"""Every use that we make of private parts of other packages, in one place: they may change with any release.
+"""Every use of private parts of PyTorch, Lightning and Optuna, in one place: they may change with any release.
 
-`tests/test_private.py` has a test for each, which says what breaks when it changes. What takes seconds to import, or
-comes with an extra, is imported inside the functions.
+`tests/test_private.py` has a test for each, which says what breaks here when it changes. All of them are
+imported inside the functions, for they take seconds.
 """
 
 from __future__ import annotations
@@ -10,10 +10,9 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 if TYPE_CHECKING:
     import pytorch_lightning as pl
+    import torch
     from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
     from optuna import Study, Trial
     from optuna.trial import FrozenTrial
@@ -39,7 +38,8 @@ def start_other_ranks(trainer: pl.Trainer) -> None:
     """Start the other ranks of this machine, unless torchrun, SLURM or an earlier fit has; call it just before `fit`.
 
     Lightning would do the same in `fit`, but add a thread that ends rank zero by SIGKILL, without a word, when another
-    rank has ended; `compseg.faults.watchdog` says which and how. It starts nothing once the ranks are there.
+    rank has ended; `compseg.faults.watchdog` says which and how. It starts nothing once the ranks are there: those of
+    an earlier fit train on in this one.
     """
     from lightning_fabric.utilities.distributed import _set_num_threads_if_needed
     from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
@@ -56,7 +56,7 @@ def start_other_ranks(trainer: pl.Trainer) -> None:
 
 
 def started_ranks() -> Sequence[subprocess.Popen[bytes]]:
-    """The ranks of this machine that this process has started, from 1 on; those of an earlier fit train on."""
+    """All ranks that `start_other_ranks` has started so far, from 1 on."""
     return _STARTED
 
 
@@ -70,6 +70,8 @@ def share_among_all_devices(strategy: ModelParallelStrategy) -> None:
 
 def shared_memory(size: int) -> torch.UntypedStorage:
     """Bytes that another process can map: a worker that fills them has nothing left to copy."""
+    import torch
+
     storage: torch.UntypedStorage = torch.UntypedStorage._new_shared(size)  # type: ignore[no-untyped-call]
     return storage
 

@@ -6,6 +6,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from compseg.training.restarts import give_up, seed_of
+from compseg.training.starts import seed_of_start
 from made_epochs import SIDE, disc, epoch_of, infos_of, spots
 from scipy.stats import f as f_distribution
 
@@ -104,7 +106,7 @@ def test_faint_maps_that_part_the_classes_are_sound():
     assert symptom_of(epoch_of(spots(rng, LABELS, inside=0.08, rest=0.0), LABELS)) is None
 
 
-def test_activation_off_the_tissue_is_no_fault_by_itself():
+def test_activation_off_the_tissue_is_no_problem_by_itself():
     rng = np.random.default_rng(0)
     assert symptom_of(epoch_of(spots(rng, LABELS, inside=0.4, outside=0.6), LABELS)) is None
 
@@ -223,7 +225,7 @@ def test_a_suspicion_restarts_nothing(tmp_path):
     assert not watched.trainer.should_stop
 
 
-def test_the_detector_goes_on_where_it_was(tmp_path):
+def test_the_detector_resumes_where_it_was(tmp_path):
     broken = Watched(tmp_path).see(empty())
     resumed = Watched(tmp_path)
     resumed.detector.load_state_dict(broken.detector.state_dict())
@@ -250,9 +252,8 @@ def test_clearing_for_a_restart_keeps_the_history_and_leaves_no_checkpoint(tmp_p
 
 
 def test_seeds_of_restarts_and_of_inits_differ_from_each_other_and_from_those_given_by_hand(tmp_path):
-    (finding,) = Watched(tmp_path, restarts=1).see(empty(), empty()).detector.findings
-    of_restart = {count: lambda seed, count=count: seed_after(seed, [finding] * count) for count in range(4)}
-    of_init = {number: lambda seed, number=number: seed_of_init(seed, number) for number in range(4)}
-    again = {kind[count](seed) for kind in (of_restart, of_init) for seed in range(50) for count in range(1, 4)}
+    findings = Watched(tmp_path, restarts=1).see(empty(), empty()).detector.findings
+    kinds = [lambda seed, restarts: seed_after(seed, findings * restarts), seed_of_init]
+    again = {kind(seed, count) for kind in kinds for seed in range(50) for count in range(1, 4)}
     assert len(again | set(range(50))) == 2 * 150 + 50
-    assert [kind[0](seed) for kind in (of_restart, of_init) for seed in range(50)] == [*range(50), *range(50)]
+    assert [kind(seed, 0) for kind in kinds for seed in range(50)] == [*range(50), *range(50)]

@@ -92,13 +92,13 @@ class CohortData(pl.LightningDataModule):
                 "delete it or give another data.path"
             )
 
-    def bind(self, trainer: pl.Trainer, seed: int, with_truth: bool) -> None:
-        """Serve an attempt to train, and open both splits.
+    def setup_for(self, trainer: pl.Trainer, *, seed: int, with_truth: bool) -> None:
+        """Set up for a trainer before its `fit`, so that samples that are read for fitting are kept where it trains.
 
         Args:
-            trainer: Samples are kept where it trains; its fit would say too late where that is.
-            seed: Of the shuffles.
-            with_truth: Whether to hand out truth masks, for an objective that needs them.
+            trainer: Of this rank.
+            seed: Of the shuffles, in place of the one given before.
+            with_truth: Whether to hand out truth masks.
         """
         self.trainer, self.seed, self.with_truth = trainer, seed, with_truth
         self.setup()

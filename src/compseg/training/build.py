@@ -58,15 +58,16 @@ def _scheduler_factory(node: DictConfig | None) -> SchedulerFactory | None:
     # A one-cycle schedule must know its length, which only the trainer does; a step schedule takes no such argument.
     length_matters = "total_steps" in node
 
-    def factory(optimizer: torch.optim.Optimizer, total_steps: int | None) -> Any:
-        if not length_matters:
-            return make(optimizer)
-        if total_steps is None:
+    def factory(optimizer: torch.optim.Optimizer, total_steps: int | None) -> torch.optim.lr_scheduler.LRScheduler:
+        if length_matters and total_steps is None:
             raise CompsegError(
                 f"scheduler={node['_target_'].rpartition('.')[2]}: needs the length of training, which has none; "
                 "give trainer.max_epochs, or scheduler=constant"
             )
-        return make(optimizer, total_steps=total_steps)
+        made: torch.optim.lr_scheduler.LRScheduler = make(
+            optimizer, **({"total_steps": total_steps} if length_matters else {})
+        )
+        return made
 
     return factory
 

@@ -80,9 +80,9 @@ def speed_up(module: CompSegNet, trainer: Trainer) -> None:
 
 
 def fit(trainer: Trainer, module: CompSegNet, data: CohortData, checkpoint: Path | None, signals: StopSignals) -> None:
-    """Train. On return all ranks are done; they keep their process group for the next attempt.
+    """Train. On return all ranks are done; the process group stays for the next fit of this process.
 
-    torchrun's store outlives a process group, and a second group would find the addresses of the first in it.
+    torchrun's store outlives a process group, and a second one would find the addresses of the first in it.
 
     Args:
         trainer: Of this rank.
@@ -96,9 +96,9 @@ def fit(trainer: Trainer, module: CompSegNet, data: CohortData, checkpoint: Path
         CompsegError: If another rank is gone.
     """
     (watchdog,) = (callback for callback in trainer.callbacks if isinstance(callback, Watchdog))
-    start_other_ranks(trainer)
     with watchdog, signals.remembered():
         try:
+            start_other_ranks(trainer)
             trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
             trainer.strategy.barrier("fitted")
         except Stopped as stopped:

@@ -61,7 +61,7 @@ class Trainer(pl.Trainer):
         self.callbacks: list[Callback] = sorted(
             self.callbacks, key=lambda callback: getattr(callback, "runs_last", False)
         )
-        leave_signals_alone(self)  # `StopBetweenSteps` asks between steps
+        leave_signals_alone(self)  # `StopBetweenSteps` asks for them between steps
         self._refuse_another_number()
         self.resume, self.compile, self.memory_format = resume, compile, memory_format
 
