@@ -6,8 +6,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from compseg.training.restarts import give_up, seed_of
-from compseg.training.starts import seed_of_start
 from made_epochs import SIDE, disc, epoch_of, infos_of, spots
 from scipy.stats import f as f_distribution
 
