@@ -11,6 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import nn
 
+from compseg import comparative
 from compseg.comparative import ComparativeHead
 from compseg.errors import CompsegError
 from compseg.inference import Segmenter, load_segmenter
@@ -21,7 +22,8 @@ from compseg.samples import Channels
 
 CONF = Path(__file__).parents[2] / "conf"
 MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
-HEADS = sorted(path.stem for path in (CONF / "head").glob("*.yaml"))
+POOLS = sorted(name for name in comparative.__all__ if name.endswith("Pool"))
+TRANSFERS = ("Identity", "Sigma", "Trapezoid")
 UNET = {"_target_": "compseg.models.UNet", "in_channels": 3, "width": 4, "depth": 1}
 
 LAB = """
@@ -74,11 +76,17 @@ def test_every_model_is_built_as_training_builds_it(name):
     assert all(torch.equal(made[key], expected[key]) for key in expected)
 
 
-@pytest.mark.parametrize("name", HEADS)
-def test_every_head_is_built_as_training_builds_it(name):
-    node = OmegaConf.load(CONF / "head" / f"{name}.yaml")
-    expected = instantiate(node)
-    made = build_safe(OmegaConf.to_container(node), ComparativeHead, "head")
+@pytest.mark.parametrize(
+    ("pool", "transfer"), [*((p, "Identity") for p in POOLS), *(("MeanPool", t) for t in TRANSFERS)]
+)
+def test_every_head_is_built_as_training_builds_it(pool, transfer):
+    parts = {
+        "pool": {"_target_": f"compseg.comparative.{pool}"},
+        "transfer": {"_target_": f"compseg.comparative.{transfer}"},
+    }
+    node = {"_target_": "compseg.comparative.ComparativeHead", **parts}
+    expected = instantiate(OmegaConf.create(node))
+    made = build_safe(node, ComparativeHead, "head")
     assert repr(made) == repr(expected)
     assert str(made.state_dict()) == str(expected.state_dict())
     logits, tissue = torch.randn(2, 2, 5, 6), torch.ones(2, 1, 5, 6, dtype=torch.bool)
