@@ -34,6 +34,10 @@ class Net(nn.Module):
         self.layer = nn.Conv2d(3, 1, 1)
     def forward(self, x):
         return self.layer(x)
+class OnTheCPU(nn.Module):
+    def __init__(self, side):
+        super().__init__()
+        self.register_buffer("matrix", zeros(side, side, device="cpu"), persistent=False)
 class NoNet: pass
 def make(width): return Net(width, url=None)
 """
@@ -144,6 +148,13 @@ def test_a_segmenter_is_stored_without_what_training_fetched(lab, tmp_path):
     )
     made.save(tmp_path / "segmenter")
     assert type(load_segmenter(tmp_path, trust=targets_of(node)).model).__name__ == "Net"
+
+
+def test_a_class_that_chooses_its_device_is_measured_first(lab):
+    node = {"_target_": "mylab.nets.OnTheCPU", "side": 60_000}  # 14 GB
+    with pytest.raises(CompsegError, match="weights of 14400 MB, more than the weights file holds"):
+        build_safe(node, nn.Module, "model", trust=[lab])
+    assert build_safe(node | {"side": 3}, nn.Module, "model", trust=[lab]).matrix.device.type == "cpu"
 
 
 def test_targets_are_found_at_any_depth():

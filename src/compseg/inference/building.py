@@ -421,7 +421,12 @@ class _WithoutMemory(TorchFunctionMode):
                 return ZEROS[func]
             if func is Tensor.tolist and args[0].numel() <= MAX_VALUES:
                 return np.zeros(args[0].shape).tolist()
-        result = func(*args, **(kwargs or {}))
+        options = dict(kwargs or {})
+        if options.get("device") is not None:  # a class's own choice, which takes memory: it is measured first
+            self._measured(func(*args, **options | {"device": "meta"}))
+        return self._measured(func(*args, **options))
+
+    def _measured(self, result: Any) -> Any:
         if isinstance(result, Tensor):
             _limited(result.numel() * result.element_size(), self.limit)
         return result
