@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Sequence
 
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
-from compseg.config import check_targets, compose, verb
+from compseg.config import verb
 
 
 @verb("compare")
@@ -18,19 +17,12 @@ def main(cfg: DictConfig) -> None:
 
     python -m compseg.compare cohorts=[phantom,phantom_hard] methods=[compseg,supervised] seeds=5 out=outputs/first
     """
-    from compseg.comparison import compare
+    from compseg.studies.comparison import compare
 
     # Told to end (`kill`, a queue's time limit), it ends its jobs too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     GlobalHydra.instance().clear()  # this verb is composed; what it composes from here on are training runs
-    print(compare(cfg, _training))
-
-
-def _training(overrides: Sequence[str]) -> DictConfig:
-    """The checked configuration of a training run."""
-    cfg = compose("train", overrides)
-    check_targets(cfg)
-    return cfg
+    print(compare(cfg))
 
 
 if __name__ == "__main__":

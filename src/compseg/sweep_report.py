@@ -13,11 +13,11 @@ from compseg.config import verb
 
 @verb("sweep_report")
 def main(cfg: DictConfig) -> None:
-    """Sum up a sweep: every job with what was swept and its figures, the importance of each key, and pictures of them.
+    """Sum up a sweep: every job with what was swept and its metrics, the importance of each key, and pictures.
 
     Writes sweep.csv, sweep.md, sweep.png and sweep.html into its folder.
     """
-    from compseg.sweeps import summarise
+    from compseg.studies import summarise
 
     sweep = Path(cfg.dir)
     summarise(sweep, cfg.rank_by)
@@ -25,7 +25,7 @@ def main(cfg: DictConfig) -> None:
 
 
 def named(arguments: Sequence[str]) -> list[str]:
-    """The command line with `dir=` put before a folder that stands there by itself."""
+    """The command line with `dir=` put before a folder that is given without a key."""
     if arguments and arguments[0][:1] not in ("", "-", "+", "~") and "=" not in arguments[0]:
         return [f"dir={arguments[0]}", *arguments[1:]]
     return list(arguments)

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from compseg.config import verb
 from compseg.faults import StopSignals, run_lock
-from compseg.sweeps import run_job, was_pruned
+from compseg.studies import run_job, was_pruned
 
 
 @verb("train", sweep_job=run_job)

@@ -1,4 +1,4 @@
-"""Where Hydra looks for launchers and sweepers of others: ours, which hand over to `compseg.sweeps`.
+"""Where Hydra looks for launchers and sweepers of others: ours, which hand over to `compseg.studies`.
 
 Hydra imports this file whenever any of its programs starts, so it has to stay light.
 """
@@ -31,21 +31,29 @@ class LocalLauncher(Launcher):
         self.context, self.config = hydra_context, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Run jobs; what came of each, in their order."""
+        """Run jobs; the result of each, in their order."""
         ended = dict(self.run(enumerate(job_overrides, initial_job_idx)))
         return [ended[number] for number in sorted(ended)]
 
     def run(self, jobs: Iterable[tuple[int, Sequence[str]]]) -> Iterator[tuple[int, JobReturn]]:
-        """Run numbered jobs, each taken when there is room for it; what came of each, as they end."""
-        from compseg.sweeps.launchers import run_numbered
+        """Run numbered jobs, each taken when there is room for it; the result of each, as they end."""
+        from compseg.studies.sweep import run_numbered
 
-        return run_numbered(self.context.config_loader, self.config, jobs, self.room())
+        return run_numbered(self.context.config_loader, self.config, jobs, self.where())
 
-    def room(self) -> Any:
-        """The machine."""
-        from compseg.sweeps.launchers import LocalRoom
+    def where(self) -> Any:
+        """This machine.
 
-        return LocalRoom(self.config.trainer.accelerator, **self.settings)
+        Raises:
+            CompsegError: If `jobs` is no number of jobs.
+        """
+        from compseg.errors import CompsegError
+        from compseg.studies.slots import Slots
+
+        jobs = self.settings["jobs"]
+        if jobs is not None and jobs < 1:
+            raise CompsegError(f"hydra.launcher.jobs={jobs}: expected null or how many at once, at least 1")
+        return Slots(jobs, self.config.trainer.accelerator)
 
 
 class SlurmLauncher(LocalLauncher):
@@ -55,11 +63,11 @@ class SlurmLauncher(LocalLauncher):
         settings: See `conf/hydra/launcher/slurm.yaml`.
     """
 
-    def room(self) -> Any:
+    def where(self) -> Any:
         """The cluster."""
-        from compseg.sweeps.slurm import SlurmRoom
+        from compseg.studies.slurm import SlurmQueue
 
-        return SlurmRoom(self.config.hydra.sweep.dir, **self.settings)
+        return SlurmQueue(self.config.hydra.sweep.dir, **self.settings)
 
 
 class OptunaSweeper(Sweeper):
@@ -83,7 +91,7 @@ class OptunaSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Run trials until the study has as many as it should."""
-        from compseg.sweeps.search import search
+        from compseg.studies.search import search
 
         assert self.config is not None
         search(self.config, self.context.config_loader, self.launcher, arguments)

@@ -107,7 +107,7 @@ def test_old_names_are_those_of_today():
     assert moved["model"]["_target_"] == "compseg.inference.cam.GradCAM"
     assert moved["model"]["net"]["_target_"] == "compseg.models.geometry.Padded"
     assert moved["preprocess"]["_target_"] == "compseg.preprocessing.Preprocess"
-    assert moved["preprocess"]["corrections"][0]["_target_"] == "compseg.preprocessing.corrections.Detrend"
+    assert moved["preprocess"]["corrections"][0]["_target_"] == "compseg.preprocessing.Detrend"
     assert "teacher" not in moved
     for target in MOVED_TARGETS.values():
         assert not any(f"{target}.".startswith(f"{name}.") for name in MOVED_TARGETS), "it has moved on"

@@ -49,7 +49,7 @@ PRINTED = [
     ("4: 400 epochs", "trainer.max_epochs", 400),
     ("4: the model of least loss", "callbacks.best_and_last.mode", "min"),
     ("4: on the validation samples", "callbacks.best_and_last.monitor", "val/loss"),
-    ("4: one threshold for all maps, .35", "threshold", 0.35),
+    ("4: one threshold for all maps, .35", "evaluation.threshold", 0.35),
 ]  # fmt: skip
 
 SMALLER = {"name", "data.path", "data.source.size", "model.width", "trainer.max_epochs"}

@@ -1,4 +1,4 @@
-"""Real comparisons as a user starts them: killed and taken up again, judged later, with a method that fails."""
+"""Real comparisons as a user starts them: killed and continued, judged later, with a method that fails."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def rows_of(out: Path) -> list[dict[str, str]]:
 
 
 @pytest.mark.slow
-def test_a_killed_comparison_goes_on_and_is_judged_on_test_samples_later(trained, tmp_path):
+def test_a_killed_comparison_is_continued_and_judged_on_test_samples_later(trained, tmp_path):
     out = tmp_path / "my comparison"
     given = arguments(trained.cohort, out, "methods=[mean,paper2020]", "seeds=2", "jobs=2", epochs=6)
     with (tmp_path / "said.txt").open("w") as said:

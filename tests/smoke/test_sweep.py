@@ -1,4 +1,4 @@
-"""Real sweeps as a user starts them: crashed and mended, on two devices, and killed."""
+"""Real sweeps as a user starts them: crashed and fixed, on two devices, and killed."""
 
 from __future__ import annotations
 

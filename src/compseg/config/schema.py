@@ -125,7 +125,7 @@ class SweepReportConfig:
     """`conf/sweep_report.yaml`."""
 
     dir: str = MISSING  # the sweep folder
-    rank_by: str = MISSING  # the figure of metrics.json that jobs are ranked by
+    rank_by: str = MISSING  # the metric of metrics.json that jobs are ranked by
 
 
 @dataclass
@@ -139,9 +139,9 @@ class CompareConfig:
     overrides: Any = None  # for all runs
     cv: str = MISSING  # whether groups are left out in turn
     split: str = MISSING  # the samples that are judged
-    figures: list[str] = MISSING  # what is shown; the first ranks
-    ceiling: str = MISSING  # the method that the others are measured against
-    floors: list[str] = MISSING  # methods that any other should pass
+    metrics: list[str] = MISSING  # what is shown; the first ranks
+    upper_bound: str = MISSING  # the method that the others are measured against
+    baselines: list[str] = MISSING  # methods that any other should pass
     out: str = MISSING  # the comparison's folder
     jobs: Any = MISSING  # how many run at once
     report: bool = False  # whether each run gets a report of its own

@@ -41,6 +41,7 @@ TISSUE_RULES, DTYPES = ("all", "nonzero", "otsu"), ("float16", "float32", "float
 MOVED_KEYS = {"teacher": "pseudo_labels"}
 MOVED_TARGETS = {
     "compseg.spectra": "compseg.preprocessing",
+    "compseg.spectra.corrections": "compseg.preprocessing",
     "compseg.maps": "compseg.inference",
     "compseg.models.floors": "compseg.models.baselines",
     "compseg.models.padding": "compseg.models.geometry",

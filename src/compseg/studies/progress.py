@@ -1,0 +1,119 @@
+"""How far a comparison is: a table on a terminal, a line a job in a log file, and how long the rest will take."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import mean
+from types import TracebackType
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from compseg.studies.plan import Planned
+from compseg.studies.scores import Contender, Outcome, labels_of
+
+Kind = tuple[str, str]  # cohort, model
+
+
+class Eta:
+    """Seconds that jobs take, by cohort, model and method, from trials and from every job that ends."""
+
+    def __init__(self, trials: Mapping[Kind, float] | None = None) -> None:
+        self.trials = dict(trials or {})
+        self.seconds: dict[tuple[str, ...], list[float]] = {}
+
+    def add(self, job: Planned, seconds: float) -> None:
+        """Learn from a job that has ended well."""
+        for key in ((job.cohort, job.model, job.method), (job.cohort, job.model)):
+            self.seconds.setdefault(key, []).append(seconds)
+
+    def of(self, job: Planned) -> float | None:
+        """Seconds of a job: as jobs of its method took, else as a trial says, else as jobs of other methods took."""
+        kind = (job.cohort, job.model)
+        if alike := self.seconds.get((*kind, job.method)):
+            return mean(alike)
+        if kind in self.trials:
+            return self.trials[kind]
+        return mean(self.seconds[kind]) if kind in self.seconds else None
+
+    def left(self, jobs: Iterable[Planned], at_once: int) -> float | None:
+        """Seconds until jobs are done; None if nothing is known about some."""
+        each = [self.of(job) for job in jobs]
+        known = [seconds for seconds in each if seconds is not None]
+        if len(known) < len(each):
+            return None
+        # Never less than the longest of them, however many run at once.
+        return max([sum(known) / at_once, *known], default=0.0)
+
+
+def in_words(seconds: float) -> str:
+    """`40 s`, `12 min`, `3 h 20 min`."""
+    if seconds < 90:
+        return f"{round(seconds)} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+class Progress:
+    """Shows a metric of each job when it ends."""
+
+    def __init__(self, outcomes: Sequence[Outcome], metric: str) -> None:
+        self.outcomes, self.metric = {one.planned.name: one for one in outcomes}, metric
+        self.console = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
+        self.live = Live(console=self.console, auto_refresh=False) if sys.stderr.isatty() else None
+
+    def __enter__(self) -> Progress:
+        if self.live:
+            self.live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self.live:
+            self.live.stop()
+
+    def show(self, outcome: Outcome, left: float | None) -> None:
+        """Show a job that has ended, and the seconds until all is done, if known."""
+        self.outcomes[outcome.planned.name] = outcome
+        if self.live:
+            self.live.update(self.table(left), refresh=True)
+        else:
+            self.console.print(self._line(outcome, left))
+
+    def _line(self, outcome: Outcome, left: float | None) -> str:
+        record, value = outcome.record, outcome.record.metrics.get(self.metric)
+        words = record.status if value is None else f"{self.metric} {value:.3f}"
+        if record.status == "failed":
+            words = f"failed: {record.why}"
+        took = f", {in_words(record.seconds)}" if record.seconds else ""
+        return f"{self._count()} {outcome.planned.name}: {words}{took}{_left(left)}"
+
+    def _count(self) -> str:
+        ended = sum(one.record.status in ("finished", "failed") for one in self.outcomes.values())
+        return f"[{ended}/{len(self.outcomes)}]"
+
+    def table(self, left: float | None) -> Table:
+        """A row a contender, a column a cohort."""
+        jobs = [one.planned for one in self.outcomes.values()]
+        cohorts = list(dict.fromkeys(job.cohort for job in jobs))
+        caption = f"{self._count()} jobs{_left(left)}"
+        table = Table("method", *cohorts, title=self.metric, title_justify="left", caption=caption)
+        for contender, label in labels_of([job.contender for job in jobs]).items():
+            table.add_row(label, *(self._cell(cohort, contender) for cohort in cohorts))
+        return table
+
+    def _cell(self, cohort: str, contender: Contender) -> str:
+        """`.899  3/5`: the mean so far, and how many of the planned jobs have ended well."""
+        of_cell = (cohort, contender)
+        mine = [one for one in self.outcomes.values() if (one.planned.cohort, one.planned.contender) == of_cell]
+        metrics = [one.record.metrics for one in mine if one.trained]
+        values = [found[self.metric] for found in metrics if self.metric in found]
+        failed = sum(one.record.status == "failed" for one in mine)
+        so_far = f"{math.fsum(values) / len(values):.3f}  " if values else ""
+        return f"{so_far}{len(values)}/{len(mine)}" + (f", {failed} failed" if failed else "")
+
+
+def _left(seconds: float | None) -> str:
+    return "" if seconds is None else f"; about {in_words(seconds)} left"

@@ -1,0 +1,187 @@
+"""A sweep: what Hydra makes of `compseg.train -m`, a job for each combination of values or each trial of a search."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn, JobStatus, configure_log
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+
+from compseg.errors import CompsegError
+from compseg.studies.page import Writer, summarise
+from compseg.studies.record import DONE, Record, read_record, refuse_another, swept_keys
+from compseg.studies.runner import Foreground, Job, Where, run_jobs
+from compseg.studies.slots import device_count
+
+LOG = logging.getLogger("compseg")
+
+
+def run_job(cfg: DictConfig) -> float | None:
+    """Run the current job of a sweep unless it is finished already, and record how it ends.
+
+    Training continues from the last epoch of an earlier try, unless `trainer.resume` says otherwise. The configuration
+    is not yet checked, because an error in it is the job's own.
+
+    Returns:
+        The metric that ranks, by which a sweeper goes; NaN if the job has failed, None without evaluation.
+
+    Raises:
+        CompsegError: If the folder holds a job with other values, or there is no such metric.
+    """
+    job = job_of(HydraConfig.get(), cfg)
+    list(run_jobs([job], Foreground(), is_finished))
+    return result_of(job)
+
+
+def run_numbered(
+    loader: Any, config: DictConfig, jobs: Iterable[tuple[int, Sequence[str]]], where: Where
+) -> Iterator[tuple[int, JobReturn]]:
+    """Run jobs given by number and overrides; yield number and outcome of each in the order in which they end.
+
+    A job is taken only when there is room for it. Meanwhile table and picture of the sweep are kept up to date.
+    """
+    configure_log(config.hydra.hydra_logging, config.hydra.verbose)
+    composed: dict[Path, tuple[int, DictConfig]] = {}
+    writer = writer_of(config)
+
+    def job_by_job() -> Iterator[Job]:
+        for number, overrides in jobs:
+            hydra, job = _compose(loader, config, number, overrides)
+            composed[job.folder] = number, hydra
+            yield job
+
+    for job in run_jobs(job_by_job(), where, is_finished):
+        number, hydra = composed.pop(job.folder)
+        outcome = JobReturn(overrides=job.overrides, hydra_cfg=hydra, status=JobStatus.COMPLETED)
+        outcome.return_value = result_of(job)
+        writer.soon()
+        yield number, outcome
+
+
+def job_of(hydra: Any, cfg: DictConfig, label: str = "") -> Job:
+    """A job from its composed configuration, and from Hydra's own part of it, which names the job's folder."""
+    folder, overrides = Path(hydra.runtime.output_dir), list(hydra.overrides.task)
+    return Job(
+        folder=folder,
+        overrides=tuple(overrides),
+        command=tuple(command_of(hydra, folder, overrides)),
+        cwd=str(hydra.runtime.cwd),
+        devices=device_count(cfg.trainer.devices),
+        label=label,
+        rank_by=str(cfg.evaluation.rank_by) if cfg.evaluation.split != "none" else None,
+    )
+
+
+def command_of(hydra: Any, folder: Path, overrides: Sequence[str]) -> list[str]:
+    """The command line that runs a job alone, in its folder of the sweep."""
+    sources = [source.path for source in hydra.runtime.config_sources if source.provider == "command-line"]
+    says_how = any(item.lstrip("+").startswith("trainer.resume=") for item in overrides)
+    return [
+        *("-m", "compseg.train", f"--config-name={hydra.job.config_name}"),
+        *(f"--config-dir={path}" for path in sources),
+        *hydra.overrides.hydra,
+        *overrides,
+        *([] if says_how else ["trainer.resume=auto"]),
+        "hydra.mode=RUN",
+        f"hydra.job.num={hydra.job.num}",
+        f'hydra.sweep.dir="{os.path.abspath(hydra.sweep.dir)}"',  # noqa: PTH100 (of a text)
+        f'hydra.run.dir="{folder}"',
+    ]
+
+
+def is_finished(job: Job) -> bool:
+    """Whether nothing is left to do in a job.
+
+    Raises:
+        CompsegError: If the folder holds a job with other values.
+    """
+    refuse_another(job.folder, job.overrides, "hydra.sweep.dir")
+    record = read_record(job.folder)
+    return record.status == "pruned" or (record.status == "finished" and (bool(record.metrics) or not job.rank_by))
+
+
+def result_of(job: Job) -> float | None:
+    """The metric that a sweeper goes by: NaN where the job failed or was pruned, None without evaluation.
+
+    Raises:
+        CompsegError: If there is no such metric.
+    """
+    record = read_record(job.folder)
+    if record.status != "finished":
+        return float("nan")
+    return record.metric(job.rank_by) if job.rank_by else None
+
+
+def _compose(loader: Any, config: DictConfig, number: int, overrides: Sequence[str]) -> tuple[DictConfig, Job]:
+    """Hydra's part of a job's configuration, and the job."""
+    cfg = loader.load_sweep_config(config, list(overrides))
+    with open_dict(cfg):
+        cfg.hydra.job.num, cfg.hydra.job.id = number, str(number)
+    before = HydraConfig.instance().cfg
+    HydraConfig.instance().set_config(cfg)  # `${hydra:...}` is answered from there
+    try:
+        folder = os.path.join(cfg.hydra.sweep.dir, cfg.hydra.sweep.subdir)  # noqa: PTH118 (of texts)
+        with read_write(cfg.hydra.runtime), open_dict(cfg.hydra.runtime):
+            cfg.hydra.runtime.output_dir = os.path.abspath(folder)  # noqa: PTH100
+        own = [item for item in overrides if item not in config.hydra.overrides.task]
+        return OmegaConf.masked_copy(cfg, "hydra"), job_of(cfg.hydra, cfg, " ".join(own))
+    finally:
+        HydraConfig.instance().cfg = before
+
+
+class SweepCallback(Callback):
+    """Writes table and picture of a sweep; the process ends with exit code 1 if jobs are not finished."""
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Let a sweep that is told to end (`kill`, a queue's time limit) end its job too."""
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+        self.writer = writer_of(config)
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
+        """Keep table and picture up to date where Hydra runs one job after the other."""
+        del job_return
+        if config.hydra.mode == RunMode.MULTIRUN:  # a job's own process has this callback too
+            self.writer.soon()
+
+    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
+        """Write table and picture for the last time."""
+        # Hydra turns an exception that leaves a callback into a warning, and the exit code into 0.
+        try:
+            sweep = Path(config.hydra.sweep.dir)
+            records = summarise(sweep, config.evaluation.rank_by)
+        except CompsegError as error:
+            sys.exit(f"compseg train: {error}")
+        except Exception:
+            traceback.print_exc()
+            sys.exit(1)
+        LOG.info("sweep: %s", sweep / "sweep.md")
+        if any(record.status not in DONE for record in records):
+            sys.exit(f"compseg train: {problem_of(sweep, records)}")
+
+
+def problem_of(sweep: Path, records: Sequence[Record]) -> str:
+    """One line: which jobs are not finished, why, and how to try them again."""
+    keys = swept_keys(records)
+    bad = [record for record in records if record.status not in DONE]
+    words = [
+        f"{record.name} ({' '.join(f'{key}={record.overrides.get(key)}' for key in keys)}): "
+        f"{record.why or record.status}"
+        for record in bad
+    ]
+    fix = f"the same command with hydra.sweep.dir={sweep} tries them again"
+    return f"{len(bad)} of {len(records)} jobs not finished: {'; '.join(words)}; {fix}"
+
+
+def writer_of(config: DictConfig) -> Writer:
+    """Keeps table and picture of a sweep up to date."""
+    return Writer(lambda: summarise(Path(config.hydra.sweep.dir), config.evaluation.rank_by))
