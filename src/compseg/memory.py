@@ -1,15 +1,18 @@
-"""Memory that is used again: room for one array at a time, and what the C library does with what is freed.
+"""Host memory: how much is free, a buffer that is used again, and what the C library does with freed memory.
 
-To be given fresh memory costs a fault every 4 kB, and longer where the system is short of large pages: more time than
-most of what is then done in it.
+Fresh memory costs a page fault every 4 kB, and more where the system is short of large pages: often more time than the
+work that is then done in it.
 """
 
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 import weakref
+from collections.abc import Iterator
 from math import prod
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,10 +22,10 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h of glibc
 
 
 def keep_freed() -> None:
-    """Have this process keep the memory that it frees, for what it asks for next; with glibc alone.
+    """Make this process keep the memory that it frees, for its next requests; with glibc alone.
 
-    That would else go back to the system where it is more than 32 MB in a piece, or 64 MB at the heap's end, as what a
-    network holds of large images is, in every layer anew.
+    glibc otherwise returns pieces of more than 32 MB, and more than 64 MB at the end of the heap, to the system: that
+    is what a network holds of large images, in every layer of every step.
     """
     if (library := _glibc()) is not None:
         library.mallopt(M_MMAP_MAX, 0)
@@ -30,7 +33,7 @@ def keep_freed() -> None:
 
 
 def give_back_freed() -> None:
-    """Give the system back what is free; with glibc alone, of which each thread would else keep some."""
+    """Return free memory to the system; with glibc alone, whose threads otherwise keep some of it each."""
     if (library := _glibc()) is not None:
         library.malloc_trim(0)
 
@@ -41,7 +44,7 @@ def _glibc() -> ctypes.CDLL | None:
 
 
 class ReusableBuffer:
-    """Memory for one array at a time, filled anew once nobody holds what lay in it.
+    """Memory for one array at a time, filled again once nobody holds the array before.
 
     Args:
         dtype: Of the arrays.
@@ -54,16 +57,53 @@ class ReusableBuffer:
     def __reduce__(self) -> tuple[type[ReusableBuffer], tuple[DTypeLike]]:
         return ReusableBuffer, (self._array.dtype,)
 
+    @property
+    def in_use(self) -> bool:
+        """Whether somebody holds the last array, or a part of it."""
+        return self._lent is not None and self._lent() is not None
+
     def lend(self, shape: tuple[int, ...]) -> NDArray[Any]:
-        """An array in the memory of the one before, or in other memory while that one, or a part of it, is in use."""
+        """An array in the memory of the one before, or in new memory while that one, or a part of it, is in use."""
         size = prod(shape)
-        if self._array.size < size or (self._lent is not None and self._lent() is not None):
+        if self._array.size < size or self.in_use:
             self._array = np.empty(size, self._array.dtype)
-        # Of what is made of an array that lies in a buffer all holds that array, and not only the buffer.
+        # Views of an array made from a buffer keep that array alive, so the weak reference tells when the last is gone.
         lent = np.frombuffer(self._array.data, self._array.dtype)
         self._lent = weakref.ref(lent)
         return lent[:size].reshape(shape)
 
     def content(self, shape: tuple[int, ...]) -> NDArray[Any]:
-        """What lies there, as an array that does not count as in use."""
+        """The memory as an array that does not count as in use."""
         return self._array[: prod(shape)].reshape(shape)
+
+
+def free_host_memory(root: Path = Path("/")) -> int:
+    """Bytes of memory that this process may still use.
+
+    The lesser of what the system has and what a container or a cluster's job still grants.
+
+    Args:
+        root: Of the file system that says so.
+    """
+    return min([_available(root), *_granted(root)])
+
+
+def _available(root: Path) -> int:
+    if (meminfo := root / "proc/meminfo").is_file():
+        lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+        return int(lines["MemAvailable"].split()[0]) * 1024
+    # macOS has no such file and does not count what is free: take half of all memory.
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+
+
+def _granted(root: Path) -> Iterator[int]:
+    """What each control group (version 2) around this process has left; its cache of files can be reclaimed."""
+    groups, top = root / "proc/self/cgroup", root / "sys/fs/cgroup"
+    lines = groups.read_text().splitlines() if groups.is_file() else []
+    own = [line.split("::/", 1)[1] for line in lines if "::/" in line]
+    for folder in {group for path in own for group in (top / path, *(top / path).parents) if group.is_relative_to(top)}:
+        limit = folder / "memory.max"
+        if limit.is_file() and (words := limit.read_text().strip()) != "max":
+            counts = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+            used = int((folder / "memory.current").read_text()) - int(counts.get("inactive_file", 0))
+            yield max(0, int(words) - used)

@@ -18,7 +18,7 @@ def batch_of(height: int = 6, width: int = 6) -> dict:
     }
 
 
-def test_image_and_masks_turn_together():
+def test_image_and_masks_move_together():
     rotated = augment(batch_of(), {"flip_rotate90": RandomFlipRotate90()}, seed=1, epoch=3)
     assert torch.equal(rotated["tissue"], rotated["image"][:, :1] > 0.2)
     assert torch.equal(rotated["truth"], rotated["image"][:, 1:2] > 0.7)
@@ -40,7 +40,7 @@ def test_all_eight_ways_come_up_and_four_for_a_rectangle():
     assert len(draw(picture)) == 4
 
 
-def test_a_mirror_leaves_up_where_it_is():
+def test_a_horizontal_flip_leaves_up_where_it_is():
     picture = torch.arange(6.0).reshape(1, 2, 3)
     drawn = {
         tuple(RandomHorizontalFlip()({"image": picture}, np.random.default_rng(k))["image"].flatten().tolist())
@@ -49,7 +49,7 @@ def test_a_mirror_leaves_up_where_it_is():
     assert drawn == {(0, 1, 2, 3, 4, 5), (2, 1, 0, 5, 4, 3)}
 
 
-def test_a_sample_is_drawn_by_its_own_number_whatever_its_neighbours():
+def test_a_sample_depends_on_its_own_number_and_not_on_its_neighbours():
     both = {"flip_rotate90": RandomFlipRotate90(), "jitter": SpectralJitter()}
     whole = augment(batch_of(), both, seed=1, epoch=2)
     alone = {name: value[2:3] for name, value in batch_of().items()}

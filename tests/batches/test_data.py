@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from zarr.codecs import BloscCodec
 
 from compseg.batches import BalancedBatches, CohortData
-from compseg.batches.crops import Crops, tissue_cells
 from compseg.batches.datamodule import decoded_size
-from compseg.batches.memory import free_host_memory
-from compseg.batches.prefetch import Prefetcher
-from compseg.batches.split import BatchIndex, BatchIndexSampler, CohortSplit
+from compseg.batches.dataset import CohortSplit, Crops, tissue_cells
+from compseg.batches.loader import Prefetcher
+from compseg.batches.sampler import BatchIndex, BatchIndexSampler
 from compseg.cohort import Cohort, prepare
 from compseg.errors import CompsegError
+from compseg.memory import free_host_memory
 from compseg.samples import Channels, SampleArrays, SampleInfo
 
 HOST, META = torch.device("cpu"), torch.device("meta")
@@ -160,7 +160,7 @@ def test_batches_come_one_ahead_in_their_order(alike):
     data.setup()
     log, loader = [], data.train_dataloader()
     loader.collate_fn = lambda batch: log.append(("read", batch["index"])) or batch
-    expected = [list(draw.indices) for draw in loader.sampler]
+    expected = [list(batch.indices) for batch in loader.sampler]
     ahead = Prefetcher(loader, META)
     assert len(ahead) == len(expected) == 2
     for batch in ahead:
@@ -189,7 +189,7 @@ class Recorder(pl.LightningModule):
 
 
 @pytest.mark.parametrize("cache", ["none", "ram"])
-def test_every_epoch_of_a_trainer_is_shuffled_anew(alike, cache):
+def test_every_epoch_of_a_trainer_is_shuffled_again(alike, cache):
     data, module = CohortData(str(alike.path), batch_size=4, cache=cache, workers=0, seed=5), Recorder()
     quiet = {
         "logger": False,
@@ -199,9 +199,9 @@ def test_every_epoch_of_a_trainer_is_shuffled_anew(alike, cache):
     }
     pl.Trainer(max_epochs=3, accelerator="cpu", use_distributed_sampler=False, **quiet).fit(module, datamodule=data)
     assert all(before != after for before, after in pairwise(module.seen.values()))
-    draws = BatchIndexSampler(BalancedBatches([info.label for info in data.train.infos], 4, seed=5))
-    draws.set_epoch(2)
-    assert module.seen[2] == [list(draw.indices) for draw in draws]
+    sampler = BatchIndexSampler(BalancedBatches([info.label for info in data.train.infos], 4, seed=5))
+    sampler.set_epoch(2)
+    assert module.seen[2] == [list(batch.indices) for batch in sampler]
 
 
 def test_workers_read_the_same_batches(mixed):
@@ -216,13 +216,13 @@ def test_workers_read_the_same_batches(mixed):
 
 
 @pytest.mark.parametrize(
-    ("room", "asked", "workers"),
+    ("free", "asked", "workers"),
     [(4.1, "auto", 0), (3.9, "auto", 3), (0, "ram", 0), (100, "none", 3), (0, "device", 0)],
 )
-def test_what_fits_is_cached(alike, monkeypatch, room, asked, workers):
+def test_what_fits_is_cached(alike, monkeypatch, free, asked, workers):
     size = decoded_size(alike, alike.infos)
     assert size == 12 * 20 * 24 * (2 * 4 + 1)
-    monkeypatch.setattr("compseg.batches.datamodule.free_memory", lambda _: room * size)
+    monkeypatch.setattr("compseg.batches.datamodule.free_memory", lambda _: free * size)
     monkeypatch.setattr("compseg.batches.datamodule.cores", lambda: 3)
     data = CohortData(str(alike.path), cache=asked)
     data.setup()
@@ -231,10 +231,10 @@ def test_what_fits_is_cached(alike, monkeypatch, room, asked, workers):
 
 
 def test_the_device_comes_first_and_ranks_share_the_host(alike, monkeypatch):
-    size, room = decoded_size(alike, alike.infos), {}
-    monkeypatch.setattr("compseg.batches.datamodule.free_memory", lambda device: room[device.type] * size)
+    size, free = decoded_size(alike, alike.infos), {}
+    monkeypatch.setattr("compseg.batches.datamodule.free_memory", lambda device: free[device.type] * size)
     chosen = []
-    for room in ({"meta": 5, "cpu": 100}, {"meta": 3, "cpu": 9}, {"meta": 3, "cpu": 7}):  # noqa: B007
+    for free in ({"meta": 5, "cpu": 100}, {"meta": 3, "cpu": 9}, {"meta": 3, "cpu": 7}):  # noqa: B007
         data = CohortData(str(alike.path))
         data.trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=META), num_devices=2)
         chosen.append(data._cache_device(alike.infos))
@@ -258,7 +258,7 @@ def peak_of(epoch) -> int:
     return peak
 
 
-def test_memory_stays_bounded_whatever_the_number_of_samples(tmp_path):
+def test_memory_does_not_grow_with_the_number_of_samples(tmp_path):
     """What streaming holds is a batch or two, for a cohort and for one eight times as large."""
     peaks = []
     for count in (12, 96):

@@ -1,14 +1,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import NamedTuple
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compseg.batches.datamodule import equal_shapes
-from compseg.batches.sampler import BalancedBatches
+from compseg.batches.sampler import BalancedBatches, batches_of_equal_shape
 from compseg.errors import CompsegError
 
 
@@ -84,7 +82,7 @@ def test_a_class_too_small_is_named():
     epoch=st.integers(0, 5),
     share=st.floats(0, 1),
 )
-def test_an_epoch_that_goes_on_shows_what_is_left_of_it(
+def test_a_resumed_epoch_shows_what_is_left_of_it(
     healthy: int, disease: int, batch_size: int, world: int, epoch: int, share: float
 ):
     labels = [0] * healthy + [1] * disease
@@ -95,17 +93,11 @@ def test_an_epoch_that_goes_on_shows_what_is_left_of_it(
     sampler.set_epoch(epoch)
     whole = list(sampler)
     step = round(share * len(whole))
-    sampler.go_on(epoch, step)
+    sampler.resume_at(epoch, step)
     assert list(sampler) == whole[step:]
     assert len(sampler) == len(whole), "Lightning counts the steps that were taken before"
     sampler.set_epoch(epoch)
     assert list(sampler) == whole
-
-
-class Sizes(NamedTuple):
-    """What `equal_shapes` asks of a split."""
-
-    sizes: list[tuple[int, int]]
 
 
 @given(
@@ -116,8 +108,7 @@ class Sizes(NamedTuple):
 def test_in_validation_every_sample_counts_once_and_none_is_padded(
     sizes: list[tuple[int, int]], batch_size: int, world: int
 ):
-    split = Sizes(sizes)
-    ranks = [equal_shapes(split, range(rank, len(sizes), world), batch_size) for rank in range(world)]
+    ranks = [batches_of_equal_shape(sizes, range(rank, len(sizes), world), batch_size) for rank in range(world)]
     assert sorted(index for batches in ranks for batch in batches for index in batch) == list(range(len(sizes)))
     for batch in (batch for batches in ranks for batch in batches):
         assert len({sizes[index] for index in batch}) == 1

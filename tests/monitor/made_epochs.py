@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from compseg.comparative import HeadOutput, SigmaHead
-from compseg.monitor.diagnosis import Collector, Diagnosis
+from compseg.monitor.diagnostics import Collector, Diagnosis
 from compseg.samples import SampleInfo
 
 SIDE = 12

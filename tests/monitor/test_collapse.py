@@ -6,12 +6,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from compseg.training.restarts import give_up, seed_of
+from compseg.training.starts import seed_of_start
 from made_epochs import SIDE, disc, epoch_of, infos_of, spots
 from scipy.stats import f as f_distribution
 
 from compseg.monitor import CollapseDetector, Diagnostics, read_findings
-from compseg.monitor.diagnosis import Pooled
-from compseg.monitor.symptoms import (
+from compseg.monitor.collapse import (
     BACKGROUND,
     EMPTY,
     FLAT,
@@ -20,12 +21,11 @@ from compseg.monitor.symptoms import (
     PATIENCE,
     SHORTCUT,
     between_samples,
+    fix_for,
     group_effect,
-    mend_of,
     symptom_of,
 )
-from compseg.training.restarts import give_up, seed_of
-from compseg.training.starts import seed_of_start
+from compseg.monitor.diagnostics import Pooled
 
 LABELS = [1, 0] * 7
 GROUPS = ["A", "A", "B", "B"] * 3 + ["A", "B"]
@@ -144,7 +144,7 @@ def test_groups_that_cannot_be_told_from_classes_say_nothing(groups):
 
 
 @pytest.mark.parametrize(
-    ("kind", "config", "mend"),
+    ("kind", "config", "fix"),
     [
         (EMPTY, {"model": {"norm": "none"}, "method": "paper2020"}, "model.norm=group, or method=compseg"),
         (EMPTY, {"model": {"norm": "group"}, "method": "compseg", "optimizer": {"lr": 0.002}}, "optimizer.lr=0.0002"),
@@ -153,8 +153,8 @@ def test_groups_that_cannot_be_told_from_classes_say_nothing(groups):
         (SHORTCUT, {"model": {"depth": 2}, "depth": 2, "method": "compseg"}, "augmentation=flip_rotate90_jitter"),
     ],
 )
-def test_a_mend_is_what_the_run_does_not_have_yet(kind, config, mend):
-    assert mend_of(kind, config) == mend
+def test_a_fix_is_what_the_run_does_not_have_yet(kind, config, fix):
+    assert fix_for(kind, config) == fix
 
 
 class Watched:
@@ -183,7 +183,7 @@ def test_a_collapse_is_named_once_it_lasts_and_once_only(tmp_path, caplog):
     assert watched.logged == [0, 0, 1, 1]
     assert caplog.messages == [
         "collapse: every map is empty (x .0000 in both classes), since epoch 1; "
-        "likely mend: method=compseg, or optimizer.lr=0.0001"
+        "likely fix: method=compseg, or optimizer.lr=0.0001"
     ]
     (finding,) = read_findings(tmp_path)
     assert (finding.kind, finding.since, finding.epoch, finding.seed, finding.restarted) == (EMPTY, 1, 2, 7, False)

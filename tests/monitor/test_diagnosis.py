@@ -11,7 +11,7 @@ from made_epochs import SIDE, disc, infos_of, output_of
 from sklearn.metrics import roc_auc_score
 
 from compseg.comparative import Identity, Sigma, SigmaHead, Trapezoid
-from compseg.monitor.diagnosis import BINS, Collector, Pooled, slopes
+from compseg.monitor.diagnostics import BINS, Collector, Pooled, slopes
 
 LABELS = np.array([1, 0, 1, 0, 0, 1, 1])
 

@@ -59,10 +59,10 @@ class Offline(NamedTuple):
         return self.records["exit"][-1].exit_code
 
 
-def read_wandb(run: Path) -> Offline:
+def read_wandb(run: Path, run_id: str = "*") -> Offline:
     from wandb.proto import wandb_internal_pb2
 
-    (file,) = run.glob("wandb/offline-run-*/run-*.wandb")
+    (file,) = run.glob(f"wandb/offline-run-*/run-{run_id}.wandb")
     history, rows, config, records = defaultdict(list), [], {}, defaultdict(list)
     for content in wandb_records(file):
         record = wandb_internal_pb2.Record.FromString(content)
@@ -254,6 +254,55 @@ def test_a_resumed_run_is_the_same_run_there_too(no_key, tmp_path, monkeypatch):
     assert asked_of(wandb_logger(str(tmp_path)))["id"] == first
     monkeypatch.setenv("WANDB_RUN_ID", "agents")
     assert asked_of(wandb_logger(str(tmp_path)))["id"] is None  # W&B takes the agent's
+
+
+def send_losses(logger, init: int | None, values: list[float]) -> None:
+    with Dashboards.of(logger, init) as dashboards:
+        dashboards.describe({"init": init})
+        for epoch, value in enumerate(values):
+            for each in dashboards.loggers:
+                each.log_metrics({"val/loss": value, "epoch": epoch}, step=epoch)
+
+
+def test_several_inits_are_runs_of_their_own_beside_that_of_the_results(no_key, tmp_path, monkeypatch):
+    """In one process, one after the other; a resume adds to them."""
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    run = tmp_path / "run"
+    options = [f"logger.{name}.save_dir={run}" for name in ("wandb", "tensorboard")]
+    logger = compose("train", ["logger=[wandb,tensorboard]", *options]).logger
+    losses = {1: [0.7, 0.6], 2: [0.5, 0.4]}
+    with Dashboards.of(logger) as whole:  # open around them all, as the verb has it
+        for init, values in losses.items():
+            send_losses(logger, init, values)
+        whole.results({"val/loss": 0.4, "test/area_auc": 1.0})
+    own = asked_of(wandb_logger(str(run)))["id"]
+    for init, values in losses.items():
+        kept = read_wandb(run, f"{own}-init{init}")
+        assert (kept.records["run"][0].display_name, kept.records["run"][0].run_group) == (f"run/init{init}", "run")
+        assert (kept.config["init"], kept.exit_code) == (init, 0)
+        assert kept.history["val/loss"] == values
+        events = accumulator.EventAccumulator(str(run / "tensorboard" / f"init{init}")).Reload()
+        assert [event.value for event in events.Scalars("val/loss")] == pytest.approx(values)
+    kept = read_wandb(run, own)
+    assert (kept.records["run"][0].display_name, kept.records["run"][0].run_group) == ("run", "")
+    assert kept.history["test/area_auc"] == [1.0]
+    assert asked_of(wandb_logger(str(run), init=2))["id"] == f"{own}-init2"
+
+
+def test_inits_of_a_sweeps_job_are_grouped_by_the_job(no_key, tmp_path):
+    job = tmp_path / "constants" / "3"
+    job.mkdir(parents=True)
+    (job / "job.json").write_text("{}")
+    asked = asked_of(wandb_logger(str(job), init=2))
+    assert (asked["group"], asked["name"]) == ("constants/3", "constants/3/init2")
+
+
+def test_an_agents_sweep_gets_no_runs_that_it_has_not_asked_for(no_key, tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_RUN_ID", "agents")
+    monkeypatch.setenv("WANDB_SWEEP_ID", "s1")
+    asked = asked_of(wandb_logger(str(tmp_path), init=1))
+    assert (asked["id"], asked["mode"]) == ("agents-init1", "disabled")
 
 
 @pytest.mark.slow

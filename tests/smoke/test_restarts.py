@@ -46,7 +46,7 @@ def test_a_collapse_is_named_and_the_run_starts_again(whole):
     first, second = read_findings(whole)
     assert (first.kind, first.since, first.epoch, first.seed, first.restarted) == ("empty", 0, 1, 0, True)
     assert (second.kind, second.seed, second.restarted) == ("empty", attempts.seed_after(0, [first]), False)
-    assert "model.norm=group" in first.mend
+    assert "model.norm=group" in first.fix
     assert [row["epoch"] for row in history_of(whole)] == [0, 1, 2, 3]
     assert {row["collapse/restarts"] for row in history_of(whole)} == {1}
     assert len((whole / "history_before_restart_1.csv").read_text().splitlines()) == 1 + 2

@@ -113,7 +113,7 @@ def test_training_works_without_locks(tmp_path, monkeypatch):
         raise OSError(38, "Function not implemented")
 
     monkeypatch.setattr("filelock.FileLock.acquire", no_locks)
-    (tmp_path / ".claim.lock").touch()
+    (tmp_path / ".run.lock").touch()
     with run_lock(tmp_path):
         assert not is_locked(tmp_path)
 

@@ -12,7 +12,7 @@ from scipy.special import expit
 from torch import nn
 from torch.utils.data import DataLoader
 
-from compseg.batches.augmentation import Turn
+from compseg.batches import FlipRotate
 from compseg.comparative import (
     Entropy,
     FlipConsistency,
@@ -38,7 +38,7 @@ def images(count=4, height=6, width=6, seed=1):
     return torch.randn(count, 3, height, width, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("turn", [Turn(False, 0), *WAYS])
+@pytest.mark.parametrize("turn", [FlipRotate(False, 0), *WAYS])
 def test_a_turn_is_numpys_and_undone(turn):
     picture = images()[0]
     expected = picture.numpy()[..., ::-1] if turn.flip else picture.numpy()
@@ -65,7 +65,7 @@ def test_every_way_but_as_it_lies_is_drawn_and_follows_the_sample():
     index = list(range(300))
     turns = sampled_rotations(torch.zeros(300, 1, 4, 4), index, seed=0, epoch=0)
     assert set(turns) == set(WAYS)
-    assert Turn(False, 0) not in turns
+    assert FlipRotate(False, 0) not in turns
     assert sampled_rotations(torch.zeros(2, 1, 4, 4), [7, 3], seed=0, epoch=0) == [turns[7], turns[3]]
     assert sampled_rotations(torch.zeros(300, 1, 4, 4), index, seed=0, epoch=1) != turns
     assert {turn.quarter for turn in sampled_rotations(torch.zeros(300, 1, 4, 5), index, seed=0, epoch=0)} == {0, 2}

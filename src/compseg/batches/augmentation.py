@@ -1,25 +1,23 @@
-"""Augmentation on the device, drawn for each sample from `(seed, epoch, sample)`.
+"""Augmentation on the device, sampled for each image from `(seed, epoch, sample)`.
 
-It is the same whatever the ranks, workers or restarts.
+It is the same for any number of ranks and workers, and after a resume.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from compseg.batches.memory import empty, sent
-
-Batch = dict[str, Any]
-PICTURES = ("image", "tissue", "truth")
+from compseg.batches.cache import empty, sent
+from compseg.batches.dataset import Batch
 
 
 class Augmentation(Protocol):
-    """Changes one sample's pictures, each `(C, H, W)`, drawing from the generator.
+    """Changes one sample's pictures, each `(C, H, W)`: `image`, `tissue` and perhaps `truth`.
 
     Attributes:
         is_geometric: Whether it moves pixels and leaves their values: then it may as well come after preprocessing.
@@ -28,18 +26,18 @@ class Augmentation(Protocol):
     is_geometric: bool
 
     def __call__(self, pictures: dict[str, Tensor], generator: np.random.Generator) -> dict[str, Tensor]:
-        """The changed pictures."""
+        """The changed pictures; all chance comes from the generator."""
         ...
 
 
-class Turn(NamedTuple):
+class FlipRotate(NamedTuple):
     """One of the eight ways to lay a square picture down, four for other rectangles: a flip, then quarter turns."""
 
     flip: bool
     quarter: int
 
     def __call__(self, picture: Tensor) -> Tensor:
-        """Turn `(..., H, W)`."""
+        """Flip and rotate `(..., H, W)`."""
         picture = picture.flip(-1) if self.flip else picture
         return picture.rot90(self.quarter, dims=(-2, -1)) if self.quarter else picture
 
@@ -50,17 +48,17 @@ class Turn(NamedTuple):
 
 
 class RandomFlipRotate90:
-    """Flips and right-angle turns: the eight ways to lay a square spot on a slide, four for other rectangles."""
+    """Flips and quarter turns: the eight ways to lay a square spot on a slide, four for other rectangles."""
 
     is_geometric = True
 
     def __call__(self, pictures: dict[str, Tensor], generator: np.random.Generator) -> dict[str, Tensor]:
-        """Turn image, tissue and truth alike."""
+        """Flip and rotate image, tissue and truth alike."""
         flip, quarter = bool(generator.integers(2)), int(generator.integers(4))
         height, width = pictures["image"].shape[-2:]
         # A quarter turn of a rectangle would not fit the batch.
-        turn = Turn(flip, quarter if height == width else quarter // 2 * 2)
-        return {name: turn(picture) for name, picture in pictures.items()}
+        moved = FlipRotate(flip, quarter if height == width else quarter // 2 * 2)
+        return {name: moved(picture) for name, picture in pictures.items()}
 
 
 class RandomHorizontalFlip:
@@ -69,20 +67,20 @@ class RandomHorizontalFlip:
     is_geometric = True
 
     def __call__(self, pictures: dict[str, Tensor], generator: np.random.Generator) -> dict[str, Tensor]:
-        """Mirror image, tissue and truth alike."""
-        turn = Turn(bool(generator.integers(2)), 0)
-        return {name: turn(picture) for name, picture in pictures.items()}
+        """Flip image, tissue and truth alike."""
+        moved = FlipRotate(bool(generator.integers(2)), 0)
+        return {name: moved(picture) for name, picture in pictures.items()}
 
 
 class SpectralJitter:
-    """A smooth random baseline and a random gain, one draw a sample.
+    """Adds a smooth random baseline and multiplies by a random gain, the same for all spectra of a sample.
 
-    This is what another array, slide or day does to all its spectra.
+    That is what another array, slide or day does to all its spectra.
 
     Args:
         baseline: Size of the baseline, as a fraction of the sample's standard deviation over tissue and channels.
         gain: Relative standard deviation of the factor on all channels.
-        degree: Degree of the Legendre polynomials that the baseline is drawn from; 3 bends once each way.
+        degree: Degree of the Legendre polynomials that the baseline is sampled from; 3 bends once each way.
     """
 
     is_geometric = False
@@ -91,7 +89,7 @@ class SpectralJitter:
         self.baseline, self.gain, self.degree = baseline, gain, degree
 
     def __call__(self, pictures: dict[str, Tensor], generator: np.random.Generator) -> dict[str, Tensor]:
-        """Add the draw to the image; masks stay."""
+        """Change the image; masks stay."""
         image = pictures["image"].float()
         curve = np.polynomial.legendre.legval(np.linspace(-1, 1, len(image)), generator.normal(size=self.degree + 1))
         scale = _deviation(image, pictures["tissue"])
@@ -101,7 +99,7 @@ class SpectralJitter:
 
 
 def _deviation(image: Tensor, tissue: Tensor) -> Tensor:
-    """Standard deviation over tissue and channels of `(C, H, W)`; picking the pixels out would wait for the device."""
+    """Standard deviation over tissue and channels of `(C, H, W)`; indexing by the mask would wait for the device."""
     inside = torch.where(tissue, image, 0.0)
     count = tissue.sum() * len(image)
     centred = torch.where(tissue, image - inside.sum() / count, 0.0)
@@ -112,32 +110,28 @@ def augment(batch: Batch, augmentations: Mapping[str, Augmentation], seed: int, 
     """The batch with every sample augmented by all of `augmentations`, in order."""
     if not augmentations:
         return batch
-    samples = [_augmented(sample, augmentations.values(), (seed, epoch, index)) for index, sample in _samples(batch)]
-    return {**batch, **{name: _stacked([s[name] for s in samples], batch[name]) for name in samples[0]}}
+    pictures = {"image": batch["image"], "tissue": batch["tissue"]}
+    if "truth" in batch:
+        pictures["truth"] = batch["truth"]
+    samples = []
+    for position, index in enumerate(batch["index"]):
+        sample = {name: stack[position] for name, stack in pictures.items()}
+        generator = np.random.default_rng((seed, epoch, index))
+        for augmentation in augmentations.values():
+            sample = augmentation(sample, generator)
+        samples.append(sample)
+    augmented = {name: _stacked([sample[name] for sample in samples], stack) for name, stack in pictures.items()}
+    return cast("Batch", {**batch, **augmented})
 
 
 def _stacked(pictures: Sequence[Tensor], like: Tensor) -> Tensor:
-    """Pictures as a batch whose channels lie together, as those of every batch do.
+    """Pictures as a channels_last batch.
 
-    `torch.stack` would take the first picture's layout, which a turn changes, and everything that follows reads
-    channels together.
+    `torch.stack` would take the layout of the first picture, which a rotation changes; all that follows reads
+    channels_last.
     """
     B, C, H, W = like.shape
     batch = empty((B, H, W, C), pictures[0].dtype, like.device).permute(0, 3, 1, 2)
     for slot, picture in zip(batch, pictures, strict=True):
         slot.copy_(picture)
     return batch
-
-
-def _samples(batch: Batch) -> Iterator[tuple[int, dict[str, Tensor]]]:
-    for position, index in enumerate(batch["index"]):
-        yield index, {name: batch[name][position] for name in PICTURES if name in batch}
-
-
-def _augmented(
-    sample: dict[str, Tensor], augmentations: Iterable[Augmentation], seed: tuple[int, ...]
-) -> dict[str, Tensor]:
-    generator = np.random.default_rng(seed)
-    for augmentation in augmentations:
-        sample = augmentation(sample, generator)
-    return sample

@@ -6,65 +6,23 @@ import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
 from math import prod
-from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from compseg.batches.crops import Crops
-from compseg.batches.loader import Loader
-from compseg.batches.memory import free_memory
-from compseg.batches.prefetch import Prefetcher
-from compseg.batches.sampler import BalancedBatches
-from compseg.batches.split import Batch, BatchIndex, BatchIndexSampler, CohortSplit, parts_of
+from compseg.batches.dataset import Batch, CohortSplit, Crops, parts_of
+from compseg.batches.loader import Loader, Prefetcher, ResumableLoader, as_read
+from compseg.batches.sampler import BalancedBatches, BatchIndex, BatchIndexSampler, batches_of_equal_shape
 from compseg.cohort import Cohort, exists, location, prepare
 from compseg.errors import CompsegError
 from compseg.faults.signals import forkserver_with_signals_blocked
+from compseg.memory import free_host_memory
 from compseg.samples import SampleInfo, Source
 
 CACHES = ("auto", "none", "ram", "device")
-SHARE = 0.25  # of the free memory that `cache=auto` takes
-
-
-def equal_shapes(split: CohortSplit, indices: Sequence[int], batch_size: int) -> list[list[int]]:
-    """Batches of samples of one shape each.
-
-    So validation needs no padding and a map does not depend on its neighbours.
-    """
-    by_shape: dict[tuple[int, int], list[int]] = {}
-    for index in indices:
-        by_shape.setdefault(split.sizes[index], []).append(index)
-    return [same[start : start + batch_size] for same in by_shape.values() for start in range(0, len(same), batch_size)]
-
-
-def as_read(batch: Any) -> Any:
-    """What a loader makes of a batch that its dataset has joined already."""
-    return batch
-
-
-class ResumableLoader:
-    """A loader that goes on at the step at which the trainer is, in the middle of an epoch too.
-
-    It begins when the first batch is asked for, for Lightning asks for the iterator, and workers ask for their first
-    batches, before the trainer knows where it is.
-
-    Args:
-        loader: Of training batches.
-        batches: What it takes its batches from.
-        trainer: Whose place counts.
-    """
-
-    def __init__(self, loader: DataLoader[Batch] | Prefetcher, batches: BalancedBatches, trainer: pl.Trainer) -> None:
-        self.loader, self.batches, self.trainer = loader, batches, trainer
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __iter__(self) -> Iterator[Batch]:
-        self.batches.go_on(self.trainer.current_epoch, self.trainer.fit_loop.epoch_loop.batch_progress.current.ready)
-        yield from self.loader
+SHARE = 0.25  # of the free memory, which `cache=auto` may take
 
 
 class CohortData(pl.LightningDataModule):
@@ -75,18 +33,18 @@ class CohortData(pl.LightningDataModule):
     Args:
         path: The cohort.
         source: Where to prepare it from if it is absent; None: it must exist.
-        batch_size: Samples a step and device.
+        batch_size: Samples per step and device.
         cache: `none` reads samples each time, `ram` keeps them decoded in memory, `device` keeps them on the device
-            that trains; `auto` is the last of these that needs no more than a quarter of what is free.
-        workers: Processes that read and decode where nothing is cached; `auto`: one a core, up to four.
-        crop: Edge of a square that is cut from larger samples, another one in each epoch, and always the same one of
-            a validation sample; a sample's label is then taken for its crop's. None: samples are taken whole.
+            that trains; `auto` is the last of these that needs no more than a quarter of the free memory.
+        workers: Processes that read and decode where nothing is cached; `auto`: one per core, up to four.
+        crop: Edge of a square that is cut from larger samples, another one in each epoch, and the same one each time
+            of a validation sample; a sample's label then counts as its crop's. None: samples are taken whole.
         seed: Of the shuffles and crops.
         held_out: A group (array, slide, scanner) that takes no part in training; see `compseg.cohort.hold_out`.
         held_out_as: What the group is instead: `test` or `val`.
 
     Attributes:
-        with_truth: Hand out truth masks; set for an objective that needs them, before `setup`.
+        with_truth: Whether to hand out truth masks, for an objective that needs them; read by `setup`.
     """
 
     with_truth = False
@@ -111,7 +69,7 @@ class CohortData(pl.LightningDataModule):
         self.cache, self.workers = cache, workers
         self.crops = Crops(crop, seed) if crop else None
         self._cohort: Cohort | None = None
-        self._made_for: tuple[torch.device, bool] | None = None
+        self._opened_for: tuple[torch.device, bool] | None = None
 
     @property
     def cohort(self) -> Cohort:
@@ -134,27 +92,26 @@ class CohortData(pl.LightningDataModule):
                 "delete it or give another data.path"
             )
 
-    def bind(self, trainer: pl.Trainer, seed: int, with_truth: bool) -> None:
-        """Serve an attempt to train, and open both splits.
+    def setup_for(self, trainer: pl.Trainer, *, seed: int, with_truth: bool) -> None:
+        """Set up for a trainer before its `fit`, so that samples that are read for fitting are kept where it trains.
 
         Args:
-            trainer: Samples are kept where it trains; its fit would say too late where that is.
-            seed: Of the shuffles.
-            with_truth: Whether to hand out truth masks, for an objective that needs them.
+            trainer: Of this rank.
+            seed: Of the shuffles, in place of the one given before.
+            with_truth: Whether to hand out truth masks.
         """
         self.trainer, self.seed, self.with_truth = trainer, seed, with_truth
         self.setup()
 
     def setup(self, stage: str | None = None) -> None:
-        """Open both splits; called again, by Lightning for one, it leaves what is cached where it is."""
+        """Open both splits; called again, as Lightning does, it keeps what is cached."""
         del stage
-        wanted = (self._device(), self.with_truth)
-        if wanted == self._made_for:
+        device = self._device()
+        if (device, self.with_truth) == self._opened_for:
             return
-        self._made_for = wanted
+        self._opened_for = (device, self.with_truth)
         infos = [self.cohort.split(which) for which in ("train", "val")]
-        self.cached = self._cache_device(infos[0] + infos[1])
-        pinned = self._device().type == "cuda"
+        self.cached, pinned = self._cache_device(infos[0] + infos[1]), device.type == "cuda"
         self.train, self.val = (
             CohortSplit(self.cohort, each, self.with_truth, self.crops, self.cached, pinned) for each in infos
         )
@@ -166,25 +123,26 @@ class CohortData(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch] | Prefetcher | ResumableLoader:
         """Balanced, shuffled batches; see `BalancedBatches`."""
-        rank, world = self._place()
+        rank, world = self._rank_and_world()
         labels = [info.label for info in self.train.infos]
         batches = BalancedBatches(labels, self.batch_size, self.seed, rank, world)
         loader = self._loader(self.train, batches)
         return ResumableLoader(loader, batches, self.trainer) if self.trainer else loader
 
     def val_dataloader(self) -> DataLoader[Batch] | Prefetcher:
-        """Each validation sample exactly once over all ranks: nothing is repeated to fill up."""
-        rank, world = self._place()
+        """Each validation sample exactly once over all ranks: none is repeated to fill up."""
+        rank, world = self._rank_and_world()
         if len(self.val) < world:
             raise CompsegError(
                 f"{self.path}: {len(self.val)} validation samples for {world} devices; use at most one device a sample"
             )
-        return self._loader(self.val, equal_shapes(self.val, range(rank, len(self.val), world), self.batch_size))
+        mine = range(rank, len(self.val), world)
+        return self._loader(self.val, batches_of_equal_shape(self.val.sizes, mine, self.batch_size))
 
     def training_tissue(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Image `(C, H, W)` and tissue `(1, H, W)` of each training sample, or of a crop of it, on the host.
 
-        One at a time, they serve for fitting the standardisation.
+        One at a time: they serve for fitting the standardisation and the pseudo-labeller.
         """
         for index in range(len(self.train)):
             batch = self.train[BatchIndex([index])]
@@ -193,11 +151,11 @@ class CohortData(pl.LightningDataModule):
     def _loader(self, split: CohortSplit, batches: BalancedBatches | list[list[int]]) -> DataLoader[Batch] | Prefetcher:
         workers, device = self._workers(), self._device()
         if workers:
-            # The server imports once what each worker else would for itself, some ten seconds a worker.
+            # The server imports once what each worker would import for itself, some ten seconds each.
             multiprocessing.get_context("forkserver").set_forkserver_preload([CohortSplit.__module__])
         loader = Loader(
             split,
-            batch_size=None,  # the split joins a batch by itself, in its place
+            batch_size=None,  # the split joins a batch by itself
             sampler=BatchIndexSampler(batches),
             collate_fn=as_read,
             num_workers=workers,
@@ -205,17 +163,15 @@ class CohortData(pl.LightningDataModule):
             multiprocessing_context=forkserver_with_signals_blocked() if workers else None,
             persistent_workers=bool(workers),
             prefetch_factor=2 if workers else None,
-            # What this process reads is pinned already.
-            pin_memory=bool(workers) and device.type == "cuda",
+            pin_memory=bool(workers) and device.type == "cuda",  # what this process reads itself is pinned already
         )
         return loader if device.type == "cpu" or split.device == device else Prefetcher(loader, device)
 
-    def _place(self) -> tuple[int, int]:
-        trainer = self.trainer
-        return (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+    def _rank_and_world(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def _device(self) -> torch.device:
-        """The one that trains; the host's where no trainer has been told yet."""
+        """The one that trains; the host where there is no trainer yet."""
         return self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
 
     def _cache_device(self, infos: Sequence[SampleInfo]) -> torch.device | None:
@@ -225,8 +181,8 @@ class CohortData(pl.LightningDataModule):
             return {"none": None, "ram": host, "device": device}[self.cache]
         size = decoded_size(self.cohort, infos, self.with_truth)
         # A device belongs to one rank; the host's memory is shared by all ranks on it, and each keeps its own copy.
-        room = {device: free_memory(device), host: free_memory(host) // self._local_ranks()}
-        return next((place for place in room if size <= room[place] * SHARE), None)
+        free = {device: free_memory(device), host: free_memory(host) // self._local_ranks()}
+        return next((place for place in free if size <= free[place] * SHARE), None)
 
     def _local_ranks(self) -> int:
         return self.trainer.num_devices if self.trainer else 1
@@ -241,8 +197,13 @@ class CohortData(pl.LightningDataModule):
 
 def decoded_size(cohort: Cohort, infos: Sequence[SampleInfo], with_truth: bool = False) -> int:
     """Bytes that samples take when they are kept."""
-    a_pixel = sum(dtype.itemsize * prod(rest) for dtype, rest in parts_of(cohort, with_truth).values())
-    return a_pixel * sum(prod(cohort.shape(info.name)[:2]) for info in infos)
+    per_pixel = sum(dtype.itemsize * prod(rest) for dtype, rest in parts_of(cohort, with_truth).values())
+    return per_pixel * sum(prod(cohort.shape(info.name)[:2]) for info in infos)
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that may still be used on a device; on the host, those that system and job allow."""
+    return int(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else free_host_memory()
 
 
 def cores() -> int:

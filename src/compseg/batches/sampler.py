@@ -1,8 +1,9 @@
-"""Batches in which both classes stand, on every rank, without a sample twice in an epoch."""
+"""Class-balanced batches for every rank; no sample twice per epoch."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from compseg.errors import CompsegError
 
 
 class BalancedBatches(Sampler[list[int]]):
-    """Class-balanced batches, shuffled anew each epoch from `(seed, epoch)` alone.
+    """Class-balanced batches, shuffled again in each epoch from `(seed, epoch)` alone.
 
     Comparative learning needs healthy and disease samples in each step. A step of `batch_size` samples on each of
     `world` ranks takes half of its samples from each class (an odd size takes the extra one from the classes in turn).
@@ -22,7 +23,7 @@ class BalancedBatches(Sampler[list[int]]):
 
     Args:
         labels: 0 or 1 for each sample of the split.
-        batch_size: Samples a step on one rank, at least 2.
+        batch_size: Samples per step on one rank, at least 2.
         seed: Of the shuffles.
         rank: This process.
         world: Number of processes.
@@ -46,10 +47,10 @@ class BalancedBatches(Sampler[list[int]]):
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning before each epoch."""
-        self.go_on(epoch, 0)
+        self.resume_at(epoch, 0)
 
-    def go_on(self, epoch: int, step: int) -> None:
-        """Leave out the first steps of an epoch, which an earlier run has taken.
+    def resume_at(self, epoch: int, step: int) -> None:
+        """Skip the first steps of an epoch, which an earlier run has taken.
 
         Args:
             epoch: The next one.
@@ -62,27 +63,64 @@ class BalancedBatches(Sampler[list[int]]):
         # of each.
         smaller = min(len(indices) for indices in self.by_class)
         pairs, rest = divmod(smaller, self.batch_size * self.world)
-        return 2 * pairs + int(rest >= self._largest_share() * self.world)
+        return 2 * pairs + int(rest >= (self.batch_size + 1) // 2 * self.world)
 
     def __iter__(self) -> Iterator[list[int]]:
-        shuffled = self._shuffled()
+        generator = np.random.default_rng((self.seed, self.epoch))
+        shuffled: list[NDArray[np.intp]] = [generator.permutation(indices) for indices in self.by_class]
         taken = [0, 0]
         for step in range(len(self)):
             batch: list[int] = []
             for label in (0, 1):
-                share = self._share(label, step)
+                share = (self.batch_size + (label + step) % 2) // 2
                 start = taken[label] + self.rank * share
                 batch += shuffled[label][start : start + share].tolist()
                 taken[label] += share * self.world
             if step >= self.first:
                 yield batch
 
-    def _largest_share(self) -> int:
-        return (self.batch_size + 1) // 2
 
-    def _share(self, label: int, step: int) -> int:
-        return (self.batch_size + (label + step) % 2) // 2
+def batches_of_equal_shape(
+    sizes: Sequence[tuple[int, int]], indices: Sequence[int], batch_size: int
+) -> list[list[int]]:
+    """Batches of samples of one shape each, so that validation needs no padding and a map no neighbours.
 
-    def _shuffled(self) -> list[NDArray[np.intp]]:
-        generator = np.random.default_rng((self.seed, self.epoch))
-        return [generator.permutation(indices) for indices in self.by_class]
+    Args:
+        sizes: `(H, W)` of each sample of the split.
+        indices: The samples to take.
+        batch_size: Most samples per batch.
+    """
+    by_size: dict[tuple[int, int], list[int]] = {}
+    for index in indices:
+        by_size.setdefault(sizes[index], []).append(index)
+    return [same[start : start + batch_size] for same in by_size.values() for start in range(0, len(same), batch_size)]
+
+
+class BatchIndex(NamedTuple):
+    """The samples of a batch, and the epoch, on which their crops depend; None: the same crops each time."""
+
+    indices: Sequence[int]
+    epoch: int | None = None
+
+
+class BatchIndexSampler(Sampler[BatchIndex]):
+    """Adds the epoch to each batch of indices, for the processes that read the batch do not know it.
+
+    Args:
+        batches: Those of training, which know the epoch, or a fixed list.
+    """
+
+    def __init__(self, batches: BalancedBatches | Sequence[Sequence[int]]) -> None:
+        self.batches = batches
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch; with a trainer, `ResumableLoader` does it."""
+        if isinstance(self.batches, BalancedBatches):
+            self.batches.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[BatchIndex]:
+        epoch = self.batches.epoch if isinstance(self.batches, BalancedBatches) else None
+        return (BatchIndex(indices, epoch) for indices in self.batches)

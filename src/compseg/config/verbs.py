@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import functools
 import inspect
+import itertools
 import os
 import re
 import sys
@@ -29,6 +30,7 @@ from compseg.errors import Stopped
 Task = Callable[[DictConfig], Any]
 
 # What SLURM calls a shell on one of its nodes; a command typed there is not a job of its own.
+_RUNS = itertools.count()
 _SHELLS = ("bash", "interactive")
 
 HELP = """\
@@ -139,7 +141,8 @@ def _started(pattern: str) -> str:
     # The store that torchrun keeps for its ranks: the first name that is set stays.
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     store = TCPStore(address, port, is_master=False, timeout=timedelta(minutes=5))
-    agreed: str = store.compare_set("compseg/started", "", now).decode()
+    # One key per run of this process, for the store outlives them: the second would get the name of the first.
+    agreed: str = store.compare_set(f"compseg/started/{next(_RUNS)}", "", now).decode()
     return agreed
 
 

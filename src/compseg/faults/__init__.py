@@ -1,4 +1,4 @@
-"""What keeps a run whole when the world around it is not: stop signals, a watchdog over ranks, a lock on the folder."""
+"""What keeps a run whole when its surroundings fail: stop signals, a watchdog over ranks, a lock on the run folder."""
 
 from compseg.faults.lock import is_locked, run_lock
 from compseg.faults.signals import StopSignals

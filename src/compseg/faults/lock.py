@@ -10,12 +10,12 @@ from filelock import FileLock, Timeout
 
 from compseg.errors import CompsegError
 
-LOCK = ".claim.lock"
+LOCK = ".run.lock"
 
 
 @contextmanager
 def run_lock(run: Path) -> Iterator[None]:
-    """Hold a run folder while training in it. The claim of a process that was killed ends with the process.
+    """Hold a run folder while training in it. The lock of a process that is killed ends with the process.
 
     On a file system without locks nothing is held.
 
@@ -23,7 +23,7 @@ def run_lock(run: Path) -> Iterator[None]:
         run: The run folder.
 
     Raises:
-        CompsegError: If another process trains there, one that outlived its killed sweep for example.
+        CompsegError: If another process trains there, for example one that outlived its killed sweep.
     """
     lock = FileLock(run / LOCK)
     try:

@@ -1,4 +1,4 @@
-"""Preemption: a signal ends a run in order, and the run goes on later as if nothing had happened."""
+"""Preemption: a signal ends a run in order, and the run continues later as if nothing had happened."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ class StopSignals:
 
     @contextmanager
     def caught(self) -> Iterator[StopSignals]:
-        """Inside, a signal raises `Stopped`, unless `remembered` says otherwise."""
+        """Inside, a signal raises `Stopped`, except inside `remembered`."""
         if threading.current_thread() is not threading.main_thread():
-            yield self  # Python hands signals to the main thread alone
+            yield self  # Python gives signals to the main thread alone
             return
         before = {number: signal.signal(number, self._handle) for number in STOPS}
         try:
@@ -53,7 +53,7 @@ class StopSignals:
 
     @contextmanager
     def remembered(self) -> Iterator[None]:
-        """Inside, a signal is written down and nothing else: the ranks have to stop at the same step."""
+        """Inside, a signal is only noted: the ranks have to stop at the same step."""
         self._remembers = True
         try:
             yield
@@ -63,8 +63,8 @@ class StopSignals:
     def stopped(self, done: str = "") -> Stopped:
         """The exception to raise; `done` says how far the run is."""
         assert self.received is not None
-        mend = f"the same command with hydra.run.dir={self.run} trainer.resume=auto goes on"
-        return Stopped(f"stopped by {self.received.name}{done}; {mend}", 128 + self.received)
+        fix = f"the same command with hydra.run.dir={self.run} trainer.resume=auto continues it"
+        return Stopped(f"stopped by {self.received.name}{done}; {fix}", 128 + self.received)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         del frame
@@ -79,32 +79,32 @@ class StopSignals:
 
 @contextmanager
 def signals_blocked() -> Iterator[None]:
-    """Processes that are started inside do not hear the signals.
+    """Processes that are started inside have the signals blocked.
 
     A queue may signal all processes of a job at once, and a rank needs its helpers to finish the step.
     """
-    heard = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)  # children start with what is blocked here
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)  # children inherit the mask
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, heard)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def forkserver_with_signals_blocked() -> BaseContext:
-    """A clean process that loader workers are forked from; it and they do not hear the signals."""
+    """A clean process that loader workers are forked from; both have the signals blocked."""
     with signals_blocked():
         resource_tracker.ensure_running()
-        signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)  # it lets SIGTERM in again
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)  # the tracker's start unblocks SIGTERM
         forkserver.ensure_running()
     return multiprocessing.get_context("forkserver")
 
 
 def start_compilers_with_signals_blocked() -> None:
-    """Start the processes in which torch compiles for a GPU; they do not hear the signals.
+    """Start the processes in which torch compiles for a GPU, with the signals blocked.
 
-    Where one is ended, torch waits for it without end.
+    torch waits without end for a compiler that was ended.
     """
-    with signals_blocked():
-        from torch._inductor.async_compile import AsyncCompile  # seconds, for those who compile
+    from compseg.private import start_compilers  # torch, which the verbs import later
 
-        AsyncCompile.warm_pool()
+    with signals_blocked():
+        start_compilers()

@@ -1,22 +1,195 @@
-"""Says within the first epochs that the maps have collapsed, and how to mend it; starts again where it is told to."""
+"""Names within the first epochs what is wrong with the maps, without truth, and how to fix it; restarts if told to.
+
+docs/explanation/collapse.md has the runs behind it, and behind the constants.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import pytorch_lightning as pl
+from numpy.typing import NDArray
 from pytorch_lightning.callbacks import Callback
+from scipy.stats import f as f_distribution
 
 from compseg.files import atomic_json
 from compseg.log import log
-from compseg.monitor.diagnostics import diagnosis_of
-from compseg.monitor.symptoms import LOST, PATIENCE, Symptom, mend_of, symptom_of
+from compseg.monitor.diagnostics import Diagnosis, Floats, Network, Pooled, diagnosis_of
 
 FILE = "collapse.json"
+
+NOT_FINITE, EMPTY, FULL = "not finite", "empty", "full"
+FLAT, BACKGROUND, SHORTCUT = "flat", "background", "shortcut"
+
+# A symptom is named after so many epochs in a row. Batch statistics may empty or fill the maps of a single validation,
+# a network that has hardly started is flat for a while, and paper2020 on the phantom, which ends well, answered to the
+# array for three epochs.
+PATIENCE = {NOT_FINITE: 1, EMPTY: 2, FULL: 2, FLAT: 5, BACKGROUND: 3, SHORTCUT: 4}
+# No run has come back from these; the others are suspicions.
+LOST = (NOT_FINITE, EMPTY, FULL)
+
+BLANK = 0.9999  # share of both classes' tissue with an activation below .01
+FILLED = 0.95  # mean activation on healthy tissue
+SAME = 0.01  # separation of the classes' x below which they do not differ
+SMOOTH = 0.02  # standard deviation of the activation over a sample below which its map shows nothing
+OFF_TISSUE = 0.1  # separation of the classes' activation off the tissue
+WHOLE = 0.8  # share of the activation's variance that lies between samples; the rest is within them
+SEPARATED, NOT_SEPARATED = 0.9, 0.6  # AUC over validation samples
+MEMORISED = 0.95  # AUC over training samples
+SURE = 0.001  # p of the F test that groups differ
+
+
+@dataclass(frozen=True)
+class Symptom:
+    """What is wrong with an epoch's maps.
+
+    Attributes:
+        kind: One of the six words above.
+        words: The same with its numbers.
+    """
+
+    kind: str
+    words: str
+
+
+def symptom_of(d: Diagnosis) -> Symptom | None:
+    """The gravest symptom of an epoch, None of a sound one."""
+    for find in (_lost, _flat, _background, _whole_samples, _memorised, _groups):
+        if found := find(d):
+            return found
+    return None
+
+
+def _lost(d: Diagnosis) -> Symptom | None:
+    if not (np.isfinite(d.inside).all() and np.isfinite(d.val.x).all()):
+        return Symptom(NOT_FINITE, "activations are not finite")
+    if d.shares[:, 0].min() > BLANK:
+        return Symptom(EMPTY, f"every map is empty ({_x(d)})")
+    return Symptom(FULL, f"every map is full ({_x(d)})") if d.of(d.inside, 0) > FILLED else None
+
+
+def _flat(d: Diagnosis) -> Symptom | None:
+    if abs(d.val.separation) > SAME or d.of(d.spread, 1) > SMOOTH:
+        return None
+    return Symptom(FLAT, f"every map is flat and the classes are alike ({_x(d)})")
+
+
+def _background(d: Diagnosis) -> Symptom | None:
+    """Activation off the tissue never counts, so a high one is no problem; separating the classes there is."""
+    inside, outside = d.of(d.inside, 1), d.of(d.outside, 1)
+    on, off = inside - d.of(d.inside, 0), outside - d.of(d.outside, 0)
+    if not (outside > inside and off > max(on, OFF_TISSUE)):
+        return None
+    return Symptom(
+        BACKGROUND, f"classes differ more off the tissue ({off:.2f}) than on it ({on:.2f}), where activation is lower"
+    )
+
+
+def _whole_samples(d: Diagnosis) -> Symptom | None:
+    share = between_samples(d)
+    if share < WHOLE or not d.val.auc > SEPARATED or d.val.separation < SAME:
+        return None
+    return Symptom(
+        SHORTCUT,
+        f"maps are all or nothing: {share:.0%} of the variance lies between samples, as if they were recognised whole",
+    )
+
+
+def _memorised(d: Diagnosis) -> Symptom | None:
+    if not (d.train.auc > MEMORISED and d.val.auc < NOT_SEPARATED):
+        return None
+    aucs = f"AUC {d.train.auc:.2f} and {d.val.auc:.2f}"
+    return Symptom(SHORTCUT, f"training samples are told apart by x and validation samples are not ({aucs})")
+
+
+def _groups(d: Diagnosis) -> Symptom | None:
+    effect = group_effect(d.val)
+    if effect is None or effect.p > SURE or effect.groups <= effect.classes:
+        return None
+    return Symptom(SHORTCUT, f"x differs more between groups than between the classes within them (p {effect.p:.1g})")
+
+
+def _x(d: Diagnosis) -> str:
+    means = [f"{d.val.mean(label):.4f}".replace("0.", ".", 1) for label in (0, 1)]
+    return f"x {means[0]} in both classes" if means[0] == means[1] else f"x {means[0]} healthy, {means[1]} disease"
+
+
+def between_samples(d: Diagnosis) -> float:
+    """Share of the activation's variance over the validation tissue that lies between samples, in [0, 1].
+
+    By the law of total variance, with samples weighted alike; 1 for maps of one value each.
+    """
+    between, within = float(d.inside.var()), float((d.spread**2).mean())
+    return between / (between + within) if between + within > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class GroupEffect:
+    """How much of the variance of x groups and classes explain beyond each other.
+
+    Attributes:
+        groups: Sum of squares of the group, given the class.
+        classes: Sum of squares of the class, given the group.
+        p: Of the F test that groups do not differ, given the class.
+    """
+
+    groups: float
+    classes: float
+    p: float
+
+
+def group_effect(pooled: Pooled) -> GroupEffect | None:
+    """Two-way analysis of variance of x (type II sums of squares), over the groups that hold both classes.
+
+    None where fewer than two groups do: class and group cannot be told apart there.
+    """
+    group, label, x = np.array([info.group for info in pooled.infos]), pooled.labels, pooled.x
+    mixed = [name for name in np.unique(group) if len(np.unique(label[group == name])) == 2]
+    kept = np.isin(group, mixed)
+    group, label, x = group[kept], label[kept], x[kept]
+    parameters = len(mixed) + 1
+    if len(mixed) < 2 or len(x) <= parameters:
+        return None
+    both, of_label, of_group = _residual(x, group, label), _residual(x, label), _residual(x, group)
+    groups, noise = of_label - both, both / (len(x) - parameters)
+    ratio = groups / (len(mixed) - 1) / max(noise, np.finfo(np.float64).tiny)
+    p = float(f_distribution.sf(ratio, len(mixed) - 1, len(x) - parameters))
+    return GroupEffect(groups, of_group - both, p)
+
+
+def _residual(x: Floats, *factors: NDArray[Any]) -> float:
+    """Sum of squares that an additive model of the factors leaves."""
+    columns = [(factor == value).astype(float) for factor in factors for value in np.unique(factor)]
+    design = np.stack(columns, axis=1)
+    return float(((x - design @ np.linalg.lstsq(design, x, rcond=None)[0]) ** 2).sum())
+
+
+def fix_for(kind: str, config: Mapping[str, Any]) -> str:
+    """What is likely to help, as one would type it; without what the run has already.
+
+    Args:
+        kind: Of the symptom.
+        config: The run's resolved configuration.
+    """
+    model, method = dict(config.get("model") or {}), config.get("method")
+    slower = f"optimizer.lr={(config.get('optimizer') or {}).get('lr', 1e-3) / 10:g}"
+    norm = ["model.norm=group"] if model.get("norm") == "none" else []
+    pseudo_labels = [] if method == "compseg" else ["method=compseg"]
+    shallow = [] if model.get("depth") == config.get("depth", 1) else ["model=unet_shallow"]
+    fixes = {
+        NOT_FINITE: [slower, "trainer.gradient_clip_val=1", "trainer.precision=32-true"],
+        EMPTY: [*norm, *pseudo_labels, slower],
+        FULL: [*norm, *pseudo_labels, slower],
+        FLAT: [*norm, *pseudo_labels, "more epochs"],
+        BACKGROUND: ["a tissue mask that fits", *shallow],
+        SHORTCUT: [*shallow, *pseudo_labels, "augmentation=flip_rotate90_jitter"],
+    }
+    return ", or ".join(fixes[kind][:2])
 
 
 @dataclass(frozen=True)
@@ -24,12 +197,12 @@ class Finding:
     """A collapse, or the suspicion of one, that a run has named.
 
     Attributes:
-        seed: Of the attempt.
+        seed: Of the training.
         epoch: In which it was named.
-        since: The first epoch of the row that it was seen in.
-        kind: One of the words of `compseg.monitor.symptoms`.
-        words: The same with its figures.
-        mend: What is likely to help.
+        since: The first epoch of the row in which it was seen.
+        kind: Of the symptom.
+        words: The same with its numbers.
+        fix: What is likely to help.
         restarted: Whether the run started again from another seed.
     """
 
@@ -38,7 +211,7 @@ class Finding:
     since: int
     kind: str
     words: str
-    mend: str
+    fix: str
     restarted: bool
 
 
@@ -61,7 +234,7 @@ class CollapseDetector(Callback):
             A suspicion never restarts a run.
 
     Attributes:
-        findings: What has been named, those of attempts that were given up included.
+        findings: What has been named, also in trainings from earlier seeds that were given up.
         restarting: Whether training ended in order to start again.
     """
 
@@ -77,15 +250,17 @@ class CollapseDetector(Callback):
         return sum(finding.restarted for finding in self.findings)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Look at the epoch; all ranks see the same and decide alike."""
-        found = symptom_of(diagnosis_of(trainer))
-        lasting = found is not None and self._lasts(found, trainer.current_epoch)
-        values = {"collapse/named": float(lasting), "collapse/restarts": float(self.restarted)}
-        pl_module.log_dict(values, rank_zero_only=False)
+        """Judge the epoch; all ranks see the same numbers and decide alike."""
+        net, found, epoch = cast("Network", pl_module), symptom_of(diagnosis_of(trainer)), trainer.current_epoch
         if found is None:
             self._kind = ""
-        elif lasting and not self._named(found, pl_module):
-            self._name(found, trainer, pl_module)
+        elif found.kind != self._kind:
+            self._kind, self._since = found.kind, epoch
+        lasting = found is not None and epoch - self._since + 1 >= PATIENCE[found.kind]
+        values = {"collapse/named": float(lasting), "collapse/restarts": float(self.restarted)}
+        pl_module.log_dict(values, rank_zero_only=False)
+        if found is not None and lasting and (found.kind, net.seed) not in {(f.kind, f.seed) for f in self.findings}:
+            self._name(found, trainer, net)
 
     def state_dict(self) -> dict[str, Any]:
         """How long the present symptom has lasted, and what was named."""
@@ -97,32 +272,23 @@ class CollapseDetector(Callback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from there."""
+        """Continue from there."""
         self._kind, self._since = state_dict["kind"], state_dict["since"]
         self.findings = [Finding(**plain) for plain in state_dict["findings"]]
         self.restarting = state_dict["restarting"]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """A run that was stopped between the decision to start again and the start need not train on."""
+        """Do not train on after a stop that came between the decision to start again and the start."""
         del pl_module
         trainer.should_stop |= self.restarting
 
-    def _lasts(self, found: Symptom, epoch: int) -> bool:
-        if found.kind != self._kind:
-            self._kind, self._since = found.kind, epoch
-        return epoch - self._since + 1 >= PATIENCE[found.kind]
-
-    def _named(self, found: Symptom, pl_module: Any) -> bool:
-        return any(old.kind == found.kind and old.seed == pl_module.seed for old in self.findings)
-
-    def _name(self, found: Symptom, trainer: pl.Trainer, pl_module: Any) -> None:
+    def _name(self, found: Symptom, trainer: pl.Trainer, net: Network) -> None:
         self.restarting = found.kind in LOST and self.restarted < self.restarts
-        mend = mend_of(found.kind, pl_module.config)
-        self.findings.append(
-            Finding(pl_module.seed, trainer.current_epoch, self._since, found.kind, found.words, mend, self.restarting)
-        )
+        fix, epoch = fix_for(found.kind, net.config), trainer.current_epoch
+        self.findings.append(Finding(net.seed, epoch, self._since, found.kind, found.words, fix, self.restarting))
         trainer.should_stop |= self.restarting
         word = "collapse" if found.kind in LOST else "suspicious"
-        log(f"{word}: {found.words}, since epoch {self._since}; likely mend: {mend}")
+        log(f"{word}: {found.words}, since epoch {self._since}; likely fix: {fix}")
+        # Findings before a restart are written when its training has been cleared away, not before.
         if trainer.is_global_zero and not self.restarting:
             write_findings(Path(trainer.default_root_dir), self.findings)

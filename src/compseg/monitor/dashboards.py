@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import netrc
 import os
@@ -13,7 +14,7 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 from PIL import Image as Pillow
@@ -22,9 +23,9 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from compseg.files import atomic_text
 from compseg.inference.folder import DESCRIPTION
-from compseg.log import log
+from compseg.log import log, rank
 
-# What stands before the slash makes a section of W&B's workspace and a group of TensorBoard's; by epoch, all of them.
+# The part of a name before the slash is a section of W&B's workspace and a group of TensorBoard's; all are by epoch.
 SECTIONS = ("train", "val", "collapse", "figures", "activation")
 
 JOB = "job.json"  # what a sweep leaves in the run folder of each of its jobs
@@ -33,21 +34,25 @@ RGB = NDArray[np.uint8]
 Counts = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
-def wandb_logger(save_dir: str, name: str | None = None, group: str | None = None, **options: Any) -> WandbLogger:
+def wandb_logger(
+    save_dir: str, name: str | None = None, group: str | None = None, init: int | None = None, **options: Any
+) -> WandbLogger:
     """A W&B logger; offline where there is no key, to be sent later with `wandb sync`.
 
     The mode is chosen before W&B starts: falling back after a failed log-in leaves its library in a bad state. A run
-    that is resumed in its folder goes on as the same run of W&B.
+    that is resumed in its folder continues as the same run of W&B.
 
     Args:
         save_dir: The run folder; W&B's files go to `wandb` in it.
         name: Of the run; None: that of the run folder, after the group's if there is one.
         group: Runs that belong together; None: `WANDB_RUN_GROUP` if that is set; for a job of a sweep the name of the
             sweep's folder.
+        init: Number of one of several inits, each a run of W&B: all in a group with the name of the whole run.
         **options: Further ones of `pytorch_lightning.loggers.WandbLogger`: project, tags, notes, entity.
     """
-    offline = os.environ.get("WANDB_MODE", "") == "offline" or not _has_key()
-    if offline:
+    # Lightning turns offline into dryrun, its older name, when the first logger starts.
+    offline = os.environ.get("WANDB_MODE") in ("offline", "dryrun") or not _has_key()
+    if offline and init is None:
         log(
             f"logger=wandb: offline, for there is no key; send it later with: wandb sync {save_dir}/wandb/offline-run-*"
         )
@@ -55,20 +60,22 @@ def wandb_logger(save_dir: str, name: str | None = None, group: str | None = Non
     # An artifact is copied aside before it is sent: into the run's folder, so that it stays with an offline run.
     os.environ.setdefault("WANDB_DATA_DIR", str(run / "wandb"))
     group = group or os.environ.get("WANDB_RUN_GROUP") or (run.parent.name if (run / JOB).is_file() else None)
+    name = name or (f"{group}/{run.name}" if group else run.name)
+    agents = os.environ.get("WANDB_RUN_ID")  # an agent of W&B's names its runs, and W&B takes that name by itself
+    wandb_id = None if agents else _run_id(run)
+    if init is not None:
+        wandb_id = f"{agents or wandb_id}-init{init}"
+        group, name = name, f"{name}/init{init}"
+        if "WANDB_SWEEP_ID" in os.environ:
+            options["mode"] = "disabled"  # a run that the agent has not asked for would count as one of its sweep
     return WandbLogger(
-        offline=offline,
-        log_model=False,
-        save_dir=save_dir,
-        name=name or (f"{group}/{run.name}" if group else run.name),
-        group=group,
-        id=None if os.environ.get("WANDB_RUN_ID") else _run_id(run),  # an agent of W&B's names its runs
-        **options,
+        offline=offline, log_model=False, save_dir=save_dir, name=name, group=group, id=wandb_id, **options
     )
 
 
 def _run_id(run: Path) -> str | None:
     """The folder's name for its run of W&B, made up on first use."""
-    if rank_zero_only.rank:  # type: ignore[attr-defined]
+    if rank():
         return None
     file = run / "wandb" / "run_id"
     if not file.is_file():
@@ -89,7 +96,8 @@ def _has_key() -> bool:
 class Dashboards:
     """The dashboards of a run, if any; a context that closes them: what fails inside is a crashed run there too.
 
-    On other ranks than 0 nothing is sent anywhere.
+    Ranks other than 0 send nothing. W&B has one open run per process, which starts with the first thing that is sent:
+    send something to another `Dashboards` only when those before are closed.
 
     Args:
         loggers: Of Lightning.
@@ -99,9 +107,16 @@ class Dashboards:
         self.loggers = list(loggers)
 
     @classmethod
-    def of(cls, nodes: DictConfig | None) -> Dashboards:
-        """Those of a configuration, by name."""
-        return cls(list(instantiate(nodes, _convert_="all").values()) if nodes else [])
+    def of(cls, nodes: DictConfig | None, init: int | None = None) -> Dashboards:
+        """Those of a configuration, by name.
+
+        Args:
+            nodes: A node for each logger.
+            init: Number of one of several inits, which are shown side by side and not in one curve: a logger whose
+                constructor takes `init` gets it (W&B: a run of its own, grouped), one that takes `sub_dir` writes to
+                the folder `init2` in its own (TensorBoard). None: the run as a whole.
+        """
+        return cls([_logger(node, init) for node in nodes.values()] if nodes else [])
 
     def __enter__(self) -> Dashboards:
         return self
@@ -109,7 +124,7 @@ class Dashboards:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        code = 0 if error is None else getattr(error, "exit_code", 1)  # the end by a signal has a code of its own
+        code = 0 if error is None else getattr(error, "exit_code", 1)  # the end by a signal has its own code
         for logger in self.loggers:
             logger.finalize("failed" if code else "success")
         # W&B is not imported for this: without it there is nothing to close.
@@ -158,15 +173,25 @@ class Dashboards:
                 logger.experiment.log_artifact(artifact)
 
     @rank_zero_only
-    def results(self, metrics: Mapping[str, float], figures: Path) -> None:
-        """Send the figures of merit, W&B's summary of the run, and the report's figures from their folder."""
+    def results(self, metrics: Mapping[str, float], figures: Path | None = None) -> None:
+        """Send the final metrics, which are W&B's summary of the run, and the report's pictures from their folder."""
         for logger in self.loggers:
             logger.log_metrics(dict(metrics))
-        self.pictures({f"test/{file.stem}": _pixels(file) for file in sorted(figures.glob("*.png"))})
+        files = sorted(figures.glob("*.png")) if figures else []
+        self.pictures({f"test/{file.stem}": _pixels(file) for file in files})
+
+
+def _logger(node: DictConfig, init: int | None) -> Logger:
+    parameters = inspect.signature(get_object(node["_target_"])).parameters
+    own: dict[str, Any] = {}
+    if init is not None:
+        own = {"init": init} if "init" in parameters else {"sub_dir": f"init{init}"} if "sub_dir" in parameters else {}
+    logger: Logger = instantiate(node, **own, _convert_="all")
+    return logger
 
 
 def _to_wandb(logger: WandbLogger, things: dict[str, Any], step: int | None, epoch: int | None) -> None:
-    # Lightning sends an epoch's scalars with these two; what shall stand beside them needs them too.
+    # Lightning sends an epoch's scalars with these two; what is to be shown beside them needs them too.
     place = {} if step is None else {"trainer/global_step": step, "epoch": epoch}
     logger.experiment.log({**things, **place})
 

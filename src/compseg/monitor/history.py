@@ -1,4 +1,4 @@
-"""A history of epochs that survives restarts."""
+"""A history of epochs that survives a resume."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from compseg.log import log
 
 
 class History(Checkpoint):
-    """`history.csv`: a row an epoch with every logged number, the learning rate and the seconds it took.
+    """`history.csv`: a row per epoch with every logged number, the learning rate and the seconds it took.
 
-    Written anew and atomically each epoch; a resumed run keeps the rows before the epoch that it resumes at. It derives
-    from Lightning's `Checkpoint` marker because those callbacks alone run after the module has logged its epoch.
+    Written whole and atomically after each epoch; a resumed run keeps the rows before the epoch that it resumes at. It
+    derives from Lightning's `Checkpoint` marker because those callbacks alone run after the module has logged its
+    epoch.
 
     Args:
         path: Of the CSV file.
@@ -30,7 +31,7 @@ class History(Checkpoint):
         self.started = 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take over the rows of the epochs that a resumed run has behind it; start the clock, as in mid-epoch."""
+        """Take over the rows of earlier epochs in a resumed run; start the clock, also in the middle of an epoch."""
         del pl_module
         self.started = time.perf_counter()
         if trainer.current_epoch and self.path.exists():
@@ -47,19 +48,17 @@ class History(Checkpoint):
         del pl_module
         if not trainer.is_global_zero:
             return
-        logged = {name: float(value) for name, value in trainer.logged_metrics.items() if "/" in name}
-        rate = trainer.optimizers[0].param_groups[0]["lr"]
-        seconds = time.perf_counter() - self.started
+        logged = {name: float(value) for name, value in sorted(trainer.logged_metrics.items()) if "/" in name}
         row = {
             "epoch": trainer.current_epoch,
-            **dict(sorted(logged.items())),
-            "learning_rate": rate,
-            "seconds": round(seconds, 3),
+            **logged,
+            "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
+            "seconds": round(time.perf_counter() - self.started, 3),
         }
         self.rows.append({name: str(value) for name, value in row.items()})
         # Columns of all rows: validation may not run in every epoch.
         columns = list(dict.fromkeys(name for row in self.rows for name in row))
         atomic_text(self.path, csv_text(columns, ([row.get(name, "") for name in columns] for row in self.rows)))
-        if not sys.stderr.isatty():  # a log file gets a line an epoch where a terminal has its progress bar
-            shown = {name: value for name, value in sorted(logged.items()) if name.startswith(("train/", "val/"))}
+        if not sys.stderr.isatty():  # a log file gets a line per epoch where a terminal has its progress bar
+            shown = {name: value for name, value in logged.items() if name.startswith(("train/", "val/"))}
             log(f"epoch {row['epoch']}  " + "  ".join(f"{name} {value:.4f}" for name, value in shown.items()))

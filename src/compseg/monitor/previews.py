@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pytorch_lightning as pl
@@ -13,29 +13,30 @@ import torch
 from PIL import Image as Pillow
 from pytorch_lightning.callbacks import Callback
 
-from compseg.errors import CompsegError
+from compseg.batches import CohortData
+from compseg.errors import CompsegError, Stopped
 from compseg.evaluation.metrics import roc_curve
 from compseg.files import atomic_bytes
+from compseg.monitor.collapse import CollapseDetector
 from compseg.monitor.dashboards import RGB, Dashboards
-from compseg.monitor.diagnosis import BINS, Diagnosis, Floats
-from compseg.monitor.diagnostics import diagnosis_of
+from compseg.monitor.diagnostics import BINS, Diagnosis, Floats, Network, data_of, diagnosis_of
 from compseg.samples import SampleInfo
 
 if TYPE_CHECKING:
     from compseg.plots.epoch import Preview
 
-WITH_DASHBOARD = 5
+WITH_DASHBOARD = 5  # epochs; each set of pictures takes a second or two
 
 
 class EpochPreviews(Callback):
     """Pictures of the epoch in `figures/epochs`, and the same on dashboards, by rank zero.
 
     The samples are the same in every epoch and for any number of devices: some of each class, evenly spaced over the
-    validation split.
+    validation split. The last epoch is always drawn, however training ends, unless it starts again from another seed.
 
     Args:
-        every: Epochs from one set of pictures to the next, the last epoch always among them; `auto`: 5 with a
-            dashboard, and without one the last epoch alone; 0: none at all.
+        every: Epochs from one set of pictures to the next; `auto`: 5 with a dashboard, and without one the last epoch
+            alone; 0: none at all, not even the last.
         per_class: Samples of each class.
 
     Raises:
@@ -46,37 +47,51 @@ class EpochPreviews(Callback):
         if every != "auto" and (isinstance(every, str) or every < 0):
             raise CompsegError(f"callbacks.pictures.every={every}: expected auto or a number of epochs, 0 for none")
         self.every, self.per_class = every, per_class
+        self._skipped: int | None = None  # the last epoch, as long as it has not been drawn
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Draw if it is time to. All ranks compute the maps, for a model may lie in parts on them."""
-        if not self._due(trainer):
-            return
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        shown = [show(data, place, trainer, pl_module) for place in chosen(data.val.infos, self.per_class)]
+        """Draw if it is time to."""
+        due = self._due(trainer)
+        self._skipped = None if due else trainer.current_epoch
+        if due:
+            self._draw(trainer, pl_module, trainer.current_epoch)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Draw the last epoch of a training that nobody knew would end with it."""
+        given_up = any(isinstance(each, CollapseDetector) and each.restarting for each in trainer.callbacks)  # type: ignore[attr-defined]
+        if self.every and self._skipped is not None and not given_up:
+            pl_module.eval()  # as in validation; nothing is trained any more
+            self._draw(trainer, pl_module, self._skipped)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Draw when a signal ends a training of unknown length: it has no other end. All ranks stop together."""
+        if isinstance(exception, Stopped) and (trainer.max_epochs or -1) < 0:
+            self.on_train_end(trainer, pl_module)
+
+    def _due(self, trainer: pl.Trainer) -> bool:
+        every = (WITH_DASHBOARD if trainer.loggers else None) if self.every == "auto" else int(self.every)
+        epoch = trainer.current_epoch + 1
+        return every != 0 and (epoch == trainer.max_epochs or (every is not None and epoch % every == 0))
+
+    def _draw(self, trainer: pl.Trainer, pl_module: pl.LightningModule, epoch: int) -> None:
+        """All ranks compute the maps, for a model may lie in parts on them; rank zero draws."""
+        data, net = data_of(trainer), cast("Network", pl_module)
+        shown = [show(data, place, trainer, net) for place in chosen(data.val.infos, self.per_class)]
         if trainer.is_global_zero:
             # matplotlib is slow to import, and needed here alone.
             from compseg.plots.epoch import epoch_pictures
 
             diagnosis = diagnosis_of(trainer)
             counts, curves = counts_of(diagnosis), roc_curves(diagnosis)
-            pictures = epoch_pictures(shown, counts, curves, data.cohort.channels, trainer.current_epoch)
-            self._send(trainer, pictures, diagnosis)
+            self._send(trainer, epoch_pictures(shown, counts, curves, data.cohort.channels, epoch), counts, epoch)
 
-    def _due(self, trainer: pl.Trainer) -> bool:
-        every = (WITH_DASHBOARD if trainer.loggers else trainer.max_epochs) if self.every == "auto" else self.every
-        epoch = trainer.current_epoch + 1
-        return bool(every) and (epoch % int(every or 1) == 0 or epoch == trainer.max_epochs)
-
-    def _send(self, trainer: pl.Trainer, pictures: Mapping[str, RGB], diagnosis: Diagnosis) -> None:
-        epoch, step = trainer.current_epoch, trainer.global_step
+    def _send(self, trainer: pl.Trainer, pictures: Mapping[str, RGB], counts: Mapping[str, Floats], epoch: int) -> None:
         folder = Path(trainer.default_root_dir) / "figures" / "epochs"
         for name, picture in pictures.items():
             write_png(folder / f"{name}_{epoch:04d}.png", picture)
-        dashboards = Dashboards(trainer.loggers)
+        dashboards, step, edges = Dashboards(trainer.loggers), trainer.global_step, np.linspace(0, 1, BINS + 1)
         dashboards.pictures({f"figures/{name}": picture for name, picture in pictures.items()}, step, epoch)
-        edges = np.linspace(0, 1, BINS + 1)
-        counts = counts_of(diagnosis).items()
-        dashboards.histograms({f"activation/{name}": (values, edges) for name, values in counts}, step, epoch)
+        dashboards.histograms({f"activation/{name}": (values, edges) for name, values in counts.items()}, step, epoch)
 
 
 def counts_of(diagnosis: Diagnosis) -> dict[str, Floats]:
@@ -105,7 +120,7 @@ def chosen(infos: Sequence[SampleInfo], per_class: int) -> list[int]:
 
 
 @torch.no_grad()
-def show(data: Any, place: int, trainer: pl.Trainer, net: Any) -> Preview:
+def show(data: CohortData, place: int, trainer: pl.Trainer, net: Network) -> Preview:
     """The map of one validation sample with the present weights, and what is known of the sample."""
     from compseg.plots.epoch import Preview
 

@@ -37,11 +37,13 @@ class Attempt:
         cfg: Its configuration, resolved.
         folder: Where it leaves its files: the run folder, or one of several below it.
         findings: Collapses that earlier attempts in this folder ended in.
+        init: Its number, from 1, where there are several inits.
     """
 
     cfg: DictConfig
     folder: Path
     findings: Sequence[Finding] = ()
+    init: int | None = None
 
 
 @dataclass(frozen=True)
@@ -72,12 +74,13 @@ def advance(plan: Attempts, outcome: Outcome | None) -> Attempt | None:
         return None
 
 
-def attempts(cfg: DictConfig, run: Path) -> Attempts:
+def attempts(cfg: DictConfig, run: Path, init: int | None = None) -> Attempts:
     """Yield what to train, one attempt at a time; each is to be answered by its outcome.
 
     Args:
         cfg: The resolved configuration.
-        run: The run folder.
+        run: The run folder, or that of one of several inits.
+        init: The number of that init.
 
     Raises:
         CompsegError: `trainer.resume` names a checkpoint, and each of several inits has its own.
@@ -87,11 +90,11 @@ def attempts(cfg: DictConfig, run: Path) -> Attempts:
         return
     findings, seed = read_findings(run) if cfg.trainer.resume else [], cfg.seed
     while True:
-        outcome = yield Attempt(_with(cfg, seed=seed_after(seed, findings)), run, findings)
+        outcome = yield Attempt(_with(cfg, seed=seed_after(seed, findings)), run, findings, init)
         if outcome.trained:
             return
         if outcome.device is None:
-            yield from attempts(fallback_of(cfg), run)
+            yield from attempts(fallback_of(cfg), run, init)
             return
         findings = list(outcome.findings)
         if outcome.is_global_zero:
@@ -108,7 +111,7 @@ def _inits(cfg: DictConfig, run: Path) -> Attempts:
     for number in range(cfg.n_init):
         part = _with(cfg, seed=seed_of_init(cfg.seed, number), n_init=1)
         log(f"init {number + 1} of {cfg.n_init}: seed {part.seed}")
-        yield from attempts(part, run / INITS / str(number + 1))
+        yield from attempts(part, run / INITS / str(number + 1), number + 1)
 
 
 def _with(cfg: DictConfig, seed: int | None = None, n_init: int | None = None, **trainer: object) -> DictConfig:

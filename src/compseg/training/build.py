@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback
@@ -17,6 +18,7 @@ from compseg.errors import CompsegError
 from compseg.faults import StopSignals
 from compseg.faults.watchdog import Watchdog
 from compseg.monitor import CollapseDetector, Dashboards, Diagnostics, Finding, History
+from compseg.private import started_ranks
 from compseg.training.callbacks import SeedEachStep, StopBetweenSteps, SyncBatchNormStatistics
 from compseg.training.checkpoints import BestAndLast
 from compseg.training.module import CompSegNet, SchedulerFactory
@@ -55,9 +57,19 @@ def _scheduler_factory(node: DictConfig | None) -> SchedulerFactory | None:
     make: Callable[..., Any] = instantiate(node)
     # A one-cycle schedule must know its length, which only the trainer does; a step schedule takes no such argument.
     length_matters = "total_steps" in node
-    return lambda optimizer, total_steps: (
-        make(optimizer, total_steps=total_steps) if length_matters else make(optimizer)
-    )
+
+    def factory(optimizer: torch.optim.Optimizer, total_steps: int | None) -> torch.optim.lr_scheduler.LRScheduler:
+        if length_matters and total_steps is None:
+            raise CompsegError(
+                f"scheduler={node['_target_'].rpartition('.')[2]}: needs the length of training, which has none; "
+                "give trainer.max_epochs, or scheduler=constant"
+            )
+        made: torch.optim.lr_scheduler.LRScheduler = make(
+            optimizer, **({"total_steps": total_steps} if length_matters else {})
+        )
+        return made
+
+    return factory
 
 
 def build_trainer(
@@ -75,8 +87,7 @@ def build_trainer(
     Raises:
         CompsegError: A callback that a run cannot do without was replaced.
     """
-    # The trainer comes to know its child processes later than the watchdog must exist.
-    watchdog = Watchdog(lambda: trainer.children, print_problem)
+    watchdog = Watchdog(started_ranks, print_problem)
     trainer: Trainer = instantiate(
         cfg.trainer,
         callbacks=build_callbacks(cfg, run, signals, watchdog, findings),

@@ -18,6 +18,7 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from compseg.faults import StopSignals
 from compseg.faults.watchdog import Watchdog
 from compseg.log import log
+from compseg.private import cluster_environment
 from compseg.run_folder import CHECKPOINTS, LAST
 
 
@@ -125,7 +126,7 @@ def requeue(trainer: pl.Trainer, signals: StopSignals) -> None:
 
     Lightning would do so by itself, but save in the middle of a step, and on one rank while another is elsewhere.
     """
-    environment = trainer._accelerator_connector.cluster_environment
+    environment = cluster_environment(trainer)
     if not isinstance(environment, SLURMEnvironment) or not environment.auto_requeue:
         return
     if signals.received is environment.requeue_signal and trainer.is_global_zero:

@@ -14,9 +14,10 @@ from compseg.batches.loader import end_workers
 from compseg.errors import CompsegError, Stopped
 from compseg.faults import StopSignals
 from compseg.faults.signals import start_compilers_with_signals_blocked
-from compseg.faults.watchdog import GO_ON, PERIOD, Watchdog, is_lost_contact
+from compseg.faults.watchdog import HOW_TO_CONTINUE, PERIOD, Watchdog, is_lost_contact
 from compseg.log import log
 from compseg.memory import keep_freed
+from compseg.private import start_other_ranks
 from compseg.training.module import CompSegNet
 from compseg.training.trainer import Trainer
 
@@ -79,7 +80,9 @@ def speed_up(module: CompSegNet, trainer: Trainer) -> None:
 
 
 def fit(trainer: Trainer, module: CompSegNet, data: CohortData, checkpoint: Path | None, signals: StopSignals) -> None:
-    """Train. On return all ranks are done and the process group is gone.
+    """Train. On return all ranks are done; the process group stays for the next fit of this process.
+
+    torchrun's store outlives a process group, and a second one would find the addresses of the first in it.
 
     Args:
         trainer: Of this rank.
@@ -95,6 +98,7 @@ def fit(trainer: Trainer, module: CompSegNet, data: CohortData, checkpoint: Path
     (watchdog,) = (callback for callback in trainer.callbacks if isinstance(callback, Watchdog))
     with watchdog, signals.remembered():
         try:
+            start_other_ranks(trainer)
             trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
             trainer.strategy.barrier("fitted")
         except Stopped as stopped:
@@ -105,10 +109,8 @@ def fit(trainer: Trainer, module: CompSegNet, data: CohortData, checkpoint: Path
             if trainer.world_size == 1 or not is_lost_contact(error):
                 raise
             time.sleep(3 * PERIOD)  # the watchdog has the first word, for it may know which rank and why
-            raise CompsegError(f"lost contact with another rank; its own output says why; {GO_ON}") from error
+            raise CompsegError(f"lost contact with another rank; its own output says why; {HOW_TO_CONTINUE}") from error
         finally:
             end_workers()
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
     if signals.received is not None:
         raise signals.stopped(" when training had ended, before its evaluation")

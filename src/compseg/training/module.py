@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,7 +10,8 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from compseg.batches.augmentation import Augmentation, Batch, augment
+from compseg.batches import Batch
+from compseg.batches.augmentation import Augmentation, augment
 from compseg.comparative import ComparativeHead, FisherPseudoLabels, HeadOutput, Objective, mean_over_ranks
 from compseg.errors import CompsegError
 from compseg.preprocessing import Preprocess
@@ -165,7 +167,8 @@ class CompSegNet(pl.LightningModule):
         optimizer = self.make_optimizer(parameter for parameter in self.parameters() if parameter.requires_grad)
         if self.make_scheduler is None:
             return optimizer
-        scheduler = self.make_scheduler(optimizer, total_steps=int(self.trainer.estimated_stepping_batches))
+        steps = self.trainer.estimated_stepping_batches  # infinite for trainer.max_epochs=-1
+        scheduler = self.make_scheduler(optimizer, total_steps=int(steps) if math.isfinite(steps) else None)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ bottom: seed, data, model, callbacks, trainer, fit. `attempts` decides what is a
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -52,11 +53,16 @@ def train(
         log(f"auto: {resolved.reasons}")
     plan, outcome, trained = attempts(resolved.cfg, run), None, []
     while (attempt := advance(plan, outcome)) is not None:
-        outcome = train_once(attempt, data, resolved.asked, signals, dashboards)
+        # Curves of several inits are shown side by side, so each has dashboards of its own.
+        several = attempt.init is not None
+        with Dashboards.of(cfg.logger, attempt.init) if several else nullcontext(dashboards) as shown:
+            outcome = train_once(attempt, data, resolved.asked, signals, shown)
         if outcome.trained and outcome.is_global_zero:
             trained.append(attempt)
             # Built again: of a network that was trained in shares, this rank may hold one share alone.
             extract(build_module(attempt.cfg), attempt.cfg, data.cohort, attempt.folder)
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()  # the ranks part here: rank zero evaluates alone
     if outcome is None or not outcome.is_global_zero:
         return None
     best = keep_best(trained, run)
@@ -83,7 +89,9 @@ def train_once(
     map_maker(module.segmenter, plain(cfg))  # built once here, so that what it lacks is said before training
     trainer = build_trainer(cfg, run, dashboards, signals, attempt.findings)
     checkpoint = trainer.checkpoint_to_resume()
-    data.bind(trainer, cfg.seed, with_truth=module.objective.needs_truth and not module.trains_on_pseudo_labels)
+    data.setup_for(
+        trainer, seed=cfg.seed, with_truth=module.objective.needs_truth and not module.trains_on_pseudo_labels
+    )
     fit_standardisation(module.preprocess, data.training_tissue())
     fit_pseudo_labels(module, data)
     if found_nothing(module) and cfg.method.fallback is not None:

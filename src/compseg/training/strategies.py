@@ -2,49 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
-from lightning_fabric.utilities.distributed import _set_num_threads_if_needed
 from lightning_utilities.core.apply_func import apply_to_collection
-from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy, ParallelStrategy
-from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
+from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy
 from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict, set_optimizer_state_dict
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FullyShardedDataParallel, OptimStateKeyType, fully_shard
 
+from compseg.private import share_among_all_devices
+
 UNIT = 1_000_000  # parameters that are gathered at once, about
 
 
-class Launcher(_SubprocessScriptLauncher):
-    """Starts the other ranks of this machine, without Lightning's thread that looks after them.
-
-    That one ends rank zero by SIGKILL, without a word, when another rank has ended; `Watch` says which and how.
-    """
-
-    def launch(self, function: Callable[..., Any], *args: Any, trainer: pl.Trainer | None = None, **kwargs: Any) -> Any:
-        """Start them unless torchrun or SLURM has, then call `function`."""
-        del trainer
-        self.cluster_environment.validate_settings(num_devices=self.num_processes, num_nodes=self.num_nodes)
-        if not self.cluster_environment.creates_processes_externally:
-            self._call_children_scripts()
-        _set_num_threads_if_needed(num_processes=self.num_processes)
-        return function(*args, **kwargs)
-
-
-class _Launching(ParallelStrategy):
-    num_nodes: int
-
-    def _configure_launcher(self) -> None:
-        assert self.cluster_environment is not None
-        self._launcher = Launcher(self.cluster_environment, len(self.parallel_devices or []), self.num_nodes)
-
-
-class DDP(_Launching, DDPStrategy):
+class DDP(DDPStrategy):
     """A copy of the model on every device."""
 
     def __init__(self, **options: Any) -> None:
@@ -53,7 +27,7 @@ class DDP(_Launching, DDPStrategy):
         super().__init__(**{"broadcast_buffers": False, **options})
 
 
-class FSDP(_Launching, ModelParallelStrategy):
+class FSDP(ModelParallelStrategy):
     """A share of the network on every device, for one that a device cannot hold (PyTorch's `fully_shard`).
 
     Checkpoints are whole files, as with any other strategy. See `CompSegNet.configure_model`.
@@ -64,7 +38,7 @@ class FSDP(_Launching, ModelParallelStrategy):
 
     def setup_environment(self) -> None:
         """Share among all devices of all machines, which are known now."""
-        self._data_parallel_size = self.num_nodes * self.num_processes
+        share_among_all_devices(self)
         super().setup_environment()
 
     def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import os
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.strategies import Strategy
 
 from compseg.errors import CompsegError
+from compseg.private import leave_signals_alone
 from compseg.run_folder import CHECKPOINTS, LAST
 from compseg.training.checkpoints import WholeCheckpoints
 from compseg.training.strategies import DDP, FSDP
@@ -61,15 +61,9 @@ class Trainer(pl.Trainer):
         self.callbacks: list[Callback] = sorted(
             self.callbacks, key=lambda callback: getattr(callback, "runs_last", False)
         )
-        # Its handlers call collectives from wherever the signal finds a rank; `StopBetweenSteps` asks between steps.
-        self._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+        leave_signals_alone(self)  # `StopBetweenSteps` asks for them between steps
         self._refuse_another_number()
         self.resume, self.compile, self.memory_format = resume, compile, memory_format
-
-    @property
-    def children(self) -> Sequence[subprocess.Popen[bytes]]:
-        """The ranks on this machine that this process has started so far, from 1 on."""
-        return getattr(self.strategy.launcher, "procs", [])
 
     def _refuse_another_number(self) -> None:
         """Each rank would else train alone, in one folder with the others, or wait for those that never come."""

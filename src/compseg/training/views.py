@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from compseg.batches.augmentation import Turn
+from compseg.batches import FlipRotate
 from compseg.comparative import MeanTeacher, Objective
 
-WAYS = [Turn(flip, quarter) for flip in (False, True) for quarter in range(4)][1:]  # all but as it lies
+WAYS = [FlipRotate(flip, quarter) for flip in (False, True) for quarter in range(4)][1:]  # all but as it lies
 FLIPS = [turn for turn in WAYS if turn.quarter % 2 == 0]
 
 
@@ -48,7 +48,7 @@ class Views(nn.Module):
         if not self.reads:
             return {}
 
-        def rotated(network: nn.Module, ways: Sequence[Turn]) -> Tensor:
+        def rotated(network: nn.Module, ways: Sequence[FlipRotate]) -> Tensor:
             return activation_of_rotated(network, image, sampled_rotations(image, index, self.seed, epoch, ways))
 
         views: dict[str, Callable[[], Tensor]] = {
@@ -77,14 +77,14 @@ def averaged(segmenter: nn.Module, objective: Objective) -> AveragedModel | None
 
 
 def sampled_rotations(
-    image: Tensor, index: Sequence[int], seed: int, epoch: int, ways: Sequence[Turn] = WAYS
-) -> list[Turn]:
+    image: Tensor, index: Sequence[int], seed: int, epoch: int, ways: Sequence[FlipRotate] = WAYS
+) -> list[FlipRotate]:
     """How each sample of `(B, C, H, W)` is turned, drawn from `(seed, epoch, index)`: never as it lies."""
     allowed = ways if image.shape[-2] == image.shape[-1] else FLIPS
     return [allowed[int(np.random.default_rng((seed, epoch, i)).integers(len(allowed)))] for i in index]
 
 
-def activation_of_rotated(segmenter: nn.Module, image: Tensor, turns: Sequence[Turn]) -> Tensor:
+def activation_of_rotated(segmenter: nn.Module, image: Tensor, turns: Sequence[FlipRotate]) -> Tensor:
     """The disease map `(B, 1, H, W)` of the turned images `(B, C, H, W)`, turned back."""
     logits = segmenter(torch.stack([turn(picture) for turn, picture in zip(turns, image, strict=True)]))[:, :1]
     seen = torch.stack([turn.back(picture) for turn, picture in zip(turns, logits, strict=True)])
