@@ -1,7 +1,8 @@
-"""The device to compute on, by name."""
+"""The device to compute on, by name, and the cores of this machine."""
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from compseg.errors import CompsegError
@@ -34,3 +35,8 @@ def pick_device(name: str | torch.device = "auto") -> torch.device:
             f"({str(error).splitlines()[0].rstrip('.')}); give device=auto"
         ) from error
     return device
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
