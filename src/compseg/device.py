@@ -1,7 +1,8 @@
-"""The device to compute on, by name."""
+"""The device to compute on, by name, and the cores of this machine."""
 
 from __future__ import annotations
 
+import os
 from textwrap import shorten
 from typing import TYPE_CHECKING
 
@@ -36,3 +37,8 @@ def pick_device(name: str | torch.device = "auto") -> torch.device:
             "give device=auto"
         ) from error
     return device
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
