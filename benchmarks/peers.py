@@ -214,6 +214,6 @@ def ours(cohort: Cohort, folder: Path, cache: str) -> Callable[[], object]:
     return epochs
 
 
-if __name__ == "__main__":  # the table alone, for a disk whose speed is held back (docs/performance.md)
+if __name__ == "__main__":  # the table alone, for a disk whose speed is held back (docs/research/performance.md)
     with tempfile.TemporaryDirectory() as place:
         print(table(measure(Path(place))))

@@ -125,7 +125,7 @@ def require_best_and_last(trainer: pl.Trainer) -> None:
     Raises:
         CompsegError: There is none, or more than one.
     """
-    found = sum(isinstance(callback, BestAndLast) for callback in trainer.callbacks)
+    found = sum(isinstance(callback, BestAndLast) for callback in trainer.callbacks)  # type: ignore[attr-defined]
     if found != 1:
         raise CompsegError(
             f"callbacks: expected one compseg.training.BestAndLast (callbacks.best_and_last), got {found}; "
