@@ -96,7 +96,7 @@ def fit_from_probabilities(maps: Sequence[SampleMap], seed: int = 0) -> Threshol
         Dice(t) = 2 sum_{a > t} a / (|{a > t}| + sum a),
 
     and its mean over disease samples is maximised (Lipton, Elkan and Naryanaswamy, ECML 2014: the best t is half of the
-    Dice reached). It sees no truth, and moves with maps that a new array has made fainter.
+    best Dice). It sees no truth, and moves with maps that a new array has made fainter.
 
     Args:
         maps: Validation maps; those of disease samples with tissue are used.

@@ -16,12 +16,12 @@ from compseg.run_folder import CHECKPOINTS, LAST
 
 
 class BestAndLast(ModelCheckpoint):
-    """`checkpoints/best.ckpt` by a monitored figure and `checkpoints/last.ckpt`, after an epoch.
+    """`checkpoints/best.ckpt` by a monitored metric and `checkpoints/last.ckpt`, after an epoch.
 
     Args:
-        monitor: A logged figure of the validation samples.
+        monitor: A logged metric of the validation samples.
         mode: `min` or `max`.
-        after: Share of the epochs that pass before one may be the best, in [0, 1). While steps are large, the figure
+        after: Share of the epochs that pass before one may be the best, in [0, 1). While steps are large, the metric
             of few validation samples jumps, and the lowest is a matter of luck.
         seconds: Least time from one `last.ckpt` to the next, for on a GPU an epoch may take less time than writing it.
             A run that is killed has that and an unfinished epoch to do again; one that is asked to end has not.
