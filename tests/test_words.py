@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 WORDS = {
     "rooms": (
         r"compseg[./](learning|maps|measures|spectra|comparison|sweeps)\b",
-        "training, inference, evaluation, ...",
+        "training, inference, ...",
     ),
     "figure": (r"\b[Ff]igures?\b(?! S?\d)(?![/\"`.])(?<!`figures)", "metric, number, value; `figures/` holds pictures"),
     "teach": (r"\b(teach\w*|taught|Teacher)\b|FisherTeacher", "pseudo-labels, pseudo_labels, supervises"),
@@ -30,7 +30,7 @@ WORDS = {
     ),
     "sight, reach": (
         r"(?i)\bsight\b|\breach(es|ed|ing)?\b",
-        "receptive field, radius, neighbourhood; in prose: get to",
+        "receptive field, radius, neighbourhood",
     ),
     "draw": (r"(?i)\b(re)?draw(s|n|ing)?\b|\bdrew\b", "sample, resample, replicate; a picture is plotted"),
     "Room": (r"\bclass Room\b|\bRoom\(", "BatchIndex, ReusableBuffer, Slots, Workers"),
@@ -41,13 +41,13 @@ WORDS = {
     ),
     "Ahead": (
         r"\bAhead\b|\bFromHere\b|\bclass Watch\b|\b_Peers\b|(?i:\bdeaf\b)",
-        "Prefetcher, ResumableLoader, Watchdog",
+        "Prefetcher, Watchdog",
     ),
     "SameStatistics": (r"SameStatistics", "SyncBatchNorm..."),
     "say, claim, estimate": (r"(?<![\w.`])(say|claim|estimate)\(", "log, run_lock, eta"),
     "classes": (
         r"\b(Writing|Found|Way|Standing|Place|Entrant)[(\]]",
-        "writer, fit, reference mode, score, rank, contender",
+        "writer, fit, score, rank, contender",
     ),
     "mend": (r"(?i)\bmend(s|ed|ing)?\b", "fix"),
     "complaint": (r"(?i)\bcomplain(s|t|ts|ed|ing)?\b|_complain\b", "problem, error, report"),
@@ -56,38 +56,25 @@ WORDS = {
     "fault": (r"(?i)(?<!page )(?<!compseg\.)(?<!compseg/)\bfaults?\b(?!/)", "error, problem"),
 }
 
-# (word, files, what may be on the line): None stands for any line of the file.
 PLOTS = r"src/compseg/(plots/.+|report/.+|studies/(pictures|interactive|comparison_page)\.py)|docs/.+\.py"
-EXCEPTIONS = [
+EXCEPTIONS = [  # (word, files, what may be on the line; None: anything)
     ("figure", PLOTS, r"[Ff]igure|figures\."),  # matplotlib's and plotly's class, HTML's element
     ("figure", r"src/compseg/monitor/dashboards\.py", r"\bfigures: Path|figures\.glob"),  # the folder of that name
-    (
-        "draw",
-        PLOTS + r"|src/compseg/monitor/previews\.py|docs/how-to/(compare|dashboards)\.md",
-        None,
-    ),  # pictures are drawn
+    ("draw", PLOTS + r"|src/compseg/monitor/previews\.py", None),  # pictures are drawn
     ("floor, ceiling", r"docs/architecture\.md", r"floors below"),  # of the house
     ("fault", r"docs/architecture\.md", r"^faults "),  # the room
     *((word, r"src/compseg/config/hints\.py", None) for word in WORDS),  # the table of renamed keys
-    *(
-        (word, r"src/compseg/inference/folder\.py", r"^ +\"compseg\.|^MOVED|\"teaches\"") for word in WORDS
-    ),  # old formats
-    ("teach", r"src/compseg/run_folder\.py", r"teacher"),  # configurations of old runs
+    *((word, r"src/compseg/inference/folder\.py", r"^ +\"compseg\.|^MOVED") for word in WORDS),  # formats 1 and 2
+    ("teach", r"src/compseg/run_folder\.py", r"teache[rs]"),  # configurations of old runs
 ]
 
 FILES = sorted(
     path
-    for pattern in (
-        "src/**/*.py",
-        "src/**/*.html",
-        "conf/**/*.yaml",
-        "docs/**/*.md",
-        "docs/**/*.py",
-        "*.md",
-        "mkdocs.yml",
-    )
-    for path in ROOT.glob(pattern)
-    if path.name != "CHANGELOG.md"
+    for path in [
+        *ROOT.glob("*.*"),
+        *(path for folder in ("src", "conf", "docs") for path in (ROOT / folder).rglob("*")),
+    ]
+    if path.suffix in {".py", ".html", ".yaml", ".yml", ".md"} and path.name != "CHANGELOG.md"
 )
 
 

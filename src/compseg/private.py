@@ -89,7 +89,7 @@ def start_compilers() -> None:
 
 
 def open_trial(study: Study, trial: FrozenTrial) -> Trial:
-    """A running trial as an object that reports to its study; Optuna gives one to the process that asked for it alone."""
+    """A running trial as an object that reports to its study, for processes other than the one that asked for it."""
     from optuna import Trial
 
     return Trial(study, trial._trial_id)

@@ -1,7 +1,7 @@
 """The activation above which a pixel counts as disease: fitted on validation maps, stored with the segmenter.
 
 The paper chose one threshold by eye on seven validation spots (.35, section 4). Here it is fitted, from truth where
-the validation samples have some, otherwise from the maps and the labels alone. `docs/explanation/thresholds.md` derives
+the validation samples have some, else from the maps and the labels alone. `docs/explanation/thresholds.md` derives
 each way. Shapes: N samples, L levels.
 """
 

@@ -79,7 +79,7 @@ def averaged(segmenter: nn.Module, objective: Objective) -> AveragedModel | None
 def sampled_rotations(
     image: Tensor, index: Sequence[int], seed: int, epoch: int, ways: Sequence[FlipRotate] = WAYS
 ) -> list[FlipRotate]:
-    """How each sample of `(B, C, H, W)` is flipped or rotated, a function of `(seed, epoch, index)`; never left as it is."""
+    """How each sample of `(B, C, H, W)` is flipped or rotated, by `(seed, epoch, index)`; never the identity."""
     allowed = ways if image.shape[-2] == image.shape[-1] else FLIPS
     return [allowed[int(np.random.default_rng((seed, epoch, i)).integers(len(allowed)))] for i in index]
 
