@@ -113,7 +113,7 @@ def threshold_curves(
     Args:
         marked: Mean fraction of tissue `(L,)` above each level, by class (`disease`, `healthy`).
         levels: `(L,)` of activation.
-        dice: Levels `(K,)` and the Dice `(N, K)` of each sample at them; None without truth.
+        dice: Levels `(L,)` and the Dice `(N, L)` of each sample at them; None without truth.
         threshold: The one in use.
         vmax: Right end of the axis.
     """
