@@ -19,7 +19,7 @@ def log(message: str) -> None:
 def rank() -> int:
     """The rank of this process among all that train together.
 
-    Lightning knows it best, for a strategy sets it; but it takes seconds to import, so before it is imported the
+    Lightning knows it best, because a strategy sets it; but it takes seconds to import, so before it is imported the
     environment answers, as Lightning itself would read it.
     """
     lightning = getattr(sys.modules.get("lightning_utilities.core.rank_zero"), "rank_zero_only", None)

@@ -104,7 +104,7 @@ class BatchIndex(NamedTuple):
 
 
 class BatchIndexSampler(Sampler[BatchIndex]):
-    """Adds the epoch to each batch of indices, for the processes that read the batch do not know it.
+    """Adds the epoch to each batch of indices, because the processes that read the batch do not know it.
 
     Args:
         batches: Those of training, which know the epoch, or a fixed list.

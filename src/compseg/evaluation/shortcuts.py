@@ -53,7 +53,7 @@ class GroupGap:
 def group_gap(maps: Sequence[SampleMap]) -> GroupGap | None:
     """Compare healthy samples by group: there is no disease that could make one group more active.
 
-    Samples of a patient count once, with their mean x, for they are not independent.
+    Samples of a patient count once, with their mean x, because they are not independent.
 
     Returns:
         None where fewer than two groups have `FEWEST` healthy patients (samples, where no patient is named).
@@ -93,7 +93,7 @@ class Origin:
         inseparable: Whether nothing in the cohort separates the class from the group: every group holds one class, and
             test groups were seen in training or a class has fewer than `FEWEST_GROUPS` groups.
         told: AUC with which the group alone predicts the labels of the training samples, each group scored by its share
-            of disease. Groups of fewer than `FEWEST_TRAINED` are ignored, for they predict labels by chance.
+            of disease. Groups of fewer than `FEWEST_TRAINED` are ignored, because they predict labels by chance.
     """
 
     named: bool

@@ -74,7 +74,7 @@ class EpochPreviews(Callback):
         return every != 0 and (epoch == trainer.max_epochs or (every is not None and epoch % every == 0))
 
     def _draw(self, trainer: pl.Trainer, pl_module: pl.LightningModule, epoch: int) -> None:
-        """All ranks compute the maps, for a model may lie in parts on them; rank zero draws."""
+        """All ranks compute the maps, because each may hold a part of the model; rank zero draws."""
         data, net = data_of(trainer), cast("Network", pl_module)
         shown = [show(data, place, trainer, net) for place in chosen(data.val.infos, self.per_class)]
         if trainer.is_global_zero:

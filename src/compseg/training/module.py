@@ -58,7 +58,7 @@ class EpochSums:
         return {"statistics": reduce(self.statistics.clone()), "by_class": reduce(self.by_class.clone())}
 
     def load(self, state: Mapping[str, Tensor] | None) -> None:
-        """Go on from a state; on one rank, for it holds what all of them had."""
+        """Continue from a state; on one rank alone, because it holds what all of them had."""
         self.statistics = state["statistics"] if state else None
         self.by_class = state["by_class"] if state else None
 
@@ -133,7 +133,7 @@ class CompSegNet(pl.LightningModule):
         return {"loss": self.objective.finish(mean_over_ranks(statistics.mean(0))), "x": output.x.detach()}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, HeadOutput]:
-        """Collects, for the loss is formed over all validation samples at the epoch's end; callbacks get the output."""
+        """Collects, because the loss is formed over all validation samples at the epoch's end; callbacks get the output."""
         del batch_idx
         return {"head": self._statistics(self._prepared(batch, {}), "val")[1]}
 
@@ -179,7 +179,7 @@ class CompSegNet(pl.LightningModule):
         checkpoint["epoch_sums"] = self.epoch_sums["train"].state(self._over_ranks)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on with the sums of the epoch."""
+        """Continue with the sums of the epoch."""
         if self.trainer.is_global_zero:
             self.epoch_sums["train"].load(checkpoint.get("epoch_sums"))
 

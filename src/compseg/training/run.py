@@ -67,7 +67,7 @@ def train(
         return None
     best = keep_best(trained, run)
     if best.folder != run:
-        extract(build_module(best.cfg), best.cfg, data.cohort, run)  # again, for it names its run
+        extract(build_module(best.cfg), best.cfg, data.cohort, run)  # again, because it names its run
     return outcome.device
 
 
