@@ -23,7 +23,8 @@ class BestAndLast(ModelCheckpoint):
         mode: `min` or `max`.
         after: Share of the epochs that pass before one may be the best, in [0, 1). While steps are large, the metric
             of few validation samples jumps, and the lowest is a matter of luck.
-        seconds: Least time from one `last.ckpt` to the next, because on a GPU an epoch may be over sooner than it is written.
+        seconds: Least time from one `last.ckpt` to the next, because on a GPU writing it may take longer than
+            an epoch.
             A run that is killed has that and an unfinished epoch to do again; one that is asked to end has not.
     """
 

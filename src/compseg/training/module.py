@@ -133,7 +133,7 @@ class CompSegNet(pl.LightningModule):
         return {"loss": self.objective.finish(mean_over_ranks(statistics.mean(0))), "x": output.x.detach()}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, HeadOutput]:
-        """Collects, because the loss is formed over all validation samples at the epoch's end; callbacks get the output."""
+        """Collects: the loss is formed over all validation samples at the epoch's end; callbacks get the output."""
         del batch_idx
         return {"head": self._statistics(self._prepared(batch, {}), "val")[1]}
 
