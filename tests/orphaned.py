@@ -1,4 +1,4 @@
-"""A callback that waits until the shell that started a run has ended: `_target_: orphaned.WaitUntilOrphaned`."""
+"""A callback that lets the shell that started a run end, in its second fit."""
 
 from __future__ import annotations
 

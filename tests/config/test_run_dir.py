@@ -6,7 +6,7 @@ import itertools
 
 from torch.distributed import TCPStore
 
-from compseg.config import run_dir
+from compseg.config import verbs
 
 
 def test_ranks_agree_on_each_run_of_a_process(monkeypatch):
@@ -15,7 +15,7 @@ def test_ranks_agree_on_each_run_of_a_process(monkeypatch):
         monkeypatch.setenv(name, str(value))
     ranks = []
     for _ in range(2):
-        monkeypatch.setattr(run_dir, "_RUNS", itertools.count())
-        ranks.append([run_dir.started("%f"), run_dir.started("%f")])
+        monkeypatch.setattr(verbs, "_RUNS", itertools.count())
+        ranks.append([verbs._started("%f"), verbs._started("%f")])
     assert ranks[0] == ranks[1]
     assert len(set(ranks[0])) == 2

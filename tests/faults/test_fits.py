@@ -12,7 +12,7 @@ import pytest
 
 from running import command, environment, history_of, tiny
 
-SHORT = ("data.batch_size=4", "evaluate=false", "callbacks.pictures.every=0", "trainer.max_epochs=2")
+SHORT = ("data.batch_size=4", "evaluation.split=none", "callbacks.pictures.every=0", "trainer.max_epochs=2")
 TWO = ("trainer.devices=2",)
 # The printed recipe without a norm, in large steps: the maps are empty after the first of them, from any seed.
 COLLAPSE = (
@@ -47,7 +47,7 @@ def succeed_together(*commands: list[str], cwd: Path) -> str:
     [
         (("n_init=2",), " is kept"),
         ((*COLLAPSE, "callbacks.collapse.restarts=1"), "training starts again from another seed"),
-        (("source@data.source=phantom_null", "fallback.n_init=2"), "without the pseudo-labeller"),
+        (("source@data.source=phantom_null", "method.fallback.n_init=2"), "continues without pseudo-labels"),
     ],
     ids=["several inits", "a restart", "a fallback"],
 )

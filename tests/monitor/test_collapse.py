@@ -6,8 +6,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from compseg.training.restarts import give_up, seed_of
-from compseg.training.starts import seed_of_start
 from made_epochs import SIDE, disc, epoch_of, infos_of, spots
 from scipy.stats import f as f_distribution
 
@@ -26,6 +24,7 @@ from compseg.monitor.collapse import (
     symptom_of,
 )
 from compseg.monitor.diagnostics import Pooled
+from compseg.training.attempts import clear_for_restart, seed_after, seed_of_init
 
 LABELS = [1, 0] * 7
 GROUPS = ["A", "A", "B", "B"] * 3 + ["A", "B"]
@@ -105,7 +104,7 @@ def test_faint_maps_that_part_the_classes_are_sound():
     assert symptom_of(epoch_of(spots(rng, LABELS, inside=0.08, rest=0.0), LABELS)) is None
 
 
-def test_activation_off_the_tissue_is_no_fault_by_itself():
+def test_activation_off_the_tissue_is_no_problem_by_itself():
     rng = np.random.default_rng(0)
     assert symptom_of(epoch_of(spots(rng, LABELS, inside=0.4, outside=0.6), LABELS)) is None
 
@@ -146,11 +145,19 @@ def test_groups_that_cannot_be_told_from_classes_say_nothing(groups):
 @pytest.mark.parametrize(
     ("kind", "config", "fix"),
     [
-        (EMPTY, {"model": {"norm": "none"}, "method": "paper2020"}, "model.norm=group, or method=compseg"),
-        (EMPTY, {"model": {"norm": "group"}, "method": "compseg", "optimizer": {"lr": 0.002}}, "optimizer.lr=0.0002"),
-        (SHORTCUT, {"model": {"depth": 4}, "method": "lse"}, "model=unet_shallow, or method=compseg"),
-        (SHORTCUT, {"model": {"depth": 1}, "method": "compseg"}, "augmentation=flip_rotate90_jitter"),
-        (SHORTCUT, {"model": {"depth": 2}, "depth": 2, "method": "compseg"}, "augmentation=flip_rotate90_jitter"),
+        (EMPTY, {"model": {"norm": "none"}, "method": {"name": "paper2020"}}, "model.norm=group, or method=compseg"),
+        (
+            EMPTY,
+            {"model": {"norm": "group"}, "method": {"name": "compseg"}, "optimizer": {"lr": 0.002}},
+            "optimizer.lr=0.0002",
+        ),
+        (SHORTCUT, {"model": {"depth": 4}, "method": {"name": "lse"}}, "model=unet_shallow, or method=compseg"),
+        (SHORTCUT, {"model": {"depth": 1}, "method": {"name": "compseg"}}, "augmentation=flip_rotate90_jitter"),
+        (
+            SHORTCUT,
+            {"model": {"depth": 3}, "channels": 3, "method": {"name": "compseg"}},
+            "augmentation=flip_rotate90_jitter",
+        ),
     ],
 )
 def test_a_fix_is_what_the_run_does_not_have_yet(kind, config, fix):
@@ -167,7 +174,9 @@ class Watched:
         )
         self.logged = []
         self.net = SimpleNamespace(
-            seed=7, config={"method": "max"}, log_dict=lambda values, **_: self.logged.append(values["collapse/named"])
+            seed=7,
+            config={"method": {"name": "max"}},
+            log_dict=lambda values, **_: self.logged.append(values["collapse/named"]),
         )
 
     def see(self, *epochs, start=0):
@@ -214,7 +223,7 @@ def test_a_suspicion_restarts_nothing(tmp_path):
     assert not watched.trainer.should_stop
 
 
-def test_the_detector_goes_on_where_it_was(tmp_path):
+def test_the_detector_resumes_where_it_was(tmp_path):
     broken = Watched(tmp_path).see(empty())
     resumed = Watched(tmp_path)
     resumed.detector.load_state_dict(broken.detector.state_dict())
@@ -229,18 +238,20 @@ def test_a_run_stopped_on_its_way_to_a_restart_does_not_train_on(tmp_path):
     assert resumed.trainer.should_stop
 
 
-def test_giving_up_keeps_the_history_and_leaves_no_checkpoint(tmp_path):
+def test_clearing_for_a_restart_keeps_the_history_and_leaves_no_checkpoint(tmp_path):
     (tmp_path / "checkpoints").mkdir()
     for name in ("checkpoints/last.ckpt", "checkpoints/best.ckpt", "history.csv"):
         (tmp_path / name).write_text("epoch\n0\n")
     findings = Watched(tmp_path, restarts=1).see(empty(), empty()).detector.findings
-    give_up(tmp_path, findings)
+    clear_for_restart(tmp_path, findings)
     assert list((tmp_path / "checkpoints").iterdir()) == []
     assert (tmp_path / "history_before_restart_1.csv").read_text() == "epoch\n0\n"
     assert read_findings(tmp_path) == findings
 
 
-def test_seeds_of_restarts_and_of_starts_differ_from_each_other_and_from_those_given_by_hand():
-    again = {kind(seed, count) for kind in (seed_of, seed_of_start) for seed in range(50) for count in range(1, 4)}
+def test_seeds_of_restarts_and_of_inits_differ_from_each_other_and_from_those_given_by_hand(tmp_path):
+    findings = Watched(tmp_path, restarts=1).see(empty(), empty()).detector.findings
+    kinds = [lambda seed, restarts: seed_after(seed, findings * restarts), seed_of_init]
+    again = {kind(seed, count) for kind in kinds for seed in range(50) for count in range(1, 4)}
     assert len(again | set(range(50))) == 2 * 150 + 50
-    assert [kind(seed, 0) for kind in (seed_of, seed_of_start) for seed in range(50)] == [*range(50), *range(50)]
+    assert [kind(seed, 0) for kind in kinds for seed in range(50)] == [*range(50), *range(50)]

@@ -12,7 +12,7 @@ from compseg.monitor.previews import EpochPreviews
 from running import run_here, tiny
 from signalled import signal_at
 
-QUIET = ("evaluate=false", "scheduler=constant", "trainer.enable_progress_bar=false")
+QUIET = ("evaluation.split=none", "scheduler=constant", "trainer.enable_progress_bar=false")
 
 
 @pytest.mark.parametrize("length", [-1, None])
@@ -54,7 +54,7 @@ def test_a_signal_is_an_end_only_where_there_is_no_other(trained, tmp_path, leng
 
 
 def test_a_schedule_that_needs_a_length_says_so(trained, tmp_path, capfd):
-    arguments = tiny(trained.cohort, tmp_path / "run", "trainer.max_epochs=-1", "evaluate=false")
+    arguments = tiny(trained.cohort, tmp_path / "run", "trainer.max_epochs=-1", "evaluation.split=none")
     assert run_here("train", *arguments) == 1
     assert "scheduler=OneCycleLR: needs the length of training, which has none; give trainer.max_epochs" in (
         capfd.readouterr().err

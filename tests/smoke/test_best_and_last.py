@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from compseg.faults.signals import StopBetweenSteps
+from compseg.training.callbacks import StopBetweenSteps
 from running import Killed, history_of, tiny, train_here
 
 EPOCHS = 4

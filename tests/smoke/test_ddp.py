@@ -47,6 +47,7 @@ PLAIN = (
     "model.norm=none",
     "model.activation=silu",  # smooth: at a kink, rounding decides which way a step goes
     "model.width=4",
+    "model.depth=1",
 )
 STEPS, SAMPLES, SIZE, CHANNELS = 10, 16, 16, 4
 # The loss of every file in conf/, and those that a key makes of the printed one.

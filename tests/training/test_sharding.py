@@ -10,7 +10,7 @@ from torch import distributed, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule
 
-from compseg.training.sharding import shard
+from compseg.training.strategies import shard
 
 
 @pytest.fixture

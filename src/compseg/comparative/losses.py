@@ -31,6 +31,7 @@ def mean_over_ranks(local_mean: Tensor) -> Tensor:
     """
     if not (distributed.is_available() and distributed.is_initialized()):
         return local_mean
+    # all_reduce has no gradient and works in place, so it is given a detached copy.
     own = local_mean.detach()
     total = own.clone()
     distributed.all_reduce(total)
@@ -172,7 +173,7 @@ class PooledLoss(Objective):
     def statistics(self, out: HeadOutput, labels: Tensor, truth: Tensor | None = None) -> Tensor:
         """|e|, e^2 or the cross-entropy of each sample, `(B, 1)`."""
         if self.loss == "bce":
-            p = (out.o / out.maximum).clamp(max=1)
+            p = (out.o / out.maximum).clamp(max=1)  # rounding can take o just above its maximum
             return (labels * _negative_log(p) + (1 - labels) * _negative_log(1 - p)).unsqueeze(1)
         error = out.o - labels * (out.alpha if self.target == "alpha" else out.maximum)
         if self.one_sided:
@@ -274,6 +275,7 @@ class LogBarrier(Objective):
 
     def _barrier(self, z: Tensor) -> Tensor:
         joint = 1 / self.t**2
+        # Clamped, because the branch that is not taken would give NaN gradients.
         inside = -(-z).clamp(min=joint).log() / self.t
         outside = self.t * z - math.log(joint) / self.t + 1 / self.t
         return inside.where(z <= -joint, outside)
@@ -348,6 +350,7 @@ class PositiveUnlabelled(Objective):
 
     def finish(self, means: Tensor) -> Tensor:
         """The clamped risk."""
+        # A class that is absent has means of 0, and the clamps keep 0 / 0 from being NaN.
         share = means[3]
         healthy = means[:2] / (1 - share).clamp(min=1e-7)
         hidden = means[2] / share.clamp(min=1e-7) - (1 - self.prior) * healthy[1]

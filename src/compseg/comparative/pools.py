@@ -182,6 +182,7 @@ class RankPool(nn.Module):
         # At rho N <= 1 only the maximum is left; a value just above 1 gives the same and keeps log d finite.
         log_d = torch.log1p(-1 / (self.rho * size).clamp(min=1 + 1e-6))
         weights = torch.exp(rank * log_d) * (rank < size)
+        # The first weight is 1, so clamping changes nothing but 0 / 0 without tissue.
         return (weights * ordered).sum(1) / weights.sum(1).clamp(min=1)
 
 
@@ -212,6 +213,7 @@ class TopKPool(nn.Module):
         highest = (rank < k) & (rank < size)
         lowest = (rank >= size - k) & (rank < size)
         weights = (highest + self.lowest * lowest) / (2 * k)
+        # Without tissue the score is 0, whose sigmoid would be 0.5.
         return torch.sigmoid((weights * ordered).sum(1)).where(size[:, 0] > 0, 0)
 
 
@@ -234,6 +236,7 @@ class LogitMeanPool(nn.Module):
     def forward(self, logits: Tensor, tissue: Tensor) -> Tensor:
         """Logits `(B, M, H, W)` and tissue `(B, 1, H, W)` to x `(B,)` in [0, 1]."""
         score = masked_mean(logits[:, self.map, None], tissue)
+        # Without tissue the score is 0, whose sigmoid would be 0.5.
         return torch.sigmoid(score).where(tissue.flatten(1).any(1), 0)
 
 
@@ -253,5 +256,6 @@ class AttentionPool(nn.Module):
         maps = logits.shape[1]
         require(maps >= 2, f"method.maps: attention expected 2 (disease, attention), got {maps}; set method.maps=2")
         attention = _lowest_outside(logits[:, 1:2], tissue).softmax(1)
+        # Logits outside are zeroed, too: a weight of 0 times an infinite logit is NaN.
         score = (attention * logits[:, :1].where(tissue, 0).flatten(1)).sum(1)
         return torch.sigmoid(score).where(tissue.flatten(1).any(1), 0)

@@ -72,7 +72,7 @@ class FisherPseudoLabels(nn.Module):
     predicts the labels of the other halves better.
 
     A network that reads the *contrast*, each pixel less that same background spectrum, generalises to new patients,
-    arrays and instruments, because whatever they add to all spectra of a sample cancels.
+    arrays and instruments, because anything they add to all spectra of a sample cancels.
 
     Args:
         channels: Number of channels C of the preprocessed image.
@@ -130,6 +130,7 @@ class FisherPseudoLabels(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         classes: tuple[Pixels, Pixels] = ([], [])
         for image, tissue, label in samples:
+            # In double precision: neighbouring channels are nearly collinear, so their covariance is hard to invert.
             spectra = local_mean(image[None], tissue[None], self.neighbourhood)[0][:, tissue[0]].T.double()
             chosen = torch.randperm(len(spectra), generator=generator)[: max(1, self.pixels // count)]
             classes[label].append(spectra[chosen])
@@ -153,7 +154,7 @@ class FisherPseudoLabels(nn.Module):
         return local_mean(filtered, tissue, self.neighbourhood)
 
     def marked(self, score: Tensor, tissue: Tensor) -> Tensor:
-        """Where scores `(B, 1, H, W)` of whole samples indicate disease, whatever the label: bool of that shape."""
+        """Where scores `(B, 1, H, W)` of whole samples indicate disease, for any label: bool of that shape."""
         return mark(score, tissue, Fit(*(getattr(self, name) for name in Fit._fields)))
 
     def contrast(self, image: Tensor, tissue: Tensor) -> Tensor:
@@ -188,6 +189,7 @@ def mark_and_refit(healthy: Pixels, disease: Pixels, shrinkage: float, mode: Ref
     means = torch.stack([pixels.mean(0) for pixels in healthy])
     clean, mixed = torch.cat(healthy), torch.cat(disease)
     direction = fisher(mixed, clean, shrinkage)
+    # Healthy samples have no marked pixels, so their backgrounds never change.
     if mode.own:
         clean = torch.cat([pixels - mean for pixels, mean in zip(healthy, means, strict=True)])
     marked = torch.zeros(len(mixed), dtype=torch.bool)
@@ -207,7 +209,7 @@ def mark_and_refit(healthy: Pixels, disease: Pixels, shrinkage: float, mode: Ref
 
 
 def mark(score: Tensor, tissue: Tensor, fit: Fit) -> Tensor:
-    """Where the scores `(B, 1, H, W)` indicate disease, whatever the label: bool of that shape."""
+    """Where the scores `(B, 1, H, W)` indicate disease, for any label: bool of that shape."""
     marked = torch.zeros_like(tissue)
     highest = torch.where(fit.stand_in, fit.highest @ fit.filter, torch.inf)
     # The background of marking is the unmarked pixels, so start with nothing marked and repeat until it is stable.
@@ -243,6 +245,7 @@ def local_mean(image: Tensor, tissue: Tensor, side: int) -> Tensor:
 
     `(B, C, H, W)` to the same shape, zero off tissue.
     """
+    # The pooled mask divides the pooled values, so pixels outside the tissue and the image do not count.
     inside = tissue.to(image.dtype)
     total, share = (avg_pool2d(x, side, stride=1, padding=side // 2) for x in (image * inside, inside))
     return torch.where(tissue, total / share.clamp_min(1e-6), 0.0)
@@ -257,6 +260,7 @@ def excess_share(mixed: Tensor, clean: Tensor) -> tuple[Tensor, Tensor]:
     above = [
         1 - torch.searchsorted(scores.sort().values, levels, right=True) / len(scores) for scores in (mixed, clean)
     ]
+    # At least one pixel is marked, and a tenth is not: the refit needs both.
     share = (above[0] - above[1]).max().clamp(min=1 / len(mixed), max=0.9)
     return share, torch.quantile(mixed, 1 - share.to(mixed.dtype))
 
@@ -289,7 +293,7 @@ def held_out_auc(healthy: Pixels, disease: Pixels, shrinkage: float, mode: Refer
     orders = [torch.randperm(len(samples), generator=generator).tolist() for samples in (healthy, disease)]
     healthy, disease = ([samples[i] for i in order] for samples, order in zip((healthy, disease), orders, strict=True))
     aucs = []
-    for half in (0, 1):
+    for half in (0, 1):  # every other sample of a shuffled class, so both halves hold both classes
         fit = mark_and_refit(healthy[half::2], disease[half::2], shrinkage, mode)
         shares = [
             torch.stack([share_of(pixels, fit) for pixels in samples[1 - half :: 2]]) for samples in (healthy, disease)

@@ -45,7 +45,7 @@ class SizePenalty(Objective):
 
     Kervadec et al. (MedIA 2019, arXiv 1805.04628) formulate it in pixels, with V the sum of a:
     `((V - A)^2 [V < A] + (V - B)^2 [V > B]) / |Omega|`. In fractions of the tissue, V = m N, it is the same at every
-    resolution. m is the mean activation whatever the head pools.
+    resolution. m is the mean activation, for every pool of the head.
 
     Args:
         lower: Smallest disease fraction of a disease sample; the paper's alpha.
@@ -133,6 +133,7 @@ class SpectralCRF(Objective):
         linked, distances = self._links(out.image, out.tissue)
         count = torch.cat([link.flatten(1) for link in linked], dim=1).sum(1).clamp(min=1)
         mean = _sum_over_links(distances, linked) / count
+        # Where all spectra are equal the mean is 0, and so is every distance: weights of 1, not NaN.
         scale = (2 * mean).clamp(min=torch.finfo(mean.dtype).tiny).view(-1, 1, 1, 1)
         energies = []
         for offset, distance in zip(self.offsets, distances, strict=True):
@@ -140,7 +141,7 @@ class SpectralCRF(Objective):
             energies.append(torch.exp(-distance / scale) * (a * (1 - b) + b * (1 - a)))
         return (_sum_over_links(energies, linked) / count).unsqueeze(1)
 
-    @torch.no_grad()
+    @torch.no_grad()  # the image is data: a graph of its differences would cost memory for nothing
     def _links(self, image: Tensor, tissue: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """For each offset: which pairs lie in tissue, bool, and their mean squared difference over the channels."""
         linked, distances = [], []

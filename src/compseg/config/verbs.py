@@ -30,8 +30,8 @@ from compseg.errors import Stopped
 Task = Callable[[DictConfig], Any]
 
 # What SLURM calls a shell on one of its nodes; a command typed there is not a job of its own.
-_RUNS = itertools.count()
 _SHELLS = ("bash", "interactive")
+_RUNS = itertools.count()  # that this process has named, of those that torchrun has started
 
 HELP = """\
 {doc}

@@ -42,6 +42,7 @@ WHOLE = 0.8  # share of the activation's variance that lies between samples; the
 SEPARATED, NOT_SEPARATED = 0.9, 0.6  # AUC over validation samples
 MEMORISED = 0.95  # AUC over training samples
 SURE = 0.001  # p of the F test that groups differ
+FEW = 16  # channels below which model=unet_shallow may have three levels: `compseg.training.resolve`
 
 
 @dataclass(frozen=True)
@@ -176,11 +177,12 @@ def fix_for(kind: str, config: Mapping[str, Any]) -> str:
         kind: Of the symptom.
         config: The run's resolved configuration.
     """
-    model, method = dict(config.get("model") or {}), config.get("method")
+    model, method = dict(config.get("model") or {}), (config.get("method") or {}).get("name")
     slower = f"optimizer.lr={(config.get('optimizer') or {}).get('lr', 1e-3) / 10:g}"
     norm = ["model.norm=group"] if model.get("norm") == "none" else []
     pseudo_labels = [] if method == "compseg" else ["method=compseg"]
-    shallow = [] if model.get("depth") == config.get("depth", 1) else ["model=unet_shallow"]
+    few_channels = config.get("channels", FEW) < FEW
+    shallow = [] if model.get("depth") in ((1, 3) if few_channels else (1,)) else ["model=unet_shallow"]
     fixes = {
         NOT_FINITE: [slower, "trainer.gradient_clip_val=1", "trainer.precision=32-true"],
         EMPTY: [*norm, *pseudo_labels, slower],

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins import TorchCheckpointIO
 
 from compseg.files import atomic_torch
-from compseg.run_folder import CHECKPOINTS
+from compseg.run_folder import CHECKPOINTS, LAST
 
 
 class BestAndLast(ModelCheckpoint):
@@ -36,7 +35,6 @@ class BestAndLast(ModelCheckpoint):
             monitor=monitor,
             mode=mode,
             filename="best",
-            save_last=True,
             save_on_train_epoch_end=True,
             auto_insert_metric_name=False,
             enable_version_counter=False,
@@ -48,17 +46,14 @@ class BestAndLast(ModelCheckpoint):
         super().setup(trainer, pl_module, stage)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save the epoch, and as the best if it is; Lightning would save the last one only where it is the best."""
+        """Save the epoch as the best if it is, and as the last if it is time to."""
         epochs, done = max(trainer.max_epochs or 0, 0), trainer.current_epoch + 1
         # The last one may be the best in any case: a run must have one.
         if done > self.after * epochs or done == epochs or trainer.should_stop:
             super().on_train_epoch_end(trainer, pl_module)
-        if self._last_global_step_saved != trainer.global_step:
-            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
-
-    def _save_last_checkpoint(self, trainer: pl.Trainer, monitor_candidates: dict[str, torch.Tensor]) -> None:
+        # Lightning's own `save_last` would write only epochs that are the best.
         if self._due(trainer):
-            super()._save_last_checkpoint(trainer, monitor_candidates)
+            trainer.save_checkpoint(Path(trainer.default_root_dir) / CHECKPOINTS / LAST)
             self._written = time.monotonic()
 
     def _due(self, trainer: pl.Trainer) -> bool:

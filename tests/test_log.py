@@ -1,0 +1,32 @@
+"""A run speaks once, and `compseg.log` costs nobody the import of Lightning."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+TOLD = """
+import logging, sys
+from compseg.log import log, rank
+logging.basicConfig(format="%(message)s", stream=sys.stdout, level=logging.INFO)
+log(f"first {rank()}")
+assert not {"torch", "pytorch_lightning"} & set(sys.modules)
+from pytorch_lightning.utilities import rank_zero_only
+rank_zero_only.rank = 1 - rank_zero_only.rank  # as a strategy does that knows better
+log(f"then {rank()}")
+"""
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [({}, "first 0"), ({"RANK": "1", "LOCAL_RANK": "0"}, "then 0"), ({"SLURM_PROCID": "1"}, "then 0")],
+)
+def test_rank_zero_speaks_before_lightning_is_there_and_after(monkeypatch, environment, said):
+    for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    done = subprocess.run([sys.executable, "-c", TOLD], capture_output=True, text=True, timeout=120)
+    assert done.stdout.split("\n") == [said, ""], done.stderr
