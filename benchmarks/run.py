@@ -1,4 +1,4 @@
-"""`make bench`: every benchmark, as ratios measured side by side, written to docs/performance.md.
+"""`make bench`: every benchmark, as ratios measured side by side, written to docs/research/performance.md.
 
 `python benchmarks/run.py step head` takes some of them.
 """

@@ -14,7 +14,7 @@ from compseg.config import check_targets, compose
 
 ROOT = Path(__file__).parents[2]
 # The lab log tells of commands as they were then.
-PAGES = [ROOT / "README.md", *sorted(set((ROOT / "docs").rglob("*.md")) - {ROOT / "docs/lab-log.md"})]
+PAGES = [ROOT / "README.md", *sorted(set((ROOT / "docs").rglob("*.md")) - {ROOT / "docs/research/lab-log.md"})]
 COMMANDS = [
     pytest.param(found["verb"], found["arguments"], id=f"{page.relative_to(ROOT)}: {found['verb']} {place}")
     for page in PAGES

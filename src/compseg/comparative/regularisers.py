@@ -194,7 +194,7 @@ class FlipConsistency(RotationConsistency):
 
     A sample's label does not say where in the network's receptive field a region is, so the whole map may be shifted
     against what it stands for, above it, say. Flipped, it would be below: only a map that lies on its region flips as
-    its image does (docs/lab-log.md).
+    its image does (docs/research/lab-log.md).
     """
 
     reads = frozenset({"flipped"})

@@ -118,11 +118,13 @@ def build_safe(
             an argument that loads or fetches; it does not fit the weights; or its class refuses the arguments.
     """
     trust = [trust] if isinstance(trust, str) else list(trust)
+    # All of it is checked before any of it runs, so that a refusal leaves nothing behind.
     plan = _Checker(trust).checked(node, where)
     # Half precision becomes float32, and a constructor may make as much again meanwhile.
     limit = min(SMALL + 4 * file_size, LARGE)
     with _errors(where), _counted(limit), torch.device("meta"), _WithoutMemory(limit):
         dry = _construct(plan)
+    # A network where preprocessing is expected would fail later, in a place that says nothing of the description.
     if not isinstance(dry, kind):
         raise CompsegError(f"{where}: expected a {kind.__name__}, got {type(dry).__name__}; {EXTRACT_AGAIN}")
     if shapes is not None:
@@ -151,6 +153,7 @@ def without_fetching(node: Any) -> Any:
         return [without_fetching(value) for value in node]
     if not isinstance(node, Mapping):
         return node
+    # Null rather than absent: the default may be what fetches.
     kept = {key: _unset(value) if _fetches(key) else without_fetching(value) for key, value in node.items()}
     module, _, attribute = str(node.get("_target_")).rpartition(".")
     target = getattr(sys.modules.get(module), attribute, None)  # of a network that exists, so nothing is imported
@@ -220,6 +223,7 @@ class _Checker:
 
     def checked(self, value: Any, where: str, name: str = "", depth: int = 0) -> Any:
         self.values += 1
+        # Before going deeper: Python's own recursion limit would end this in a traceback.
         if depth > MAX_DEPTH or self.values > MAX_VALUES:
             raise CompsegError(
                 f"{where}: nested more than {MAX_DEPTH} deep, or more than {MAX_VALUES} values; {EXTRACT_AGAIN}"
@@ -233,7 +237,7 @@ class _Checker:
 
     def _plain(self, value: Any, where: str, name: str) -> None:
         match value:
-            case None | bool():
+            case None | bool():  # before int, of which bool is a kind
                 return
             case int():
                 largest = MAX_INTS.get(name, MAX_INTS.get(name.split("_")[-1], MAX_INT))
@@ -287,6 +291,7 @@ class _Checker:
     def _target(self, name: Any, where: str) -> Callable[..., Any]:
         if not isinstance(name, str) or not DOTTED.fullmatch(name) or len(name) > 200:
             raise CompsegError(f"{where}: expected the dotted name of a class, got {_short(name)}; {EXTRACT_AGAIN}")
+        # A full name is the user's word for this one thing, function or class, wherever it is found.
         if name in self.trust:
             trusted: Callable[..., Any] = _imported(name, where, pkgutil.resolve_name)
             return trusted
@@ -299,6 +304,7 @@ class _Checker:
             raise CompsegError(
                 f"{where}={name}: no class of networks with known shapes (torch.nn.Module); {_way_out(name, module)}"
             )
+        # Modules import from each other: a class counts as its author's, not as that of whoever imported it.
         if found.__module__ not in _defining() and not self._trusted(found.__module__):
             raise CompsegError(
                 f"{where}={name}: defined in {found.__module__}, outside the network classes of {KNOWN}; "
@@ -347,6 +353,7 @@ def _imported(name: str, where: str, load: Callable[[str], Any] = importlib.impo
 def _compare(module: Any, shapes: Shapes, where: str) -> None:
     """Refuse weights of other names or shapes than the network's, before they are read."""
     expected = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    # The first difference in the network's own order tells most: later ones often follow from it.
     for name in [*expected, *shapes]:
         if expected.get(name) != shapes.get(name):
             raise CompsegError(

@@ -147,6 +147,7 @@ def _moved(value: Any) -> Any:
         return [_moved(item) for item in value]
     if not isinstance(value, dict):
         return value
+    # Inner nodes first; the outermost one, which has a format, is the description itself.
     moved = {key: _moved(item) for key, item in value.items()}
     if "format" in moved:
         return {"pseudo_labels": None} | {MOVED_KEYS.get(key, key): item for key, item in moved.items()}
@@ -168,6 +169,7 @@ def write_weights(folder: Path, states: Mapping[str, Mapping[str, Tensor]]) -> d
         for part, state in states.items()
         for name, value in state.items()
     }
+    # In memory first, so that file and checksum come from the same bytes.
     content = safetensors.torch.save(tensors)
     atomic_bytes(folder / WEIGHTS, content)
     return {"sha256": hashlib.sha256(content).hexdigest()}
@@ -191,6 +193,7 @@ def _open_safetensors(path: Path, description: Mapping[str, Any]) -> Weights:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != description["weights"]["sha256"]:
         raise ValueError(f"its checksum is not the one in {DESCRIPTION}")
+    # The format knows tensors alone, so reading it runs nothing.
     # Opening compares the shapes that the header declares with the size of the file.
     with safetensors.safe_open(path, "pt") as file:
         shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 not a dict
@@ -223,6 +226,7 @@ def _open_pickle(path: Path) -> Weights:
         states = torch.load(path, map_location=place, weights_only=True)
         return {MOVED_KEYS.get(part, part): dict(state) for part, state in states.items()}
 
+    # A pickle may give a small storage a huge shape, for which torch would take the memory.
     without_memory = read("meta")
     tensors = [value for state in without_memory.values() for value in state.values()]
     if sum(math.prod(value.shape) * value.element_size() for value in tensors) > size:

@@ -127,6 +127,7 @@ class Windows:
 
     def __call__(self, window: Window) -> Image:
         """The pixels `(h, w, C)` of a window, in the stored dtype."""
+        # Negative and open ends become plain numbers, so that windows can be compared.
         rows, columns = (slice(*part.indices(size)[:2]) for part, size in zip(window, self._shape, strict=False))
         image = self._buffer.lend(shape := (rows.stop - rows.start, columns.stop - columns.start, self._shape[2]))
         known = self._move_known(image, rows, columns)
@@ -183,6 +184,7 @@ def _images_in(path: Path) -> list[NewImage]:
     files = sorted(file for file in path.iterdir() if file.suffix.lower() in READERS)
     if not files:
         raise CompsegError(f"input={path}: no image in this folder; expected files ending in {', '.join(READERS)}")
+    # Names become file names: a.npy and a.png would write over each other's map.
     images = [NewImage(clean_name(file.stem), file) for file in files]
     names = [image.name for image in images]
     if doubles := sorted({name for name in names if names.count(name) > 1}):

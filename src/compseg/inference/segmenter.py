@@ -182,6 +182,7 @@ class Segmenter:
         """
         image = self._checked(image)
         wanted = tissue if core is None else tissue[core]
+        # In a mosaic most tiles at the rim hold background alone.
         if not tissue.any():
             return np.zeros(wanted.shape, np.float32)
         return activation_of(self.logits_of(self.network_input(image, tissue, background), core), wanted)
@@ -223,10 +224,12 @@ class Segmenter:
         return self.pseudo_labels.subtract_background(given, mask, background)
 
     def _preprocessed(self, image: Image, tissue: Mask) -> tuple[Tensor, Tensor]:
+        # Rounded to the cohort's type first: a file then gives the same map as the sample in the cohort.
         cube = torch.from_numpy(np.ascontiguousarray(image, dtype=self.dtype)).to(self.device)
         mask = torch.from_numpy(np.ascontiguousarray(tissue)).to(self.device)
         # Channels are last in memory already: permuting gives torch's channels_last format without a copy.
         given = self.preprocess(cube.permute(2, 0, 1)[None], mask[None, None])
+        # One sum instead of a mask of all values: NaN and infinity survive it.
         if not given.sum().isfinite():
             raise CompsegError(
                 f"holds NaN or infinite values, or some beyond {self.dtype}; "
@@ -272,6 +275,7 @@ class Segmenter:
         A folder of an older format is saved as a whole.
         """
         description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        # The stored checksum is kept and not computed again, which would declare a damaged file to be sound.
         if "weights" in description:
             self._write_description(folder, description["weights"])
         else:
@@ -334,6 +338,7 @@ def load_segmenter(path: str | Path, device: str | torch.device = "cpu", trust: 
         for part, kind in kinds.items()
         if plain[part] is not None
     }
+    # Only now does memory go to weights: names and shapes are known to fit.
     states = weights.read()
     for part, module in parts.items():
         module.load_state_dict(states[part])

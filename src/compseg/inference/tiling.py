@@ -94,9 +94,11 @@ def cut(shape: tuple[int, int], side: int, overlap: int, stride: int) -> list[Ti
 
 def _cut_axis(size: int, side: int, overlap: int, stride: int) -> Iterator[tuple[slice, slice]]:
     """Core and seen range of each tile along one axis."""
+    # Small images whole: margins would only repeat work.
     if size <= side:
         yield slice(0, size), slice(0, size)
         return
+    # Whole strides, so that a tile's first pixel is on the pooling grid.
     margin = math.ceil(overlap / stride) * stride
     largest = max(stride, (side - 2 * margin) // stride * stride)
     # As few cores as the side allows, of about equal size: a sliver at the end would cost a whole margin.
@@ -121,6 +123,7 @@ def largest_side(model: nn.Module, channels: int, itemsize: int, memory: float, 
         memory: Bytes.
         margin: Pixels around the core, for a network that computes the map of the core alone; else 0.
     """
+    # The first convolution has the width of the finest level, which takes most of the memory.
     first = next((part for part in model.modules() if isinstance(part, nn.Conv2d)), None)
     width = first.out_channels if first else channels
 

@@ -87,9 +87,11 @@ class SingleBand(nn.Module):
             spectra = image[:, tissue[0]]
             chosen = torch.randperm(spectra.shape[1], generator=generator)[: max(1, self.pixels // count)]
             kinds[label].append(spectra[:, chosen])
+        # Sorted once: areas and levels are then found by binary search.
         healthy, disease = (torch.cat(spectra, dim=1).sort(dim=1).values for spectra in kinds)
         areas = torch.stack([roc_area(d, h) for d, h in zip(disease, healthy, strict=True)])
         channel = (areas - 0.5).abs().argmax()
+        # An area below one half is that of the opposite sign.
         sign = torch.where(areas[channel] < 0.5, -1.0, 1.0)
         self.channel.copy_(channel)
         self.sign.copy_(sign)

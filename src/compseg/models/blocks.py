@@ -61,6 +61,7 @@ def make_norm(name: str, channels: int) -> nn.Module:
         case "batch":
             return nn.BatchNorm2d(channels)
         case "group":
+            # As many groups as divide the channels, so that any width is allowed.
             return nn.GroupNorm(math.gcd(GROUPS, channels), channels)
         case "instance":
             return nn.GroupNorm(channels, channels)
@@ -102,6 +103,7 @@ class Conv(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, C, H, W)` to `(B, outputs, H, W)`."""
+        # In single precision, and on a CPU, nothing is gained.
         dtype = half_precision(x)
         if dtype is None or not (missing := -self.in_channels % CHANNEL_GROUP):
             return super().forward(x)
@@ -158,5 +160,5 @@ def start_at(output: nn.Conv2d, prior: float) -> None:
     if not 0 < prior < 1:
         raise CompsegError(f"prior: expected an activation in (0, 1); got {prior}")
     nn.init.normal_(output.weight, std=0.01)
-    assert output.bias is not None
+    assert output.bias is not None  # for the type checker: output layers here have one
     nn.init.constant_(output.bias, math.log(prior / (1 - prior)))

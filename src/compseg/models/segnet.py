@@ -75,6 +75,7 @@ class SegNet(nn.Module):
         """`(B, C, H, W)` to logits `(B, M, H, W)`, any H and W."""
         height, width = x.shape[-2:]
         x = pad_to_multiple(x, 2 ** len(CONVS))
+        # Only positions are kept on the way down, not features: that is SegNet's saving in memory.
         positions: list[Tensor] = []
         for units in self.encoder:
             x, position = functional.max_pool2d(units(x), 2, return_indices=True)

@@ -133,8 +133,10 @@ class SpectralStem(nn.Module):
             spectra = image[:, tissue[0]].T
             chosen.append(spectra[torch.randperm(len(spectra), generator=generator)[: max(1, self.pixels // count)]])
         mean, variances, directions = principal_components(torch.cat(chosen).double())
+        # A stem may ask for more components than the spectra have, whose variance is rounding error.
         assert self.stem.bias is not None
         kept = int((variances[: self.stem.out_channels] > SMALLEST * variances[0]).sum())
+        # Unit variance: networks expect inputs of about that size.
         weights = directions[:kept] / variances[:kept, None].sqrt()
         self.stem.weight[:kept, :, 0, 0] = weights.to(self.stem.weight)
         self.stem.bias[:kept] = -(weights @ mean).to(self.stem.bias)

@@ -101,6 +101,7 @@ class UNet(nn.Module):
         """
         x = pad_to_multiple(x, 2**self.depth)
         rows, columns = (self._needed(side, size) for side, size in zip(core, x.shape[-2:], strict=True))
+        # From the wanted pixels downwards: what each level needs of the one below.
         windows = list(zip(rows, columns, strict=True))
         x, skips = self._contract(x)
         x = x[..., *windows[-1]]
@@ -123,6 +124,7 @@ class UNet(nn.Module):
         skips: list[Tensor] = []
         for level, units in enumerate(self.encoder):
             x = units(self.pool(x) if level else x)
+            # The paper's authors drop out "at the end of the contracting path": its two deepest levels.
             x = self.dropout(x) if level >= self.depth - 1 else x
             skips.append(x)
         return skips.pop(), skips

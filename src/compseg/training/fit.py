@@ -21,7 +21,7 @@ from compseg.private import start_other_ranks
 from compseg.training.module import CompSegNet
 from compseg.training.trainer import Trainer
 
-# Area under the ROC of held-out labels: of spectra .77 and more, of grey pictures up to .66 (docs/lab-log.md).
+# Area under the ROC of held-out labels: of spectra .77 and more, of grey pictures up to .66 (docs/research/lab-log.md).
 FOUND = 0.7
 MEMORY_FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 
