@@ -58,7 +58,7 @@ def test_ranks_of_torchrun_fit_again(trained, tmp_path, options, again):
     printed = succeed_together([*torchrun("--standalone", "--nproc-per-node=2"), *arguments], cwd=tmp_path)
     assert printed.count(again) == 1
     assert len(history_of(tmp_path / "run")) == 2
-    assert (tmp_path / "run" / "segmenter" / "weights.pt").is_file()
+    assert (tmp_path / "run" / "segmenter" / "segmenter.json").is_file()
 
 
 def free_port() -> int:
