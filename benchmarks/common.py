@@ -16,8 +16,8 @@ from hydra.utils import instantiate
 
 from compseg.cohort import Cohort, prepare
 from compseg.config import compose
+from compseg.run_folder import environment
 from compseg.samples import Channels, SampleArrays, SampleInfo, Source
-from compseg.training.run import environment
 
 CHANNELS = 64
 ROUNDS = 5

@@ -19,12 +19,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from compseg.batches.datamodule import CohortData
 from compseg.cohort import prepare
 from compseg.config import compose
+from compseg.faults import StopSignals
 from compseg.log import quiet_libraries
 from compseg.monitor.dashboards import Dashboards
 from compseg.preprocessing import fit_standardisation
+from compseg.training.build import build_module, build_trainer
+from compseg.training.fit import speed_up
 from compseg.training.module import CompSegNet
-from compseg.training.run import build_module, build_trainer, settle
-from compseg.training.step import speed_up
+from compseg.training.resolve import resolve
 
 PAPER_EPOCHS = 400
 MODES = (None, "default", "reduce-overhead")  # as it is; compiled; compiled, with CUDA graphs
@@ -161,10 +163,10 @@ def trained(folder: Path, size: Size, mode: str | None, device: torch.device) ->
     prepare(Rolled(instantiate(cfg.data.source)), Path(cfg.data.path), progress=False)
     cfg.callbacks, cfg.data.source = {}, None
     data: CohortData = instantiate(cfg.data)
-    settle(cfg, data.cohort)
+    cfg = resolve(cfg, data.cohort).cfg
     torch.manual_seed(0)
     module = build_module(cfg)
-    trainer, clock = build_trainer(cfg, folder / "run", Dashboards()), Clock()
+    trainer, clock = build_trainer(cfg, folder / "run", Dashboards(), StopSignals(folder)), Clock()
     trainer.callbacks.append(clock)
     data.trainer = trainer
     data.setup()

@@ -24,7 +24,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 
 from compseg.cohort.layout import CODEC, block_edge
 from compseg.config import compose
-from compseg.training.run import environment
+from compseg.run_folder import environment
 
 SPOTS, SPOT, MOSAIC = 6, (100, 100, 450), (1024, 1024, 128)  # spots seldom measure a whole number of blocks
 CROP, WINDOW, BAND = 48, 256, 100  # edges of what is cut from a spot and from the mosaic; the band that is read alone

@@ -23,11 +23,12 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from compseg.batches.datamodule import CohortData
 from compseg.cohort import Cohort
+from compseg.faults import StopSignals
 from compseg.log import quiet_libraries
 from compseg.models import UNet
 from compseg.monitor.dashboards import Dashboards
 from compseg.preprocessing import fit_standardisation
-from compseg.training.run import build_trainer
+from compseg.training.build import build_trainer
 
 SAMPLES, EPOCHS = 56, 2
 WHAT = f"{EPOCHS} epochs of {SAMPLES} spots"
@@ -208,7 +209,7 @@ def ours(cohort: Cohort, folder: Path, cache: str) -> Callable[[], object]:
     fit_standardisation(module.preprocess, data.training_tissue())
 
     def epochs():
-        build_trainer(cfg, folder / "run", Dashboards()).fit(module, datamodule=data)
+        build_trainer(cfg, folder / "run", Dashboards(), StopSignals(folder)).fit(module, datamodule=data)
 
     return epochs
 

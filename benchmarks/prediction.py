@@ -27,7 +27,7 @@ from compseg.inference.tiling import Tile
 from compseg.models import UNet
 from compseg.preprocessing import Preprocess
 from compseg.samples import Channels, SampleArrays, SampleInfo
-from compseg.training.run import corrections_for
+from compseg.training.resolve import corrections_for
 
 SIZE, CHANNELS = 2048, 450
 NETWORKS = {

@@ -13,13 +13,14 @@ from prediction import segmenter_of
 from step import loader_of, module_of, spots
 
 from compseg.cohort import Cohort
+from compseg.faults import StopSignals
 from compseg.inference.images import new_images
 from compseg.inference.prediction import predict
 from compseg.log import quiet_libraries
 from compseg.memory import keep_freed
 from compseg.monitor.dashboards import Dashboards
 from compseg.samples import Channels
-from compseg.training.run import build_trainer
+from compseg.training.build import build_trainer
 
 TIMES = 16
 
@@ -49,7 +50,7 @@ def _epoch(cohort: Cohort, folder: Path, count: int) -> Callable[[], object]:
 
     def epoch():
         with tempfile.TemporaryDirectory(dir=folder) as run:
-            build_trainer(cfg, Path(run), Dashboards()).fit(module, data)
+            build_trainer(cfg, Path(run), Dashboards(), StopSignals(Path(run))).fit(module, data)
 
     return epoch
 
@@ -68,7 +69,7 @@ def _steps(channels: int, size: int) -> Callable[[], object]:
 
 def _module(channels: int):
     from compseg.config import compose
-    from compseg.training.run import build_module
+    from compseg.training.build import build_module
 
     return build_module(
         compose(

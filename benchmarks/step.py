@@ -15,10 +15,12 @@ from torch.utils.data import DataLoader
 from compseg.batches.datamodule import CohortData
 from compseg.cohort import Cohort, prepare
 from compseg.config import compose
+from compseg.faults import StopSignals
 from compseg.log import quiet_libraries
 from compseg.monitor.dashboards import Dashboards
+from compseg.training.build import build_module, build_trainer
 from compseg.training.module import CompSegNet
-from compseg.training.run import build_module, build_trainer, settle
+from compseg.training.resolve import resolve
 
 CHANNELS, SIZE, BATCH, EPOCHS, STEPS = 450, 64, 7, 6, 12
 NETWORK = ("model=unet_small", "method=paper2020", "preprocess=none", "augmentation=none", "scheduler=constant")
@@ -46,7 +48,7 @@ def module_of(cohort: Cohort, *overrides: str, callbacks: bool = False) -> tuple
     cfg = compose("train", [*NETWORK, *TRAINER, "data=cohort", f"data.path={cohort.path}", *overrides])
     if not callbacks:
         cfg.callbacks = {}
-    settle(cfg, cohort)
+    cfg = resolve(cfg, cohort).cfg
     return build_module(cfg), cfg
 
 
@@ -66,7 +68,7 @@ def _whole(cohort: Cohort, folder: Path, what: str, callbacks: bool) -> Row:
 
     def lightning():
         with tempfile.TemporaryDirectory(dir=folder) as run:
-            build_trainer(cfg, Path(run), Dashboards()).fit(module, data)
+            build_trainer(cfg, Path(run), Dashboards(), StopSignals(Path(run))).fit(module, data)
 
     optimizer = AdamW(module.parameters(), lr=1e-3)
 

@@ -1,7 +1,9 @@
-"""The device to compute on, by name."""
+"""The device to compute on, by name, and the cores of this machine."""
 
 from __future__ import annotations
 
+import os
+from textwrap import shorten
 from typing import TYPE_CHECKING
 
 from compseg.errors import CompsegError
@@ -29,8 +31,14 @@ def pick_device(name: str | torch.device = "auto") -> torch.device:
         torch.zeros(1, device=device).cpu()  # a name may be well formed and its device absent
     except (RuntimeError, AssertionError) as error:  # torch without CUDA raises the latter
         found = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
+        why = shorten(str(error).splitlines()[0].rstrip("."), 80, placeholder="...")
         raise CompsegError(
-            f"device={name}: expected auto or one of {', '.join(found)}, got none of them "
-            f"({str(error).splitlines()[0].rstrip('.')}); give device=auto"
+            f"device={name}: expected auto or one of {', '.join(found)}; this machine has no such device ({why}); "
+            "give device=auto"
         ) from error
     return device
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -107,7 +107,8 @@ def test_samples_csv(tmp_path):
         by_hand([0.9, 0.1], truth=[1, 1], name="spot_1", class_name="T", group="A", patient="p, 1"),
         by_hand([0.1, 0.1], truth=[0, 0], label=0, name="spot_2", class_name="N"),
     ]
-    path = samples_csv(maps, THRESHOLD, tmp_path / "new" / "samples.csv")
+    path = tmp_path / "new" / "samples.csv"
+    samples_csv(maps, THRESHOLD, path)
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["sample", "label", "class", "group", "patient", "area_fraction", "output", "dice"]

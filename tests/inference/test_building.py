@@ -11,6 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import nn
 
+from compseg import comparative
 from compseg.comparative import ComparativeHead
 from compseg.errors import CompsegError
 from compseg.inference import Segmenter, load_segmenter
@@ -21,7 +22,8 @@ from compseg.samples import Channels
 
 CONF = Path(__file__).parents[2] / "conf"
 MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
-HEADS = sorted(path.stem for path in (CONF / "head").glob("*.yaml"))
+POOLS = sorted(name for name in comparative.__all__ if name.endswith("Pool"))
+TRANSFERS = ("Identity", "Sigma", "Trapezoid")
 UNET = {"_target_": "compseg.models.UNet", "in_channels": 3, "width": 4, "depth": 1}
 
 LAB = """
@@ -32,6 +34,10 @@ class Net(nn.Module):
         self.layer = nn.Conv2d(3, 1, 1)
     def forward(self, x):
         return self.layer(x)
+class OnTheCPU(nn.Module):
+    def __init__(self, side):
+        super().__init__()
+        self.register_buffer("matrix", zeros(side, side, device="cpu"), persistent=False)
 class NoNet: pass
 def make(width): return Net(width, url=None)
 """
@@ -74,11 +80,17 @@ def test_every_model_is_built_as_training_builds_it(name):
     assert all(torch.equal(made[key], expected[key]) for key in expected)
 
 
-@pytest.mark.parametrize("name", HEADS)
-def test_every_head_is_built_as_training_builds_it(name):
-    node = OmegaConf.load(CONF / "head" / f"{name}.yaml")
-    expected = instantiate(node)
-    made = build_safe(OmegaConf.to_container(node), ComparativeHead, "head")
+@pytest.mark.parametrize(
+    ("pool", "transfer"), [*((p, "Identity") for p in POOLS), *(("MeanPool", t) for t in TRANSFERS)]
+)
+def test_every_head_is_built_as_training_builds_it(pool, transfer):
+    parts = {
+        "pool": {"_target_": f"compseg.comparative.{pool}"},
+        "transfer": {"_target_": f"compseg.comparative.{transfer}"},
+    }
+    node = {"_target_": "compseg.comparative.ComparativeHead", **parts}
+    expected = instantiate(OmegaConf.create(node))
+    made = build_safe(node, ComparativeHead, "head")
     assert repr(made) == repr(expected)
     assert str(made.state_dict()) == str(expected.state_dict())
     logits, tissue = torch.randn(2, 2, 5, 6), torch.ones(2, 1, 5, 6, dtype=torch.bool)
@@ -136,6 +148,13 @@ def test_a_segmenter_is_stored_without_what_training_fetched(lab, tmp_path):
     )
     made.save(tmp_path / "segmenter")
     assert type(load_segmenter(tmp_path, trust=targets_of(node)).model).__name__ == "Net"
+
+
+def test_a_class_that_chooses_its_device_is_measured_first(lab):
+    node = {"_target_": "mylab.nets.OnTheCPU", "side": 60_000}  # 14 GB
+    with pytest.raises(CompsegError, match="weights of 14400 MB, more than the weights file holds"):
+        build_safe(node, nn.Module, "model", trust=[lab])
+    assert build_safe(node | {"side": 3}, nn.Module, "model", trust=[lab]).matrix.device.type == "cpu"
 
 
 def test_targets_are_found_at_any_depth():

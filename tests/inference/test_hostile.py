@@ -113,6 +113,9 @@ MODELS: dict[str, tuple[Any, str]] = {
     "an argument of a class": (NET | {"__class__": "os"}, "__class__"),
     "an argument with a space": (NET | {"a b": 1}, "a b"),
     "a device": (node("torch.nn.Linear", 3, 3, device="cuda"), "device=cuda"),
+    "a device by position": (node("torch.nn.Linear", 60000, 60000, True, "cpu"), "model._args_[3]=cpu"),
+    "weights by position": (node(f"{SMP}.Unet", "resnet34", "imagenet"), "model._args_[1]=imagenet"),
+    "too many by position": (node("torch.nn.ReLU", True, 1, 2), "expected at most 1"),
     "a device within": (
         node(f"{MONAI}.UNet", channels=[4, 8], strides=[2], norm=["batch", {"device": "cuda"}], **TWO),
         "model.norm[1].device",
@@ -146,7 +149,7 @@ MODELS: dict[str, tuple[Any, str]] = {
     "nested": (nested(40), "nested more than"),
     "nested without end": (nested(2000), "segmenter.json"),
     "many values": (NET | {"norm": [0] * 20_000}, "values"),
-    "many nodes": (node("torch.nn.Sequential", *[node("torch.nn.ReLU")] * 9000), "values"),
+    "many nodes": (node("torch.nn.Sequential", *[node("torch.nn.ReLU")] * 20_000), "values"),
     # no description of a network at all
     "no target": ({"in_channels": 3}, "expected a Module"),
     "a list": ([NET], "not a segmenter's description"),
@@ -247,6 +250,10 @@ FOLDERS: dict[str, tuple[Callable[[Path], None], str]] = {
     "a polynomial of 65536": (
         described(preprocess__corrections=[node("compseg.preprocessing.Detrend", channels=65_536, degree=65_000)]),
         "degree",
+    ),
+    "a polynomial by position": (
+        described(preprocess__corrections=[node("compseg.preprocessing.Detrend", 65_536, 65_000)]),
+        "corrections[0]._args_[1]",
     ),
     "a function for pseudo-labels": (described(pseudo_labels=node("torch.load", "x")), "pseudo_labels._target_"),
     "a network for pseudo-labels": (described(pseudo_labels=NET), "expected a FisherPseudoLabels"),

@@ -20,7 +20,7 @@ HISTORY = {
     "val/x_disease": [np.nan, 0.2, 0.3],
 }
 INFRARED = Channels(5, (1800.0, 1600.0, 1400.0, 1200.0, 1000.0), "cm-1")
-THRESHOLD = figures.Interval(0.4, 0.3, 0.5)
+THRESHOLD = (0.4, 0.3, 0.5)
 
 
 def spectra(channels, n=150):

@@ -17,7 +17,7 @@ from compseg.preprocessing import (
     fit_standardisation,
 )
 from compseg.samples import Channels
-from compseg.training.run import corrections_for
+from compseg.training.resolve import corrections_for
 
 
 def cube(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -42,10 +42,11 @@ def test_gallery_has_a_row_a_sample_and_a_column_a_picture():
     assert list(tiles[2].pictures) == ["activation", "thresholded", "truth"]
     assert list(tiles_of(mixture(2, truth=False), THRESHOLD, {})[0].pictures) == ["activation", "thresholded"]
     disease, tissue, background = (213, 94, 0), (201, 206, 212), (244, 244, 242)
-    item = by_hand([[0.9, 0.1], [0.6, 0.9]], truth=[[1, 0], [0, 0]], tissue=[[1, 1], [1, 0]])
+    item = by_hand([[0.9, 0.1], [0.6, 0.9]], truth=[[1, 0], [0, 1]], tissue=[[1, 1], [1, 0]])
     (tile,) = tiles_of([item], THRESHOLD, {})
-    shown = [tuple(colour) for colour in tile.pictures["thresholded"].reshape(-1, 3)]
-    assert shown == [disease, tissue, disease, background]
+    shown = {kind: [tuple(c) for c in picture.reshape(-1, 3)] for kind, picture in tile.pictures.items()}
+    assert shown["thresholded"] == [disease, tissue, disease, background]
+    assert shown["truth"] == [disease, tissue, tissue, background]
 
 
 def test_faint_maps_get_their_own_scale():

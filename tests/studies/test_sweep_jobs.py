@@ -9,6 +9,7 @@ from hydra import compose, initialize_config_dir
 from hydra.conf import ConfigSourceInfo
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import OmegaConf, open_dict
@@ -20,7 +21,7 @@ from compseg.studies import run_job, runner, sweep
 from compseg.studies.record import read_record, read_records
 from compseg.studies.search import search
 from compseg.studies.slots import Slots
-from compseg.studies.sweep import run_numbered
+from compseg.studies.sweep import SweepCallback, run_numbered, writer_of
 from hydra_plugins.compseg_plugins import LocalLauncher
 
 OVERRIDES = ["model=unet", "head.alpha=0.05"]
@@ -215,6 +216,24 @@ def test_jobs_get_their_folders_their_share_and_their_state(configure, tmp_path,
     assert "hello" not in capfd.readouterr().out
     assert slots.running == 0
     assert len(slots.free) == slots.units
+
+
+def test_the_table_is_written_while_jobs_run(configure, tmp_path):
+    config, loader = configure()
+    table = tmp_path / "sweep" / "sweep.csv"
+    for _ in run_numbered(loader, config, seeds(0, 2), Slots(1, "cpu")):
+        assert table.is_file()
+        table.unlink()
+        break
+    # Where Hydra runs one job after the other, its callback does so; in the job's own process it does not.
+    callback = SweepCallback()
+    callback.writer = writer_of(config)
+    config.hydra.mode = RunMode.RUN
+    callback.on_job_end(config, JobReturn())
+    assert not table.exists()
+    config.hydra.mode = RunMode.MULTIRUN
+    callback.on_job_end(config, JobReturn())
+    assert table.is_file()
 
 
 def test_finished_jobs_are_not_run_again_and_others_are_refused(configure, tmp_path):

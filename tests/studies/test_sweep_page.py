@@ -77,6 +77,11 @@ def test_table_keeps_every_digit():
     assert row["a"] == "x, y"
 
 
+def test_a_metric_that_is_no_number_is_told_from_one_that_is_missing():
+    rows = rows_of(csv_of(sweep_frame([made({}, math.nan), made({}, 1, "1"), Record("2", {}, "failed")], [])))
+    assert [row["val/loss"] for row in rows] == ["nan", "1", ""]
+
+
 def test_the_reader_is_told_what_a_ranking_is_worth():
     assert not warnings(["model", "optimizer.lr"], "val/loss")
     (loss,) = warnings(["model", "head.alpha"], "val/loss")

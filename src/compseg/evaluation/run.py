@@ -31,7 +31,7 @@ from compseg.run_folder import (
     threshold_of,
     trains_on_pseudo_labels,
 )
-from compseg.samples import Image, SampleInfo
+from compseg.samples import SampleInfo
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,11 @@ def evaluate_run(
     segmenter = load_segmenter(run, device, trust=trust)
     head = load_head(run, config, trust).to(device)
     cohort = open_cohort(config, cohort_path)
-    _check_channels(cohort, segmenter)
+    if cohort.channels.count != segmenter.channels.count:
+        raise CompsegError(
+            f"{cohort.path}: has {cohort.channels.count} channels, the segmenter was trained on "
+            f"{segmenter.channels.count}; prepare the cohort with the same channels"
+        )
     val_maps = list(maps_of(segmenter, head, cohort, _members(cohort, "val")))
     test_maps = list(maps_of(segmenter, head, cohort, _members(cohort, "test"))) if split == "test" else []
     threshold = fit_threshold(val_maps, threshold_of(config), probabilities=trains_on_pseudo_labels(config))
@@ -99,8 +103,10 @@ def evaluate_run(
     found = metrics_of_splits(val_maps, test_maps, threshold)
     metrics = flat_metrics(found, threshold, segmenter.provenance["val_loss"])
     segmenter.save_description(run / "segmenter")
-    if maps:
-        write_maps(test_maps, cohort, threshold, run / "maps")
+    for item in test_maps if maps else ():
+        thumbnail, marked = cohort.thumbnail(item.info.name), threshold.apply(item.activation, item.tissue)
+        picture = cohort.image(item.info.name) if thumbnail is None else thumbnail
+        write_map(run / "maps", item.info.name, picture, item.activation, marked)
     if split == "test":
         samples_csv(test_maps, threshold, run / "samples.csv")
     write_replicates(found, run / "bootstrap.npz")
@@ -114,13 +120,6 @@ def open_cohort(config: DictConfig, path: str | None = None) -> Cohort:
         return Cohort.open(path)
     cohort = Cohort.open(config.data.path)
     return cohort.holding_out(config.data.get("held_out"), config.data.get("held_out_as", "test"))
-
-
-def write_maps(maps: Iterable[SampleMap], cohort: Cohort, threshold: Threshold, folder: Path) -> None:
-    """Write each sample's map with its overlay and mask."""
-    for item in maps:
-        marked = threshold.apply(item.activation, item.tissue)
-        write_map(folder, item.info.name, picture_of(cohort, item.info), item.activation, marked)
 
 
 def load_head(run: Path, config: DictConfig, trust: Sequence[str] = ()) -> ComparativeHead:
@@ -153,12 +152,6 @@ def maps_of(
         yield SampleMap(info, activation_of(logits, tissue), tissue, truth, float(output.o[0]), float(output.x[0]))
 
 
-def picture_of(cohort: Cohort, info: SampleInfo) -> Image:
-    """What a person would look at: the thumbnail, else the image itself."""
-    thumbnail = cohort.thumbnail(info.name)
-    return cohort.image(info.name) if thumbnail is None else thumbnail
-
-
 def _members(cohort: Cohort, split: str) -> Iterable[SampleInfo]:
     infos = cohort.split(split)
     if not infos:
@@ -167,11 +160,3 @@ def _members(cohort: Cohort, split: str) -> Iterable[SampleInfo]:
             f"give splits in the manifest or in splits.{split}"
         )
     return track(infos, description=f"{split} maps", transient=True)
-
-
-def _check_channels(cohort: Cohort, segmenter: Segmenter) -> None:
-    if cohort.channels.count != segmenter.channels.count:
-        raise CompsegError(
-            f"{cohort.path}: has {cohort.channels.count} channels, the segmenter was trained on "
-            f"{segmenter.channels.count}; prepare the cohort with the same channels"
-        )

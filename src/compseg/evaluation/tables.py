@@ -133,14 +133,9 @@ def write_replicates(found: Mapping[str, Measured], path: Path) -> None:
         np.savez(file, **{name: replicates for name, (_, replicates) in found.items()})  # type: ignore[arg-type]
 
 
-def samples_csv(maps: Sequence[SampleMap], threshold: Threshold, path: Path) -> Path:
-    """Write a row for every test sample, atomically; `dice` is empty where there is no truth to compare with.
-
-    Returns:
-        `path`.
-    """
+def samples_csv(maps: Sequence[SampleMap], threshold: Threshold, path: Path) -> None:
+    """Write a row for every test sample, atomically; `dice` is empty where there is no truth to compare with."""
     atomic_text(path, csv_text(COLUMNS, (sample_row(item, threshold) for item in maps)))
-    return path
 
 
 def sample_row(item: SampleMap, threshold: Threshold) -> tuple[str | int | float, ...]:

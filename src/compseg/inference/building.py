@@ -177,6 +177,20 @@ def _fetching_defaults(target: Callable[..., Any]) -> dict[str, Any]:
     return {name: default for name, default in found.items() if not (default is None or default is False)}
 
 
+def _names(target: Callable[..., Any], count: int, where: str) -> list[str]:
+    """The names of a target's first arguments, as many as are given by position."""
+    try:
+        parameters = list(inspect.signature(target).parameters.values()) if count else []
+    except ValueError as error:  # written in C
+        raise CompsegError(f"{where}._args_: {target} does not tell the names of its arguments; give them") from error
+    names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    collects = [p.name for p in parameters if p.kind is p.VAR_POSITIONAL]
+    names += collects * (count - len(names))
+    if len(names) < count:
+        raise CompsegError(f"{where}._args_: {count} arguments by position, expected at most {len(names)}; remove some")
+    return names[:count]
+
+
 class _Call(NamedTuple):
     """A node that has been checked."""
 
@@ -241,20 +255,28 @@ class _Checker:
             inside = f"{where}.{_short(key, quoted=False)}"
             if not (isinstance(key, str) and key.isidentifier()) or key.startswith("_"):
                 raise CompsegError(f"{inside}: expected the name of an argument; remove it")
-            if _fetches(key, beside=True) and not (value is None or value is False):
-                raise CompsegError(
-                    f"{inside}={_short(value, quoted=False)}: a segmenter has all its weights in its folder and may "
-                    "not load or fetch any, nor choose a device; set it to null"
-                )
-            options[key] = self.checked(value, inside, key, depth + 1)
+            options[key] = self._argument(key, value, inside, depth)
         return options
+
+    def _argument(self, name: str, value: Any, where: str, depth: int) -> Any:
+        if _fetches(name, beside=True) and not (value is None or value is False):
+            raise CompsegError(
+                f"{where}={_short(value, quoted=False)}: a segmenter has all its weights in its folder and may "
+                "not load or fetch any, nor choose a device; set it to null"
+            )
+        return self.checked(value, where, name, depth + 1)
 
     def _node(self, node: Mapping[Any, Any], where: str, depth: int) -> _Call:
         target = self._target(node["_target_"], f"{where}._target_")
-        arguments = self.checked(node.get("_args_", []), f"{where}._args_", depth=depth + 1)
+        given = node.get("_args_", [])
+        if not isinstance(given, list | tuple):
+            raise CompsegError(f"{where}._args_: expected a list, got {_short(given)}; {EXTRACT_AGAIN}")
+        # Arguments by position are held to what their names would be.
+        arguments = [
+            self._argument(name, value, f"{where}._args_[{i}]", depth)
+            for i, (name, value) in enumerate(zip(_names(target, len(given), where), given, strict=True))
+        ]
         options = self._options(node, where, depth)
-        if not isinstance(arguments, list):
-            raise CompsegError(f"{where}._args_: expected a list, got {_short(arguments)}; {EXTRACT_AGAIN}")
         for name, default in _fetching_defaults(target).items():
             if name not in options:
                 raise CompsegError(
@@ -399,7 +421,12 @@ class _WithoutMemory(TorchFunctionMode):
                 return ZEROS[func]
             if func is Tensor.tolist and args[0].numel() <= MAX_VALUES:
                 return np.zeros(args[0].shape).tolist()
-        result = func(*args, **(kwargs or {}))
+        options = dict(kwargs or {})
+        if options.get("device") is not None:  # a class's own choice, which takes memory: it is measured first
+            self._measured(func(*args, **options | {"device": "meta"}))
+        return self._measured(func(*args, **options))
+
+    def _measured(self, result: Any) -> Any:
         if isinstance(result, Tensor):
             _limited(result.numel() * result.element_size(), self.limit)
         return result

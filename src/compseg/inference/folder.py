@@ -9,7 +9,6 @@ Formats: 1 knew no pseudo-labels; 2 kept its weights as `weights.pt`; 3 is writt
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import math
 import zipfile
@@ -23,7 +22,6 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from compseg.comparative import FisherPseudoLabels
 from compseg.errors import CompsegError
 from compseg.files import atomic_bytes
 from compseg.inference.building import without_fetching
@@ -40,7 +38,6 @@ MAX_CHANNELS = 65_536
 TISSUE_RULES, DTYPES = ("all", "nonzero", "otsu"), ("float16", "float32", "float64")
 
 # What formats 1 and 2 call otherwise. The longest name that fits counts.
-NEIGHBOURHOOD = list(inspect.signature(FisherPseudoLabels).parameters)[1]
 MOVED_KEYS = {"teacher": "pseudo_labels"}
 MOVED_TARGETS = {
     "compseg.spectra": "compseg.preprocessing",
@@ -54,7 +51,7 @@ MOVED_TARGETS = {
     "compseg.comparative.teacher.FisherTeacher": "compseg.comparative.FisherPseudoLabels",
 }
 MOVED_ARGUMENTS = {
-    "compseg.comparative.FisherPseudoLabels": {"teaches": "supervises", "reach": NEIGHBOURHOOD, "radius": NEIGHBOURHOOD}
+    "compseg.comparative.FisherPseudoLabels": {"teaches": "supervises", "reach": "neighbourhood"},
 }
 
 

@@ -17,14 +17,7 @@ from compseg.samples import Channels
 SAMPLED = 100  # spectra of each component
 
 Floats = NDArray[np.float64]
-
-
-class Interval(NamedTuple):
-    """A threshold and the ends of its interval."""
-
-    value: float
-    low: float
-    high: float
+Interval = tuple[float, float, float]  # a threshold, and the low and the high end of its interval
 
 
 class Counts(NamedTuple):
@@ -145,8 +138,9 @@ def threshold_curves(
 
 
 def _mark_threshold(axes: Axes, threshold: Interval) -> None:
-    axes.axvspan(threshold.low, threshold.high, color="#EEE8DC", linewidth=0, zorder=0)
-    axes.axvline(threshold.value, color="#8A7A55", linewidth=1, label=f"threshold {threshold.value:.3g}")
+    value, low, high = threshold
+    axes.axvspan(low, high, color="#EEE8DC", linewidth=0, zorder=0)
+    axes.axvline(value, color="#8A7A55", linewidth=1, label=f"threshold {value:.3g}")
 
 
 @styled

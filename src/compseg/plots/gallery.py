@@ -10,9 +10,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from compseg.plots.overlay import DISEASE_RGB, RGB, as_rgb, outline
+from compseg.plots.overlay import DISEASE_RGB, RGB, outline
 from compseg.plots.style import empty_figure, styled
-from compseg.samples import Image, Mask
+from compseg.samples import Mask
 
 TITLES = ("thumbnail", "activation", "thresholded", "truth")
 COLORMAP = "magma"
@@ -35,35 +35,6 @@ class Tile:
     name: str
     caption: str
     pictures: Mapping[str, RGB]
-
-
-def panels(
-    activation: NDArray[np.float32],
-    tissue: Mask,
-    marked: Mask,
-    truth: Mask | None,
-    thumbnail: Image | None,
-    vmax: float,
-) -> dict[str, RGB]:
-    """Pictures of one sample by title, in the order of `TITLES`.
-
-    Args:
-        activation: `(H, W)` in [0, 1].
-        tissue: `(H, W)` bool.
-        marked: `(H, W)` bool, tissue that counts as disease.
-        truth: `(H, W)` bool; no picture where None.
-        thumbnail: `(h, w, 3)` uint8 for people, or another image; no picture where None.
-        vmax: Activation with the brightest colour, the same for all samples that are shown together.
-
-    Returns:
-        `(h, w, 3)` uint8 each; maps have the activation's size.
-    """
-    row = {} if thumbnail is None else {"thumbnail": as_rgb(thumbnail)}
-    row["activation"] = paint_activation(activation, tissue, vmax)
-    row["thresholded"] = paint_mask(marked, tissue)
-    if truth is not None:
-        row["truth"] = paint_mask(truth & tissue, tissue)
-    return row
 
 
 def paint_activation(activation: NDArray[np.float32], tissue: Mask, vmax: float, outlined: Mask | None = None) -> RGB:

@@ -25,7 +25,7 @@ from compseg.report.pictures import chosen, colour_vmax, draw_figures, ranked, s
 from compseg.report.verdict import verdict_on
 
 SIDE = 128  # pixels of a picture in the gallery, at most
-SHOWN = 48  # samples; more make the page too large to send
+SHOWN = 48  # samples; more would make the page too large to send
 
 
 def write_report(

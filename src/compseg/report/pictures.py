@@ -12,8 +12,8 @@ from compseg.evaluation.curves import SampleMap, curves_of, labels_of, with_dise
 from compseg.evaluation.metrics import area_fraction, area_fractions, auc, dice, roc_curve
 from compseg.inference.threshold import Threshold
 from compseg.plots import figures
-from compseg.plots.gallery import Tile, gallery, panels, vmax_of
-from compseg.plots.overlay import RGB
+from compseg.plots.gallery import Tile, gallery, paint_activation, paint_mask, vmax_of
+from compseg.plots.overlay import RGB, as_rgb
 from compseg.plots.style import DISEASE, HEALTHY
 
 BINS = 50
@@ -64,7 +64,8 @@ def draw_threshold_curves(maps: Sequence[SampleMap], threshold: Threshold) -> Fi
     }
     of_judged = curves_of(judged)
     scores = (of_judged.levels, of_judged.dice) if judged else None
-    return figures.threshold_curves(marked, curves.levels, scores, _interval(threshold), colour_vmax(maps, threshold))
+    interval, vmax = (threshold.value, threshold.low, threshold.high), colour_vmax(maps, threshold)
+    return figures.threshold_curves(marked, curves.levels, scores, interval, vmax)
 
 
 def draw_histogram(maps: Sequence[SampleMap], threshold: Threshold) -> Figure:
@@ -85,16 +86,13 @@ def draw_histogram(maps: Sequence[SampleMap], threshold: Threshold) -> Figure:
         figures.Counts("disease samples, disease by truth", _counts(inside, vmax), DISEASE),
         figures.Counts("disease samples, other tissue", _counts(outside, vmax), DISEASE, ":"),
     ]
-    return figures.histogram(groups, "distribution of activations", vmax, _interval(threshold))
+    interval = threshold.value, threshold.low, threshold.high
+    return figures.histogram(groups, "distribution of activations", vmax, interval)
 
 
 def _counts(parts: Sequence[NDArray[np.float32]], vmax: float) -> NDArray[np.int64]:
     values = np.concatenate([np.empty(0, np.float32), *parts])
     return np.histogram(np.minimum(values, vmax), bins=BINS, range=(0, vmax))[0]
-
-
-def _interval(threshold: Threshold) -> figures.Interval:
-    return figures.Interval(threshold.value, threshold.low, threshold.high)
 
 
 def tiles_of(
@@ -108,22 +106,19 @@ def tiles_of(
         thumbnails: By sample name, where there are any.
         vmax: Activation with the brightest colour; None: by these samples.
     """
-    vmax = colour_vmax(maps, threshold) if vmax is None else vmax
-    return [
-        Tile(
-            item.info.name,
-            caption(item, threshold),
-            panels(
-                item.activation,
-                item.tissue,
-                threshold.apply(item.activation, item.tissue),
-                item.truth,
-                thumbnails.get(item.info.name),
-                vmax,
-            ),
-        )
-        for item in maps
-    ]
+    vmax, tiles = colour_vmax(maps, threshold) if vmax is None else vmax, []
+    for item in maps:
+        marked = threshold.apply(item.activation, item.tissue)
+        pictures = {
+            "activation": paint_activation(item.activation, item.tissue, vmax),
+            "thresholded": paint_mask(marked, item.tissue),
+        }
+        if (thumbnail := thumbnails.get(item.info.name)) is not None:
+            pictures = {"thumbnail": as_rgb(thumbnail)} | pictures
+        if item.truth is not None:
+            pictures["truth"] = paint_mask(item.region, item.tissue)
+        tiles.append(Tile(item.info.name, caption(item, threshold), pictures))
+    return tiles
 
 
 def colour_vmax(maps: Sequence[SampleMap], threshold: Threshold) -> float:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from compseg.device import usable_cores
 from compseg.studies.runner import Job, LocalJob
 
 # What a process needs before it can run a verb; by name, because a room may not import the verbs above it.
@@ -100,11 +101,6 @@ class Share:
         self.slots.free += self.taken
         self.slots.running -= 1
         self.taken = []
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def visible_gpus(environment: Mapping[str, str] = os.environ) -> list[str]:

@@ -134,7 +134,7 @@ def _compose(loader: Any, config: DictConfig, number: int, overrides: Sequence[s
         with read_write(cfg.hydra.runtime), open_dict(cfg.hydra.runtime):
             cfg.hydra.runtime.output_dir = os.path.abspath(folder)  # noqa: PTH100
         own = [item for item in overrides if item not in config.hydra.overrides.task]
-        return OmegaConf.masked_copy(cfg, "hydra"), job_of(cfg.hydra, cfg, " ".join(own))
+        return OmegaConf.masked_copy(cfg, "hydra"), job_of(cfg.hydra, cfg, " ".join(own) or f"job {number}")
     finally:
         HydraConfig.instance().cfg = before
 

@@ -83,9 +83,6 @@ def build_trainer(
         dashboards: Whose loggers get what is logged.
         signals: Those that ask the run to stop.
         findings: Of earlier attempts in this folder.
-
-    Raises:
-        CompsegError: A callback that a run cannot do without was replaced.
     """
     watchdog = Watchdog(started_ranks, print_problem)
     trainer: Trainer = instantiate(
@@ -105,7 +102,6 @@ def build_callbacks(
 ) -> list[Callback]:
     """All callbacks of a run, in the order in which they are called; Lightning moves those that save to the end."""
     configured = list(instantiate(cfg.callbacks).values())
-    _require_best_and_last(configured)
     for detector in (each for each in configured if isinstance(each, CollapseDetector)):
         detector.findings = list(findings)
     return [
@@ -121,9 +117,15 @@ def build_callbacks(
     ]
 
 
-def _require_best_and_last(callbacks: Sequence[Callback]) -> None:
-    """Extraction, resuming and evaluation read what this callback writes: better said now than after training."""
-    found = sum(isinstance(callback, BestAndLast) for callback in callbacks)
+def require_best_and_last(trainer: pl.Trainer) -> None:
+    """Refuse a trainer without the callback whose files extraction, resuming and evaluation read.
+
+    Said before training, for after it the hours would be lost.
+
+    Raises:
+        CompsegError: There is none, or more than one.
+    """
+    found = sum(isinstance(callback, BestAndLast) for callback in trainer.callbacks)
     if found != 1:
         raise CompsegError(
             f"callbacks: expected one compseg.training.BestAndLast (callbacks.best_and_last), got {found}; "

@@ -21,7 +21,7 @@ from compseg.monitor import Dashboards
 from compseg.preprocessing import fit_standardisation
 from compseg.run_folder import record
 from compseg.training.attempts import Attempt, Outcome, advance, attempts, keep_best
-from compseg.training.build import build_module, build_trainer, detector_of, plain
+from compseg.training.build import build_module, build_trainer, detector_of, plain, require_best_and_last
 from compseg.training.extract import extract, map_maker
 from compseg.training.fit import fit, fit_pseudo_labels, fit_segmenter, found_nothing, speed_up
 from compseg.training.resolve import resolve
@@ -88,6 +88,7 @@ def train_once(
     module = build_module(cfg)
     map_maker(module.segmenter, plain(cfg))  # built once here, so that what it lacks is said before training
     trainer = build_trainer(cfg, run, dashboards, signals, attempt.findings)
+    require_best_and_last(trainer)
     checkpoint = trainer.checkpoint_to_resume()
     data.setup_for(
         trainer, seed=cfg.seed, with_truth=module.objective.needs_truth and not module.trains_on_pseudo_labels
