@@ -47,7 +47,8 @@ class ReferenceMode(NamedTuple):
 
 
 # The first generalises best: anything that shifts a whole sample, as a new array does, cancels. The others have to
-# prove better by this much area under the ROC; where they are needed, they were by .02 to .12 (docs/research/lab-log.md).
+# prove better by this much area under the ROC; where they are needed, they were by .02 to .12
+# (docs/research/lab-log.md).
 MODES = (ReferenceMode(True, False), ReferenceMode(True, True), ReferenceMode(False, False))
 BETTER = 0.01
 
