@@ -27,10 +27,10 @@ def mean_dice(maps, threshold):
 
 for name, setting in SETTINGS.items():
     for count in (8, 14, 40):
-        reached = []
+        scores = []
         for seed in range(20):
             val, test = mixture(count, seed=seed, **setting), mixture(40, seed=500 + seed, **setting)
-            reached.append([mean_dice(test, t) for t in (fit_from_labels(val), fit_from_truth(val), fixed())])
-        labels, truth, paper = np.mean(reached, axis=0)
-        worst = np.min(reached, axis=0)[0]
+            scores.append([mean_dice(test, t) for t in (fit_from_labels(val), fit_from_truth(val), fixed())])
+        labels, truth, paper = np.mean(scores, axis=0)
+        worst = np.min(scores, axis=0)[0]
         print(f"| {name} | {count} | {labels:.2f} ({worst:.2f}) | {truth:.2f} | {paper:.2f} |")

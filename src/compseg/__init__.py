@@ -1,7 +1,7 @@
 """compseg: learn to segment disease regions from sample labels alone.
 
 `compseg.load_segmenter(path)` is for a script that only needs maps; it imports only torch and numpy.
-Everything else is reached by the verbs: `python -m compseg.train`, `prepare`, `check`, `evaluate`, `predict`.
+Everything else is done by the verbs: `python -m compseg.train`, `prepare`, `check`, `evaluate`, `predict`.
 """
 
 from __future__ import annotations

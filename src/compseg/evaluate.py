@@ -1,6 +1,6 @@
 """`python -m compseg.evaluate run=outputs/RUN`: judge a run.
 
-Fit the threshold, compute the metrics, and write maps, figures and the report again.
+Fit the threshold, compute the metrics, and write maps, pictures and the report again.
 """
 
 from __future__ import annotations

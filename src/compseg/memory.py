@@ -24,7 +24,7 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h of glibc
 def keep_freed() -> None:
     """Make this process keep the memory that it frees, for its next requests; with glibc alone.
 
-    glibc otherwise returns pieces of more than 32 MB, and more than 64 MB at the end of the heap, to the system: that
+    By default glibc returns pieces of more than 32 MB, and more than 64 MB at the end of the heap, to the system: that
     is what a network holds of large images, in every layer of every step.
     """
     if (library := _glibc()) is not None:
@@ -33,7 +33,7 @@ def keep_freed() -> None:
 
 
 def give_back_freed() -> None:
-    """Return free memory to the system; with glibc alone, whose threads otherwise keep some of it each."""
+    """Return free memory to the system; with glibc alone, each of whose threads keeps some of it."""
     if (library := _glibc()) is not None:
         library.malloc_trim(0)
 

@@ -82,14 +82,14 @@ def end_workers_of(iterator: Iterator[Any]) -> None:
 
 
 def start_compilers() -> None:
-    """Start the processes in which torch compiles; otherwise the first compilation does."""
+    """Start the processes in which torch compiles, before the first compilation would."""
     from torch._inductor.async_compile import AsyncCompile
 
     AsyncCompile.warm_pool()
 
 
 def open_trial(study: Study, trial: FrozenTrial) -> Trial:
-    """A running trial as an object that reports to its study; only the process that asked for it has one otherwise."""
+    """A running trial as an object that reports to its study, for processes other than the one that asked for it."""
     from optuna import Trial
 
     return Trial(study, trial._trial_id)

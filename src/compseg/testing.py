@@ -64,7 +64,7 @@ def check_objective(objective: Objective) -> None:
 
 
 def waves(batch: int = 2, channels: int = 3, height: int = 32, width: int = 32) -> Tensor:
-    """An image `(B, C, H, W)` of waves, the same whatever torch's random numbers are."""
+    """An image `(B, C, H, W)` of waves, independent of torch's random numbers."""
     count = batch * channels * height * width
     return torch.sin(torch.arange(count, dtype=torch.float64).square() / 1000).float().view(batch, channels, height, -1)
 
@@ -132,7 +132,7 @@ def every_parameter_learns(make: MakeSegmenter) -> None:
 
 @torch.no_grad()
 def evaluation_takes_samples_one_by_one(make: MakeSegmenter) -> None:
-    """A map is the same each time, and whatever else is in its batch."""
+    """A map is the same each time, and does not depend on what else is in its batch."""
     net, x = make(3, 1).eval(), waves()
     together, apart = net(x), torch.cat([net(x[:1]), net(x[1:])])
     _require(torch.equal(net(x), together), "in evaluation the same image has to give the same logits each time")
@@ -228,14 +228,14 @@ def pools_upwards(pool: nn.Module) -> None:
 
 
 def pools_tissue_alone(pool: nn.Module) -> None:
-    """Gradients are finite, reach all tissue of map 0, and no other pixel."""
+    """Gradients are finite, not 0 on the tissue of map 0, and 0 everywhere else."""
     logits, tissue = pooled_batch()
     pool(logits.requires_grad_(), tissue).sum().backward()
     gradient = logits.grad
     assert gradient is not None
     _require(gradient.isfinite().all(), "the gradient has to be finite, also of a sample without tissue")
     _require(
-        (gradient[1:, :1].abs().amax((1, 2, 3)) > 0).all(), "the gradient has to reach map 0 of each sample with tissue"
+        (gradient[1:, :1].abs().amax((1, 2, 3)) > 0).all(), "map 0 of each sample with tissue has to get a gradient"
     )
     _require(not gradient[~tissue.expand_as(logits)].any(), "pixels off tissue must not count: their gradient is not 0")
 
@@ -309,14 +309,14 @@ def loss_is_a_function_of_averages(objective: Objective) -> None:
 
 
 def loss_has_a_gradient(objective: Objective) -> None:
-    """It is finite, for extreme logits too, and reaches map 0."""
+    """It is finite, for extreme logits too, and not 0 on map 0."""
     for scale in (1.0, 1e3):
         logits, tissue, truth = judged_batch()
         logits = (scale * logits).requires_grad_()
         objective(head_output(logits, tissue), LABELS, truth).backward()
         assert logits.grad is not None
         _require(logits.grad.isfinite().all(), f"the gradient has to be finite, also of logits of about {2 * scale:g}")
-        _require(scale > 1 or logits.grad[:, 0].any(), "the gradient has to reach map 0, the disease map")
+        _require(scale > 1 or logits.grad[:, 0].any(), "map 0, the disease map, has to get a gradient")
 
 
 def loss_takes_one_class(objective: Objective) -> None:

@@ -192,7 +192,7 @@ OBJECTIVES = {
     Scalar: "`columns` numbers per sample",
     Unrounded: r"finish\(mean of statistics\)",
     Overflowing: "the gradient has to be finite",
-    Blind: "has to reach map 0",
+    Blind: "map 0, the disease map, has to get a gradient",
     TwoClasses: "a batch whose labels are all 0",
     Compared: "must not depend on the other samples",
     Oriented: "rotating an image",

@@ -31,7 +31,7 @@ class Augmentation(Protocol):
 
 
 class FlipRotate(NamedTuple):
-    """One of the eight ways to lay a square picture down, four for other rectangles: a flip, then quarter turns."""
+    """A flip, then rotations by 90 degrees: eight ways to lay a square picture down, four for other rectangles."""
 
     flip: bool
     quarter: int
@@ -48,7 +48,7 @@ class FlipRotate(NamedTuple):
 
 
 class RandomFlipRotate90:
-    """Flips and quarter turns: the eight ways to lay a square spot on a slide, four for other rectangles."""
+    """Flips and rotations by 90 degrees: the eight ways to lay a square spot on a slide, four for other rectangles."""
 
     is_geometric = True
 
@@ -56,7 +56,7 @@ class RandomFlipRotate90:
         """Flip and rotate image, tissue and truth alike."""
         flip, quarter = bool(generator.integers(2)), int(generator.integers(4))
         height, width = pictures["image"].shape[-2:]
-        # A quarter turn of a rectangle would not fit the batch.
+        # A rectangle rotated by 90 degrees would not fit the batch.
         moved = FlipRotate(flip, quarter if height == width else quarter // 2 * 2)
         return {name: moved(picture) for name, picture in pictures.items()}
 

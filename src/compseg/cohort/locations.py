@@ -51,7 +51,7 @@ def exists(where: Location) -> bool:
     """Whether there is something: a folder, or a Zarr group below the address.
 
     Raises:
-        CompsegError: The storage cannot be reached, or refuses.
+        CompsegError: The storage does not answer, or refuses.
     """
     if isinstance(where, Path):
         return where.exists()
@@ -68,7 +68,7 @@ def exists(where: Location) -> bool:
 
 
 def read_errors(where: Location) -> tuple[type[Exception], ...]:
-    """What reading stored arrays raises where bytes are damaged, missing or out of reach."""
+    """What reading stored arrays raises where bytes are damaged, missing or not accessible."""
     local = (OSError, ValueError, KeyError, TypeError, RuntimeError)
     if isinstance(where, Path):
         return local
@@ -94,7 +94,7 @@ def upload(folder: Path, url: str, progress: bool = True) -> None:
         progress: Whether to show progress on stderr.
 
     Raises:
-        CompsegError: The storage cannot be reached, or refuses.
+        CompsegError: The storage does not answer, or refuses.
     """
     objects, errors = _objects(url), read_errors(url)
     import obstore

@@ -177,7 +177,7 @@ def _assign(
         split_of[unit] = name
         fills[name].held.update(units[unit])
 
-    # One unit of each label for each split first: a small split could otherwise end up without a label.
+    # One unit of each label for each split first: without this a small split could end up without a label.
     for label in sorted(total):
         for name, fill in fills.items():
             first = next((unit for unit in smallest_first if unit not in split_of and units[unit][label]), None)

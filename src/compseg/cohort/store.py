@@ -66,7 +66,7 @@ class Cohort:
 
         Raises:
             CompsegError: There is no cohort, it is unfinished, it is something else, a newer compseg wrote it, or its
-                storage is out of reach.
+                storage does not answer.
         """
         where = location(path)
         if not exists(where):

@@ -141,7 +141,7 @@ class PooledLoss(Objective):
     RMSprop both are the same, because it divides gradients by their size.
 
     With T = alpha the cost of a disease sample is lowest at `Sigma.crossing`, about 1.45 alpha, and every pixel beyond
-    that costs. `one_sided` charges a disease sample only for what it lacks. T = `maximum` is out of reach below x = 1,
+    that costs. `one_sided` charges a disease sample only for what it lacks. T = `maximum` is not attained below x = 1,
     so the remaining slope always asks for more: the incentive that the paper introduces gamma for.
 
     Args:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
-SETTLED = 0.001  # share of pixels whose mark may still change when marking ends
+CONVERGED = 0.001  # share of pixels whose mark may still change when marking ends
 ROUNDS = 30  # of marking and refitting, at most
 Pixels = list[Tensor]  # one (n, C) tensor per sample
 
@@ -57,7 +57,7 @@ class FisherPseudoLabels(nn.Module):
     """Self-trained Fisher discriminant on the spectra of small neighbourhoods, each compared with its own sample.
 
     It starts with Fisher's discriminant (Fisher 1936) between the pixels of disease and of healthy samples. Then, until
-    the marked region settles:
+    the marked region converges:
 
     1. subtract from every pixel the mean of its own sample's unmarked pixels, so that patient, thickness and array
        cancel;
@@ -186,7 +186,7 @@ class FisherPseudoLabels(nn.Module):
 
 
 def mark_and_refit(healthy: Pixels, disease: Pixels, shrinkage: float, mode: ReferenceMode) -> Fit:
-    """Mark and refit in one mode until the marks settle."""
+    """Mark and refit in one mode until the marks converge."""
     means = torch.stack([pixels.mean(0) for pixels in healthy])
     clean, mixed = torch.cat(healthy), torch.cat(disease)
     direction = fisher(mixed, clean, shrinkage)
@@ -203,7 +203,7 @@ def mark_and_refit(healthy: Pixels, disease: Pixels, shrinkage: float, mode: Ref
         share, level = excess_share(mixed @ direction, clean @ direction)
         marked = mixed @ direction > level
         fit = Fit(direction, level, highest, share, *map(torch.tensor, mode))
-        if (marked != before).double().mean() < SETTLED:
+        if (marked != before).double().mean() < CONVERGED:
             break
         direction = fisher(mixed[marked], torch.cat([mixed[~marked], clean]), shrinkage)
     return fit

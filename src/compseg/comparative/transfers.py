@@ -43,7 +43,7 @@ class Sigma(Transfer):
 
     Args:
         alpha: Level of saturation, the smallest disease fraction expected in a disease sample; above 0.
-        beta: Twice the slope at 0; above 0. Sigma reaches half of alpha at x = 1.1 alpha / beta.
+        beta: Twice the slope at 0; above 0. Sigma is half of alpha at x = 1.1 alpha / beta.
         gamma: Slope left after saturation; 0 or more.
 
     Raises:
@@ -71,7 +71,7 @@ class Sigma(Transfer):
         """
         if self.gamma == 0:
             return math.inf
-        low, high = 0.0, self.alpha / self.gamma  # gamma * x alone reaches alpha at the upper end
+        low, high = 0.0, self.alpha / self.gamma  # gamma * x alone is alpha at the upper end
         for _ in range(100):
             middle = (low + high) / 2
             low, high = (low, middle) if self._at(middle) > self.alpha else (middle, high)

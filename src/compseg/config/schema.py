@@ -30,7 +30,7 @@ class EvaluationConfig:
 
     split: str = MISSING  # the samples that are judged: test, val (test samples stay unseen), or none
     threshold: Any = MISSING  # auto: fitted on validation samples; or an activation in [0, 1]
-    report: bool = MISSING  # whether to write maps, figures and report.html
+    report: bool = MISSING  # whether to write maps, pictures and report.html
     rank_by: str = MISSING  # the metric that jobs of a sweep are ranked by
 
 
@@ -100,7 +100,7 @@ class EvaluateConfig:
     cohort: str | None = None  # another cohort than the run's own
     device: str = MISSING  # auto, or a torch device
     split: str = MISSING  # the samples that are judged: test, or val to look at no test sample
-    report: bool = True  # whether to write maps, figures and report.html
+    report: bool = True  # whether to write maps, pictures and report.html
     trust: list[str] = field(default_factory=list)  # what a segmenter and head may be built from beyond known packages
 
 

@@ -28,7 +28,7 @@ _HYDRA_KEYS = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_"}
 def check_targets(cfg: DictConfig) -> None:
     """Check that every `_target_` exists and takes the arguments it is given, and numbers where it wants numbers.
 
-    A node that the program completes with further arguments says `_partial_: true`; otherwise those count as missing.
+    A node that the program completes with further arguments says `_partial_: true`; without it they count as missing.
 
     Args:
         cfg: A composed configuration. Interpolations, `???` and `auto`, which the program fills in, count as given.

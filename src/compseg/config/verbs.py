@@ -85,7 +85,7 @@ def verb(name: str, sweep_job: Task | None = None) -> Callable[[Task], Callable[
     def decorate(task: Task) -> Callable[..., Any]:
         @functools.wraps(task)
         def job(cfg: DictConfig) -> Any:
-            # Errors are caught inside the job as well: otherwise Hydra announces a failed job in lines of its own.
+            # Errors are caught inside the job as well, or Hydra announces a failed job in lines of its own.
             with _errors_in_one_line(name):
                 if sweep_job and HydraConfig.get().mode == RunMode.MULTIRUN:
                     return sweep_job(cfg)
@@ -177,7 +177,7 @@ def _options(group: str) -> list[str]:
 
 @contextmanager
 def _errors_in_one_line(name: str) -> Iterator[None]:
-    """End the process with one line on stderr if the user is at fault, or a signal asked for the end."""
+    """End the process with one line on stderr if the error is the user's, or a signal asked for the end."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print itself
     try:
         yield

@@ -200,6 +200,6 @@ def dice(item: SampleMap, threshold: Threshold) -> float | None:
 
 
 def best_dice_of_replicates(curves: Curves, weights: Floats) -> Floats:
-    """`(R,)` highest mean Dice that one threshold reaches, found again in each replicate."""
+    """`(R,)` highest mean Dice at any one threshold, found again in each replicate."""
     best = (weights @ curves.dice).max(axis=1)
     return ratio(best, weights.sum(axis=1))

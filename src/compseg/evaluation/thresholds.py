@@ -1,7 +1,7 @@
 """The activation above which a pixel counts as disease: fitted on validation maps, stored with the segmenter.
 
 The paper chose one threshold by eye on seven validation spots (.35, section 4). Here it is fitted, from truth where
-the validation samples have some, otherwise from the maps and the labels alone. `docs/explanation/thresholds.md` derives
+the validation samples have some, else from the maps and the labels alone. `docs/explanation/thresholds.md` derives
 each way. Shapes: N samples, L levels.
 """
 
@@ -96,7 +96,7 @@ def fit_from_probabilities(maps: Sequence[SampleMap], seed: int = 0) -> Threshol
         Dice(t) = 2 sum_{a > t} a / (|{a > t}| + sum a),
 
     and its mean over disease samples is maximised (Lipton, Elkan and Naryanaswamy, ECML 2014: the best t is half of the
-    Dice reached). It sees no truth, and moves with maps that a new array has made fainter.
+    best Dice). It sees no truth, and moves with maps that a new array has made fainter.
 
     Args:
         maps: Validation maps; those of disease samples with tissue are used.

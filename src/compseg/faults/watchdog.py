@@ -64,13 +64,13 @@ class Watchdog(Callback):
 
     Args:
         children: The processes that this one has started so far: the ranks from 1 on.
-        complain: Prints the one line.
+        report: Prints the one line.
     """
 
     def __init__(
-        self, children: Callable[[], Sequence[subprocess.Popen[bytes]]], complain: Callable[[str], None]
+        self, children: Callable[[], Sequence[subprocess.Popen[bytes]]], report: Callable[[str], None]
     ) -> None:
-        self._children, self._complain = children, complain
+        self._children, self._report = children, report
         self._ended = threading.Event()
         self._heartbeats: Heartbeats | None = None
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
@@ -118,7 +118,7 @@ class Watchdog(Callback):
         return self._heartbeats.lost() if self._heartbeats is not None else ""
 
     def _end(self, lost: str) -> None:
-        self._complain(f"{lost}, and no rank can train on alone; {HOW_TO_CONTINUE}")
+        self._report(f"{lost}, and no rank can train on alone; {HOW_TO_CONTINUE}")
         for child in self._children():
             child.kill()
         sys.stdout.flush()

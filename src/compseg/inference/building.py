@@ -216,7 +216,7 @@ def _construct(plan: Any) -> Any:
 
 
 class _Checker:
-    """Turns a node into calls of allowed classes with plain values, and refuses what is neither."""
+    """Translates a node into calls of allowed classes with plain values, and refuses what is neither."""
 
     def __init__(self, trust: Sequence[str]) -> None:
         self.trust, self.values = trust, 0
@@ -364,7 +364,7 @@ def _compare(module: Any, shapes: Shapes, where: str) -> None:
 
 @contextmanager
 def _errors(where: str) -> Iterator[None]:
-    """Whatever a constructor raises, as one line that names the description."""
+    """Anything that a constructor raises, as one line that names the description."""
     try:
         yield
     except CompsegError as error:

@@ -22,8 +22,8 @@ class GradCAM(nn.Module):
     the mean of dy/dA_k (Selvaraju et al., ICCV 2017, arXiv 1610.02391) or the weighted mean of its positive part
     (Chattopadhay et al., WACV 2018, arXiv 1710.11063).
 
-    L has no unit. The usual picture divides it by its own maximum, so that a healthy sample's map reaches 1 just as a
-    diseased one's does. Here `a = p L / max L`, with p the classifier's probability: the map of a sample is as active
+    L has no unit. The usual picture divides it by its own maximum, so that the maximum is 1 on a healthy sample too.
+    Here `a = p L / max L`, with p the classifier's probability: the map of a sample is as active
     as the sample is suspect. Nothing is fitted, and a map depends on its own sample alone.
 
     Args:

@@ -37,7 +37,7 @@ MAX_PICKLE = 2**24  # bytes of names and shapes beside the tensors; the paper's 
 MAX_CHANNELS = 65_536
 TISSUE_RULES, DTYPES = ("all", "nonzero", "otsu"), ("float16", "float32", "float64")
 
-# What formats 1 and 2 call otherwise. The longest name that fits counts.
+# What formats 1 and 2 call by another name. The longest name that fits counts.
 MOVED_KEYS = {"teacher": "pseudo_labels"}
 MOVED_TARGETS = {
     "compseg.spectra": "compseg.preprocessing",

@@ -82,7 +82,7 @@ def predict(
                 writing.result()  # one image at a time waits to be written, and an error in writing it is raised here
                 writing = writer.submit(results.write, result)
             del piece  # before the input of the next one is made, or there would be two at once
-            give_back_freed()  # otherwise the threads that read and write keep half a gigabyte
+            give_back_freed()  # or the threads that read and write keep half a gigabyte
         writing.result()
     return results.rows
 

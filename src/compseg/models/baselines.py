@@ -11,7 +11,7 @@ FULL = 20.0  # a logit whose sigmoid is exactly 1 in float32
 
 
 class AllOnes(nn.Module):
-    """Activation 1 everywhere: `z = 20`, whatever the image.
+    """Activation 1 everywhere: `z = 20`, for any image.
 
     The lower bound of weakly supervised localisation (Belharbi et al., TMI 2022, arXiv 2011.07221): its Dice is that
     of calling all tissue diseased, its pixel average precision the share of disease, its sample AUC one half.

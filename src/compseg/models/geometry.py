@@ -14,7 +14,7 @@ CONV, POOL, UNPOOL, BILINEAR = "3x3", "down 2", "up 2", "bilinear 2"
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
     """Pad `(B, C, H, W)` at the right and bottom until both sides are multiples of `multiple`, at least two of them.
 
-    The last row and column are repeated: zeros would draw an edge where there is none, and reflection fails where the
+    The last row and column are repeated: zeros would make an edge where there is none, and reflection fails where the
     image is smaller than the padding. Padding the far side alone keeps pixel (0, 0) on the pooling grid, so a tile that
     starts on the grid is pooled as within the whole image. Two multiples leave more than one pixel at the coarsest
     level, where batch and instance norm need something to average.

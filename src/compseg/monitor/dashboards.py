@@ -1,4 +1,4 @@
-"""Dashboards: the same on W&B and on TensorBoard, and none that keeps a run from starting."""
+"""Dashboards: the same on W&B and on TensorBoard, and none that prevents a run."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def wandb_logger(
         init: Number of one of several inits, each a run of W&B: all in a group with the name of the whole run.
         **options: Further ones of `pytorch_lightning.loggers.WandbLogger`: project, tags, notes, entity.
     """
-    # Lightning turns offline into dryrun, its older name, when the first logger starts.
+    # Lightning replaces offline by dryrun, its older name, when the first logger starts.
     offline = os.environ.get("WANDB_MODE") in ("offline", "dryrun") or not _has_key()
     if offline and init is None:
         log(

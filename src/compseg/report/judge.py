@@ -1,4 +1,4 @@
-"""Judge a run and show it: evaluation, figures and the page in one call."""
+"""Judge a run and show it: evaluation, pictures and the page in one call."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def judge(
     report: bool = True,
     trust: Sequence[str] = (),
 ) -> Evaluation:
-    """Evaluate a run, write maps, figures and `report.html` of its test samples, and print the outcome.
+    """Evaluate a run, write maps, pictures and `report.html` of its test samples, and print the outcome.
 
     Args:
         run: As the next three, see `evaluate_run`, which says what else is written and raised.
         cohort_path: Another cohort.
         device: Where to compute.
         split: `test`, or `val` to look at no test sample; there is no report then.
-        report: Whether to write maps, figures and the page.
+        report: Whether to write maps, pictures and the page.
         trust: What the segmenter and the head may be built from beyond the known packages.
     """
     report = report and split == "test"
@@ -49,7 +49,7 @@ def judge(
 
 
 def write_page(run: Path, found: Evaluation) -> Path:
-    """Write figures and `report.html` of a judged run; the path of the latter."""
+    """Write pictures and `report.html` of a judged run; the path of the latter."""
     thumbnails = {item.info.name: found.cohort.thumbnail(item.info.name) for item in found.test}
     return write_report(
         run / "report.html",

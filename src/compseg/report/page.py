@@ -43,10 +43,10 @@ def write_report(
     config_text: str,
     environment: Mapping[str, Any],
 ) -> Path:
-    """Write the page, and its figures as PNG into `figures/` beside it, for slides and papers.
+    """Write the page, and its pictures as PNG into `figures/` beside it, for slides and papers.
 
     Args:
-        path: Of the page; it and the figures are written atomically.
+        path: Of the page; it and the pictures are written atomically.
         title: Heading, for example the name of the run.
         metrics: As `compseg.evaluation.tables` makes them.
         threshold: The threshold that they rest on.
@@ -55,7 +55,7 @@ def write_report(
         shortcuts: Signs that the maps follow something other than the region.
         history: Columns of `history.csv` (`read_history`); may be empty.
         thumbnails: Pictures for people, `(h, w, 3)` uint8, by sample name, where there are any.
-        spectra: Spectra of two components, or None for no such figure.
+        spectra: Spectra of two components, or None for no such picture.
         config_text: The resolved configuration as YAML.
         environment: Versions, device and the like; nested values are shown as JSON.
 

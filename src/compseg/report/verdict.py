@@ -1,4 +1,4 @@
-"""The result in words: what was reached, how it was judged, and what is weak about it."""
+"""The result in words: how good it is, how it was judged, and what is weak about it."""
 
 from __future__ import annotations
 

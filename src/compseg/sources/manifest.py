@@ -16,7 +16,7 @@ from compseg.samples import SPLITS, SampleInfo
 FILES = ("image", "tissue", "truth", "reference")
 COLUMNS = ("sample", "label", "class", "split", "group", "patient", *FILES)
 SYNONYMS = {"thumbnail": "reference"}  # other names of columns
-# Spreadsheets and data frames turn labels into 1.0 where some are missing.
+# Spreadsheets and data frames write labels as 1.0 where some are missing.
 LABELS = {"1": 1, "0": 0, "1.0": 1, "0.0": 0, "disease": 1, "healthy": 0}
 
 Classes = Mapping[str, int | None]

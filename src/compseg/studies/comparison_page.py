@@ -69,7 +69,7 @@ def comparison_page(name: str, outcomes: Sequence[Outcome], layout: Layout, *, w
 def _how_to_read(layout: Layout) -> str:
     lines = [
         f"Ranked by {better_of(layout.rank_by)}: mean over seeds ± standard deviation over seeds, and in "
-        "brackets the 95 % bootstrap interval of the mean, seeds and patients (else samples) drawn with replacement. "
+        "brackets the 95 % bootstrap interval of the mean, seeds and patients (else samples) sampled with replacement. "
         "`to the best` is the difference to the best that is ranked, in pairs: where its interval leaves out 0, the "
         "two differ surely."
     ]

@@ -198,7 +198,7 @@ def warnings(keys: Sequence[str], rank_by: str) -> list[str]:
 
 
 def _values(record: Record, keys: Sequence[str]) -> list[str]:
-    """Without the last digits of a number that was drawn; `sweep.csv` has them."""
+    """Without the last digits of a number that a search sampled; `sweep.csv` has them."""
 
     def readable(value: str) -> str:
         try:

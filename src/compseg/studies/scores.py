@@ -117,7 +117,7 @@ def _values_by_seed(groups: Mapping[str, Sequence[Outcome]], metric: str) -> lis
 
 
 def _replicates(outcomes: Sequence[Outcome], metric: str) -> Floats:
-    """`(R,)` means over seeds drawn with replacement, each judged on the same resampled samples."""
+    """`(R,)` means over seeds sampled with replacement, each judged on the same resampled samples."""
     runs = [one.replicates[metric] for one in outcomes if metric in one.record.metrics and metric in one.replicates]
     if not runs:
         return np.full(REPLICATES, np.nan)

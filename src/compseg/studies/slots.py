@@ -19,7 +19,7 @@ class Slots:
 
     The rule: a job takes as many GPUs as it has devices, for itself alone; where there are no GPUs, or the jobs do not
     want them, it takes as many cores. It waits until that many are free. The cores are divided evenly among the
-    processes that fit side by side, one process a device, unless `OMP_NUM_THREADS` says otherwise.
+    processes that fit side by side, one process a device, unless `OMP_NUM_THREADS` is set.
 
     Args:
         jobs: At most so many at once; None: as many as fit.

@@ -29,7 +29,7 @@ LOG = logging.getLogger("compseg")
 def run_job(cfg: DictConfig) -> float | None:
     """Run the current job of a sweep unless it is finished already, and record how it ends.
 
-    Training continues from the last epoch of an earlier try, unless `trainer.resume` says otherwise. The configuration
+    Training continues from the last epoch of an earlier try, unless `trainer.resume` is given. The configuration
     is not yet checked, because an error in it is the job's own.
 
     Returns:
@@ -155,7 +155,7 @@ class SweepCallback(Callback):
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """Write table and picture for the last time."""
-        # Hydra turns an exception that leaves a callback into a warning, and the exit code into 0.
+        # Hydra reports an exception that leaves a callback as a warning, and ends with exit code 0.
         try:
             sweep = Path(config.hydra.sweep.dir)
             records = summarise(sweep, config.evaluation.rank_by)

@@ -107,7 +107,7 @@ def build_callbacks(
     return [
         SeedEachStep(cfg.seed),
         Diagnostics(),  # before those that read it
-        # Before the checkpoint: a run killed between the two repeats an epoch, where it would lose a row otherwise.
+        # Before the checkpoint: a run killed between the two repeats an epoch; in the other order it would lose a row.
         History(str(run / "history.csv")),
         *configured,
         # Last (`runs_last`), so that what the others make of a step is in the checkpoint that a stop writes.
@@ -139,5 +139,5 @@ def detector_of(trainer: pl.Trainer) -> CollapseDetector | None:
 
 
 def print_problem(message: str) -> None:
-    """Print the one line that a verb prints of an error; for threads, whose exceptions would not reach it."""
+    """Print the one line that a verb prints of an error; for threads, whose exceptions it would not see."""
     print(f"compseg train: {message}", file=sys.stderr, flush=True)

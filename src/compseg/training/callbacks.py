@@ -25,7 +25,7 @@ from compseg.run_folder import CHECKPOINTS, LAST
 class SeedEachStep(Callback):
     """Seed torch from `(seed, epoch, step, rank)` when a step starts.
 
-    So dropout after a resume, in the middle of an epoch too, draws what it would have drawn.
+    So dropout after a resume, in the middle of an epoch too, gives what it would have given.
     """
 
     def __init__(self, seed: int) -> None:
@@ -70,7 +70,7 @@ def average_statistics(trainer: pl.Trainer, module: nn.Module) -> None:
 class StopBetweenSteps(Callback):
     """After a signal: finish the step, write `last.ckpt`, stop. All ranks do so after the same step.
 
-    Every step asks all ranks whether one of them got a signal, for a signal may reach one alone. A run that goes on
+    Every step asks all ranks whether one of them got a signal, for a signal may come to one alone. A run that continues
     from such a checkpoint takes the next step of the same epoch. A signal during validation waits for its end.
 
     Args:

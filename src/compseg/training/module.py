@@ -41,7 +41,7 @@ class EpochSums:
         self.by_class = sums + (0 if self.by_class is None else self.by_class.to(sums.device))
 
     def means(self, reduce: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-        """Means over all samples of all ranks, then start anew.
+        """Means over all samples of all ranks, then start again from zero.
 
         Statistics `(K,)` and x of healthy and disease samples `(2,)`.
         """
@@ -158,7 +158,9 @@ class CompSegNet(pl.LightningModule):
         """
         if self.device_mesh is not None:
             if self.views.ema is not None:
-                raise CompsegError("trainer.strategy=fsdp: does not go with regulariser=mean_teacher; leave one away")
+                raise CompsegError(
+                    "trainer.strategy=fsdp: cannot be combined with regulariser=mean_teacher; drop one of the two"
+                )
             for part in (self.segmenter, self.head):
                 shard(part, self.device_mesh["data_parallel"])
 
@@ -205,7 +207,7 @@ class CompSegNet(pl.LightningModule):
         return contrasted(preprocessed(augmented(batch)))
 
     def _with_pseudo_labels(self, batch: Batch) -> Batch:
-        """A preprocessed batch with the pseudo-labeller's marks for truth, if there is one that teaches."""
+        """A preprocessed batch with the pseudo-labeller's marks for truth, if the objective learns from them."""
         if self.pseudo_labels is None or not self.trains_on_pseudo_labels:
             return batch
         with torch.autocast(self.device.type, enabled=False):
@@ -213,7 +215,7 @@ class CompSegNet(pl.LightningModule):
 
     def _statistics(self, batch: Batch, stage: str) -> tuple[Tensor, HeadOutput]:
         image = batch["image"].contiguous(memory_format=self.memory_format)
-        # In validation the looks of one epoch, so that its figures tell the weights apart and nothing else.
+        # Validation always has the views of epoch 0: its metrics then differ by the weights alone.
         views = self.views(self.segmenter, image, batch["index"], self.current_epoch if self.training else 0)
         output = self._of_input(image, batch["tissue"])._replace(**views)
         with torch.autocast(self.device.type, enabled=False):  # half precision is for the network alone

@@ -42,7 +42,7 @@ def train(
         The device that trained; None on every process but rank zero, which alone continues to evaluate.
 
     Raises:
-        CompsegError: If the cohort, the configuration or the checkpoint to resume from is at fault.
+        CompsegError: If the cohort, the configuration or the checkpoint to resume from is unusable.
     """
     quiet_libraries()
     dashboards, signals = dashboards or Dashboards(), signals or StopSignals(run)

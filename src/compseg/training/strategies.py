@@ -72,6 +72,6 @@ def shard(module: nn.Module, mesh: DeviceMesh, unit: int = UNIT) -> None:
         if sum(parameter.numel() for parameter in child.parameters()) >= unit:
             shard(child, mesh, unit)
     for parameter in module.parameters():
-        parameter.data = parameter.data.contiguous()  # whatever trainer.memory_format: others it does not take
+        parameter.data = parameter.data.contiguous()  # FSDP takes no other memory format
     if not isinstance(module, nn.ModuleList | nn.ModuleDict):  # these are never called
         fully_shard(module, mesh=mesh)

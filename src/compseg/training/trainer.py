@@ -26,7 +26,7 @@ class Trainer(pl.Trainer):
     """Takes every argument of `pytorch_lightning.Trainer`, and these.
 
     Args:
-        resume: None: from the start. `auto`: from the run folder's `checkpoints/last.ckpt` if there is one. Otherwise
+        resume: None: from the start. `auto`: from the run folder's `checkpoints/last.ckpt` if there is one. Else
             a checkpoint, or a run folder that holds one.
         compile: A mode of `torch.compile` for the network; None: it is not compiled.
         memory_format: Of the network's input and weights: `channels_last` or `contiguous`.

@@ -1,4 +1,4 @@
-"""Further looks at a batch, for objectives that compare maps with one another and not with labels."""
+"""Further views of a batch, for objectives that compare maps with one another and not with labels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from compseg.batches import FlipRotate
 from compseg.comparative import MeanTeacher, Objective
 
 WAYS = [FlipRotate(flip, quarter) for flip in (False, True) for quarter in range(4)][1:]  # all but as it lies
-FLIPS = [turn for turn in WAYS if turn.quarter % 2 == 0]
+FLIPS = [way for way in WAYS if way.quarter % 2 == 0]
 
 
 class Views(nn.Module):
@@ -21,8 +21,8 @@ class Views(nn.Module):
 
     Args:
         segmenter: Copied where the objective asks for its average.
-        objective: Which looks to take; one that asks for none costs nothing.
-        seed: Of the turns.
+        objective: Which views to make; one that asks for none costs nothing.
+        seed: Of the rotations.
 
     Attributes:
         ema: The segmenter with the fading average of its past weights; None if the objective does not read it.
@@ -34,12 +34,12 @@ class Views(nn.Module):
         self.ema = averaged(segmenter, objective)
 
     def forward(self, segmenter: nn.Module, image: Tensor, index: Sequence[int], epoch: int) -> dict[str, Tensor]:
-        """Take the looks.
+        """Make the views.
 
         Args:
             segmenter: The one that is trained.
             image: `(B, C, H, W)`, its input.
-            index: Numbers of the samples; with the epoch and the seed they say how each is turned.
+            index: Numbers of the samples; with the epoch and the seed they decide how each is rotated.
             epoch: Number of the epoch.
 
         Returns:
@@ -57,7 +57,7 @@ class Views(nn.Module):
             "flipped": lambda: rotated(segmenter, FLIPS),
             "ema": torch.no_grad()(lambda: rotated(self.ema or segmenter, WAYS)),
         }
-        return {name: look() for name, look in views.items() if name in self.reads}
+        return {name: make() for name, make in views.items() if name in self.reads}
 
     def follow(self, segmenter: nn.Module) -> None:
         """Move the average towards the segmenter; after each step of the optimizer."""
@@ -79,13 +79,13 @@ def averaged(segmenter: nn.Module, objective: Objective) -> AveragedModel | None
 def sampled_rotations(
     image: Tensor, index: Sequence[int], seed: int, epoch: int, ways: Sequence[FlipRotate] = WAYS
 ) -> list[FlipRotate]:
-    """How each sample of `(B, C, H, W)` is turned, drawn from `(seed, epoch, index)`: never as it lies."""
+    """How each sample of `(B, C, H, W)` is flipped or rotated, by `(seed, epoch, index)`; never the identity."""
     allowed = ways if image.shape[-2] == image.shape[-1] else FLIPS
     return [allowed[int(np.random.default_rng((seed, epoch, i)).integers(len(allowed)))] for i in index]
 
 
-def activation_of_rotated(segmenter: nn.Module, image: Tensor, turns: Sequence[FlipRotate]) -> Tensor:
-    """The disease map `(B, 1, H, W)` of the turned images `(B, C, H, W)`, turned back."""
-    logits = segmenter(torch.stack([turn(picture) for turn, picture in zip(turns, image, strict=True)]))[:, :1]
-    seen = torch.stack([turn.back(picture) for turn, picture in zip(turns, logits, strict=True)])
+def activation_of_rotated(segmenter: nn.Module, image: Tensor, rotations: Sequence[FlipRotate]) -> Tensor:
+    """The disease map `(B, 1, H, W)` of the rotated images `(B, C, H, W)`, rotated back."""
+    logits = segmenter(torch.stack([rotate(picture) for rotate, picture in zip(rotations, image, strict=True)]))[:, :1]
+    seen = torch.stack([rotate.back(picture) for rotate, picture in zip(rotations, logits, strict=True)])
     return torch.sigmoid(seen.float())
