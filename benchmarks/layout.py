@@ -1,7 +1,7 @@
 """The store: how pixels are best laid on disk, for whole samples, crops and single bands, of spots and of one mosaic.
 
-`python benchmarks/layout.py` writes the table of layouts to docs/research/performance.md. What `compseg.prepare` writes
-is measured through its own code, and each other row changes one thing of it.
+`python benchmarks/layout.py` writes the table of layouts to docs/research/performance.md. What `compseg.prepare`
+writes is measured through its own code, and each other row changes one thing of it.
 """
 
 from __future__ import annotations

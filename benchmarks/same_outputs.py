@@ -30,6 +30,10 @@ INFORMATION = {".yaml", ".md", ".json"}
 # Of the machine and of Hydra: places, versions.
 MACHINE = {"environment.json", "multirun.yaml"}
 WEIGHTS = {".pt", ".pth", ".safetensors", ".bin"}
+# Changed on purpose: the end of a name, how far the numbers may be apart, and why.
+ON_PURPOSE = {
+    "/x_auc": (1e-6, "one exact area under the ROC everywhere; this one was summed in float32"),
+}
 NUMBER = re.compile(r"-?\d*\.?\d+(?:e[+-]?\d+)?")
 
 
@@ -91,9 +95,16 @@ def first_difference(base: Values, now: Values, word: Rename) -> str:
     for key in base | now:
         if key not in base or key not in now:
             return f"{key}: only {'at the base' if key in base else 'now'}"
-        if not same(base[key], now[key], word):
+        if not same(base[key], now[key], word) and not on_purpose(key, base[key], now[key]):
             return f"{key}: {apart(base[key], now[key])}"
     return ""
+
+
+def on_purpose(key: str, one: Any, other: Any) -> bool:
+    """Whether a difference is one that was meant, and as small as it should be."""
+    numbers = as_number(one), as_number(other)
+    allowed = next((allowed for end, (allowed, _) in ON_PURPOSE.items() if key.endswith(end)), 0.0)
+    return None not in numbers and abs(numbers[0] - numbers[1]) <= allowed
 
 
 def same(one: Any, other: Any, word: Rename) -> bool:

@@ -223,7 +223,7 @@ def test_what_fits_is_cached(alike, monkeypatch, free, asked, workers):
     size = decoded_size(alike, alike.infos)
     assert size == 12 * 20 * 24 * (2 * 4 + 1)
     monkeypatch.setattr("compseg.batches.datamodule.free_memory", lambda _: free * size)
-    monkeypatch.setattr("compseg.batches.datamodule.cores", lambda: 3)
+    monkeypatch.setattr("compseg.batches.datamodule.usable_cores", lambda: 3)
     data = CohortData(str(alike.path), cache=asked)
     data.setup()
     assert (data.cached is None) == bool(workers)

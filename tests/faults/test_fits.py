@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from running import command, environment, history_of, tiny
+from signalled import signal_at
 
 SHORT = ("data.batch_size=4", "evaluation.split=none", "callbacks.pictures.every=0", "trainer.max_epochs=2")
 TWO = ("trainer.devices=2",)
@@ -58,7 +60,7 @@ def test_ranks_of_torchrun_fit_again(trained, tmp_path, options, again):
     printed = succeed_together([*torchrun("--standalone", "--nproc-per-node=2"), *arguments], cwd=tmp_path)
     assert printed.count(again) == 1
     assert len(history_of(tmp_path / "run")) == 2
-    assert (tmp_path / "run" / "segmenter" / "weights.safetensors").is_file()
+    assert (tmp_path / "run" / "segmenter" / "segmenter.json").is_file()
 
 
 def free_port() -> int:
@@ -88,3 +90,22 @@ def test_the_shell_may_end_in_a_later_fit(trained, tmp_path):
     printed = succeed_together([*shell, *command("train", *arguments)], cwd=tmp_path)
     assert " is kept" in printed, "the watchdog has ended it"
     assert len(history_of(tmp_path / "run")) == 2
+
+
+@pytest.mark.slow
+def test_torchrun_ends_a_rank_whose_other_is_killed(trained, tmp_path):
+    """On one machine there are no heartbeats under torchrun, so it has to."""
+    killed = signal_at(signal.SIGKILL, epoch=1, step=0, rank=1)
+    arguments = tiny(trained.cohort, tmp_path / "run", *SHORT, *TWO, "trainer.max_epochs=500", killed)
+    done = subprocess.run(
+        [*torchrun("--standalone", "--nproc-per-node=2"), *arguments],
+        env=environment(),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "Signal 9 (SIGKILL)" in done.stderr
+    assert len(history_of(tmp_path / "run")) == 1

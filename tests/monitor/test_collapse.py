@@ -223,7 +223,7 @@ def test_a_suspicion_restarts_nothing(tmp_path):
     assert not watched.trainer.should_stop
 
 
-def test_the_detector_resumes_where_it_was(tmp_path):
+def test_the_detector_continues_where_it_was(tmp_path):
     broken = Watched(tmp_path).see(empty())
     resumed = Watched(tmp_path)
     resumed.detector.load_state_dict(broken.detector.state_dict())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 from collections.abc import Iterator, Sequence
 from math import prod
 
@@ -16,6 +15,7 @@ from compseg.batches.dataset import Batch, CohortSplit, Crops, parts_of
 from compseg.batches.loader import Loader, Prefetcher, ResumableLoader, as_read
 from compseg.batches.sampler import BalancedBatches, BatchIndex, BatchIndexSampler, batches_of_equal_shape
 from compseg.cohort import Cohort, exists, location, prepare
+from compseg.device import usable_cores
 from compseg.errors import CompsegError
 from compseg.faults.signals import forkserver_with_signals_blocked
 from compseg.memory import free_host_memory
@@ -192,7 +192,7 @@ class CohortData(pl.LightningDataModule):
             return 0
         if self.workers != "auto":
             return int(self.workers)
-        return max(1, min(4, cores() // self._local_ranks()))
+        return max(1, min(4, usable_cores() // self._local_ranks()))
 
 
 def decoded_size(cohort: Cohort, infos: Sequence[SampleInfo], with_truth: bool = False) -> int:
@@ -204,8 +204,3 @@ def decoded_size(cohort: Cohort, infos: Sequence[SampleInfo], with_truth: bool =
 def free_memory(device: torch.device) -> int:
     """Bytes that may still be used on a device; on the host, those that system and job allow."""
     return int(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else free_host_memory()
-
-
-def cores() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

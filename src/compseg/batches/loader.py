@@ -127,5 +127,7 @@ class ResumableLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         step = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
-        self.batches.resume_at(self.trainer.current_epoch, step)
+        # To overfit, every epoch has the batches of the first.
+        overfits = bool(self.trainer.overfit_batches)  # type: ignore[attr-defined]
+        self.batches.resume_at(0 if overfits else self.trainer.current_epoch, step)
         yield from self.loader

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from torch.utils.data import Sampler
+from torch.utils.data import Sampler, SequentialSampler
 
 from compseg.errors import CompsegError
 
@@ -103,8 +103,10 @@ class BatchIndex(NamedTuple):
     epoch: int | None = None
 
 
-class BatchIndexSampler(Sampler[BatchIndex]):
+class BatchIndexSampler(SequentialSampler):
     """Adds the epoch to each batch of indices, because the processes that read the batch do not know it.
+
+    A `SequentialSampler` to Lightning, which would otherwise replace it for `trainer.overfit_batches`.
 
     Args:
         batches: Those of training, which know the epoch, or a fixed list.
@@ -121,6 +123,6 @@ class BatchIndexSampler(Sampler[BatchIndex]):
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __iter__(self) -> Iterator[BatchIndex]:
+    def __iter__(self) -> Iterator[BatchIndex]:  # type: ignore[override]
         epoch = self.batches.epoch if isinstance(self.batches, BalancedBatches) else None
         return (BatchIndex(indices, epoch) for indices in self.batches)

@@ -1,4 +1,4 @@
-"""Ends the other ranks soon, and in plain words, when one is gone, even while they wait for it."""
+"""Ends this rank soon, and in plain words, when another is gone, even while it waits without end."""
 
 from __future__ import annotations
 

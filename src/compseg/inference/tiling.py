@@ -12,14 +12,13 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
-from torch.nn.modules.instancenorm import _InstanceNorm
 
 from compseg.models.geometry import radius, stride
 from compseg.samples import Window
 
 UNKNOWN_RADIUS, UNKNOWN_STRIDE = 64, 32  # of other libraries' networks: a guess, with five halvings like ResNet's
 LARGEST_SIDE = 2**20
-AVERAGING = (nn.GroupNorm, _InstanceNorm)
+AVERAGING = (nn.GroupNorm, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins import TorchCheckpointIO
 
 from compseg.files import atomic_torch
-from compseg.run_folder import CHECKPOINTS, LAST
+from compseg.run_folder import BEST, CHECKPOINTS, LAST
 
 
 class BestAndLast(ModelCheckpoint):
@@ -35,7 +35,7 @@ class BestAndLast(ModelCheckpoint):
         super().__init__(
             monitor=monitor,
             mode=mode,
-            filename="best",
+            filename=BEST.removesuffix(".ckpt"),
             save_on_train_epoch_end=True,
             auto_insert_metric_name=False,
             enable_version_counter=False,
@@ -47,12 +47,11 @@ class BestAndLast(ModelCheckpoint):
         super().setup(trainer, pl_module, stage)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save the epoch as the best if it is, and as the last if it is time to."""
+        """Save the epoch, and as the best if it is; Lightning would save the last one only where it is the best."""
         epochs, done = max(trainer.max_epochs or 0, 0), trainer.current_epoch + 1
         # The last one may be the best in any case: a run must have one.
         if done > self.after * epochs or done == epochs or trainer.should_stop:
             super().on_train_epoch_end(trainer, pl_module)
-        # Lightning's own `save_last` would write only epochs that are the best.
         if self._due(trainer):
             trainer.save_checkpoint(Path(trainer.default_root_dir) / CHECKPOINTS / LAST)
             self._written = time.monotonic()
