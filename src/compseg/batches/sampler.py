@@ -106,7 +106,7 @@ class BatchIndex(NamedTuple):
 class BatchIndexSampler(SequentialSampler):
     """Adds the epoch to each batch of indices, because the processes that read the batch do not know it.
 
-    A `SequentialSampler` to Lightning, which would otherwise replace it for `trainer.overfit_batches`.
+    A `SequentialSampler` to Lightning, which would replace any other for `trainer.overfit_batches`.
 
     Args:
         batches: Those of training, which know the epoch, or a fixed list.
