@@ -35,10 +35,13 @@ def quiet_libraries() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (
         r".*treespec, LeafSpec.*",
+        # None are needed where samples are cached.
         r".*does not have many workers.*",
         r".*The number of training batches.*",
         r".*your dataloader is not resumable.*",  # it is: see `compseg.batches.loader.ResumableLoader`
+        # As in any run that is resumed.
         r".*Checkpoint directory .* exists and is not empty.*",
+        # What is logged is the same on all ranks already.
         r".*recommended to use `self.log.*sync_dist=True.*",
         r".*`broadcast_buffers` is deprecated.*",
     ):

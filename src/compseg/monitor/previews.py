@@ -127,6 +127,7 @@ def show(data: CohortData, place: int, trainer: pl.Trainer, net: Network) -> Pre
     info, cohort = data.val.infos[place], data.cohort
     image, tissue = cohort.image(info.name), cohort.tissue(info.name)
     batch = [torch.from_numpy(image).permute(2, 0, 1)[None], torch.from_numpy(tissue)[None, None]]
+    # In the precision of validation, so that the picture is of the map that is judged.
     with trainer.precision_plugin.val_step_context():
         output = net(*(trainer.precision_plugin.convert_input(part.to(net.device)) for part in batch))
     return Preview(

@@ -98,6 +98,7 @@ def train_once(
     if found_nothing(module) and cfg.method.fallback is not None:
         return Outcome(trained=False, is_global_zero=trainer.is_global_zero)
     fit_segmenter(module, data)
+    # Not earlier: where the pseudo-labeller finds nothing, the attempt without it writes its own configuration.
     if trainer.is_global_zero:
         record(run, plain(cfg), asked)
     dashboards.describe(plain(cfg))
