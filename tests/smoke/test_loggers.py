@@ -290,6 +290,23 @@ def test_several_inits_are_runs_of_their_own_beside_that_of_the_results(no_key, 
     assert asked_of(wandb_logger(str(run), init=2))["id"] == f"{own}-init2"
 
 
+@pytest.mark.slow
+def test_a_run_of_several_inits_shows_each_and_its_own_results(trained, tmp_path):
+    run = tmp_path / "run"
+    several = ("n_init=2", "logger=wandb", "callbacks.pictures.every=0", "evaluation.report=false")
+    succeed("train", *tiny(trained.cohort, run, *several), HOME=str(tmp_path), **NO_KEY)
+    own = (run / "wandb" / "run_id").read_text()
+    for init in (1, 2):
+        kept = read_wandb(run, f"{own}-init{init}")
+        rows = history_of(run / "inits" / str(init))
+        assert kept.history["val/loss"] == pytest.approx([row["val/loss"] for row in rows], rel=1e-5)
+    kept = read_wandb(run, own)
+    assert kept.config["seed"] == yaml.safe_load((run / "config.yaml").read_text())["seed"]
+    assert "train/loss" not in kept.history
+    assert "test/area_auc" in kept.history
+    assert kept.records["artifact"][0].name == "segmenter"
+
+
 def test_inits_of_a_sweeps_job_are_grouped_by_the_job(no_key, tmp_path):
     job = tmp_path / "constants" / "3"
     job.mkdir(parents=True)

@@ -54,7 +54,7 @@ def train(
     plan, outcome, trained = attempts(resolved.cfg, run), None, []
     while (attempt := advance(plan, outcome)) is not None:
         # Curves of several inits are shown side by side, so each has dashboards of its own.
-        several = attempt.init is not None
+        several = attempt.init is not None and dashboards.loggers
         with Dashboards.of(cfg.logger, attempt.init) if several else nullcontext(dashboards) as shown:
             outcome = train_once(attempt, data, resolved.asked, signals, shown)
         if outcome.trained and outcome.is_global_zero:
@@ -68,6 +68,7 @@ def train(
     best = keep_best(trained, run)
     if best.folder != run:
         extract(build_module(best.cfg), best.cfg, data.cohort, run)  # again, because it names its run
+        dashboards.describe(plain(best.cfg))
     return outcome.device
 
 
