@@ -1,0 +1,47 @@
+"""A trainer holds all of its callbacks in one order, and one that could leave no run is refused before training."""
+
+from __future__ import annotations
+
+import pytest
+from pytorch_lightning.callbacks import ModelCheckpoint
+
+from compseg.config import compose
+from compseg.faults import StopSignals
+from compseg.monitor import Dashboards
+from compseg.training import BestAndLast
+from compseg.training.build import build_trainer, require_best_and_last
+from running import run_verb, tiny
+
+PLAIN = ["trainer.accelerator=cpu", "trainer.precision=32-true", "trainer.compile=null", "hydra.run.dir=unused"]
+OWN = "{_target_: pytorch_lightning.callbacks.ModelCheckpoint, monitor: val/loss}"
+
+
+def trainer_of(run, *overrides):
+    cfg = compose("train", [*PLAIN, "trainer.memory_format=channels_last", *overrides])
+    return build_trainer(cfg, run, Dashboards(), StopSignals(run))
+
+
+def test_what_ends_a_run_is_called_after_all_that_save(tmp_path):
+    """So that a checkpoint of a stopped run holds what the others made of its last step."""
+    names = [type(each).__name__ for each in trainer_of(tmp_path, f"+callbacks.mine={OWN}").callbacks]
+    assert names[-2:] == ["SyncBatchNormStatistics", "StopBetweenSteps"]
+    assert names.index("Diagnostics") < names.index("CollapseDetector")
+    assert names.index("History") < names.index("BestAndLast") < names.index("ModelCheckpoint")
+
+
+def test_a_checkpoint_of_ones_own_may_stand_beside_ours(tmp_path):
+    trainer = trainer_of(tmp_path, f"+callbacks.mine={OWN}")
+    require_best_and_last(trainer)
+    kinds = [type(each) for each in trainer.checkpoint_callbacks]
+    assert BestAndLast in kinds
+    assert ModelCheckpoint in kinds
+
+
+@pytest.mark.parametrize("more", [(), (f"+callbacks.mine={OWN}",)], ids=["none", "one of the user's"])
+def test_a_run_without_ours_is_refused_before_training(trained, tmp_path, more):
+    run = tmp_path / "run"
+    arguments = [item for item in tiny(trained.cohort, run) if not item.startswith("callbacks.")]
+    done = run_verb("train", *arguments, "~callbacks.best_and_last", *more)
+    assert done.returncode == 1
+    assert "callbacks.best_and_last), got 0; keep it" in done.stderr
+    assert not (run / "history.csv").exists()
