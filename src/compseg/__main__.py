@@ -30,6 +30,7 @@ def main() -> None:
 
         print(f"compseg {__version__}")
     else:
+        # Late, as above: the list of verbs should come without a wait, so it imports nothing but Python's own.
         from compseg.errors import closest
 
         sys.exit(f"compseg: no verb '{name}'; {closest(name, VERBS, 'verbs')}")

@@ -14,6 +14,7 @@ def main(cfg: DictConfig) -> None:
 
     python -m compseg.check cohort=data/mine.zarr
     """
+    # Late, as in every verb: `--help` must not wait for torch.
     from rich.console import Console
     from rich.table import Table
 
@@ -24,6 +25,7 @@ def main(cfg: DictConfig) -> None:
         table = Table("sample", "file", "problem", "fix")
         for problem in problems:
             table.add_row(problem.sample, problem.file, problem.what, problem.fix)
+        # Without markup, because rich would take brackets in a file's name for a style.
         Console(markup=False).print(table)
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         raise CompsegError(f"{cfg.cohort}: {count}; the table says how to fix each")

@@ -15,6 +15,7 @@ from compseg.config import verb
 @verb("evaluate")
 def main(cfg: DictConfig) -> None:
     """Judge a trained run: threshold from validation samples, metrics and report from test samples."""
+    # Late, as in every verb: `--help` must not wait for torch.
     from compseg.report import judge
 
     judge(Path(cfg.run), cfg.cohort, cfg.device, split=cfg.split, report=cfg.report, trust=tuple(cfg.trust))

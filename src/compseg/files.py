@@ -28,11 +28,13 @@ def atomic_open(path: str | Path) -> Iterator[BinaryIO]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    # Beside its place: a rename is atomic within one file system alone.
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
     try:
         with temporary.open("xb") as file:
             yield file
             file.flush()
+            # Before the rename: after a loss of power the new name could be there without the bytes.
             os.fsync(file.fileno())
         temporary.replace(path)
     finally:
@@ -58,6 +60,7 @@ def atomic_json(path: str | Path, plain: Any) -> None:
 def csv_text(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """A table with a header, commas and plain line ends."""
     text = io.StringIO()
+    # By default the csv module ends lines with CRLF.
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
     writer.writerows(rows)
@@ -69,6 +72,7 @@ def atomic_npy(path: str | Path, array: NDArray[Any]) -> None:
     import numpy as np
 
     with atomic_open(path) as file:
+        # An array of objects would be a pickle, which runs code when it is read.
         np.save(file, array, allow_pickle=False)
 
 

@@ -19,7 +19,7 @@ def log(message: str) -> None:
 def rank() -> int:
     """The rank of this process among all that train together.
 
-    Lightning knows it best, for a strategy sets it; but it takes seconds to import, so before it is imported the
+    Lightning knows it best, because a strategy sets it; but it takes seconds to import, so before it is imported the
     environment answers, as Lightning itself would read it.
     """
     lightning = getattr(sys.modules.get("lightning_utilities.core.rank_zero"), "rank_zero_only", None)
@@ -35,10 +35,13 @@ def quiet_libraries() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (
         r".*treespec, LeafSpec.*",
+        # None are needed where samples are cached.
         r".*does not have many workers.*",
         r".*The number of training batches.*",
         r".*your dataloader is not resumable.*",  # it is: see `compseg.batches.loader.ResumableLoader`
+        # As in any run that is resumed.
         r".*Checkpoint directory .* exists and is not empty.*",
+        # What is logged is the same on all ranks already.
         r".*recommended to use `self.log.*sync_dist=True.*",
         r".*`broadcast_buffers` is deprecated.*",
     ):

@@ -13,6 +13,7 @@ from compseg.errors import CompsegError
 @verb("predict")
 def main(cfg: DictConfig) -> None:
     """Map new images with a run's segmenter: activation maps, overlays, masks and a table of area fractions."""
+    # Late, as in every verb: `--help` must not wait for torch.
     from compseg.device import pick_device
     from compseg.evaluation.thresholds import fixed
     from compseg.inference import load_segmenter

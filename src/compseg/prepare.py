@@ -17,6 +17,7 @@ def main(cfg: DictConfig) -> None:
 
     python -m compseg.prepare source=images source.manifest=labels.csv out=data/mine.zarr
     """
+    # Late, as in every verb: `--help` must not wait for torch.
     from rich.console import Console
     from rich.table import Table
 

@@ -1,7 +1,7 @@
 """Every use of private parts of PyTorch, Lightning and Optuna, in one place: they may change with any release.
 
 `tests/test_private.py` has a test for each, which says what breaks here when it changes. All of them are
-imported inside the functions, for they take seconds.
+imported inside the functions, because they take seconds.
 """
 
 from __future__ import annotations

@@ -68,6 +68,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 def best_metric(checkpoint: dict[str, Any]) -> float:
     """The best value of the metric that best epochs are chosen by, `val/loss` unless another was chosen."""
     states = checkpoint["callbacks"].items()
+    # Lightning's name of a callback's state continues with its settings.
     return next(float(state["best_model_score"]) for name, state in states if name.startswith("BestAndLast"))
 
 

@@ -154,6 +154,7 @@ def comes_back_from_its_state_dict(make: MakeSegmenter) -> None:
     file = io.BytesIO()
     torch.save(net.state_dict(), file)
     file.seek(0)
+    # `weights_only`, as all checkpoints of a run are read.
     other.load_state_dict(torch.load(file, weights_only=True))
     _require(
         torch.equal(net(waves()), other(waves())),
@@ -176,6 +177,7 @@ def compiles(make: MakeSegmenter) -> None:
     """`torch.compile` keeps its numbers."""
     net, x = make(3, 1).eval(), waves()
     eager = net(x)
+    # This backend traces and generates no code, for which a compiler would have to be installed.
     net.compile(backend="eager")
     _require_close(net(x), eager, "a compiled network has to give the same logits")
 
@@ -220,6 +222,7 @@ def pools_upwards(pool: nn.Module) -> None:
     logits, tissue = pooled_batch()
     raised = logits.clone()
     raised[:, 0] += 0.5
+    # Without the first, which has no tissue: nothing raises its x.
     more, less = (pool(given, tissue)[1:] for given in (raised, logits))
     _require((more > less).all(), "a higher activation of map 0 has to raise x")
     full, empty = (pool(torch.full_like(logits, level), tissue) for level in (1e4, -1e4))
@@ -273,6 +276,7 @@ def judged_batch() -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
     logits = 2 * torch.randn(8, 2, 9, 11, generator=generator) - 2
     tissue = torch.rand(8, 1, 9, 11, generator=generator) < 0.7
+    # A crop may hold no tissue.
     tissue[1] = False
     return logits, tissue, torch.rand(8, 1, 9, 11, generator=generator) < 0.3
 
@@ -316,6 +320,7 @@ def loss_has_a_gradient(objective: Objective) -> None:
         objective(head_output(logits, tissue), LABELS, truth).backward()
         assert logits.grad is not None
         _require(logits.grad.isfinite().all(), f"the gradient has to be finite, also of logits of about {2 * scale:g}")
+        # Logits of a thousand saturate a sigmoid: there a gradient of 0 is right.
         _require(scale > 1 or logits.grad[:, 0].any(), "map 0, the disease map, has to get a gradient")
 
 

@@ -43,6 +43,7 @@ class FlipRotate(NamedTuple):
 
     def back(self, picture: Tensor) -> Tensor:
         """Undo it."""
+        # Flips and rotations do not commute, so they are undone the other way round.
         picture = picture.rot90(-self.quarter, dims=(-2, -1)) if self.quarter else picture
         return picture.flip(-1) if self.flip else picture
 
@@ -90,10 +91,12 @@ class SpectralJitter:
 
     def __call__(self, pictures: dict[str, Tensor], generator: np.random.Generator) -> dict[str, Tensor]:
         """Change the image; masks stay."""
+        # float16, in which cohorts are stored, would round what is added.
         image = pictures["image"].float()
         curve = np.polynomial.legendre.legval(np.linspace(-1, 1, len(image)), generator.normal(size=self.degree + 1))
         scale = _deviation(image, pictures["tissue"])
         baseline = sent(curve.astype(np.float32), image.device)[:, None, None] * (self.baseline * scale)
+        # Log-normal, so that the gain is positive however large its deviation.
         factor = float(np.exp(self.gain * generator.normal()))
         return {**pictures, "image": image * factor + baseline}
 
@@ -102,6 +105,7 @@ def _deviation(image: Tensor, tissue: Tensor) -> Tensor:
     """Standard deviation over tissue and channels of `(C, H, W)`; indexing by the mask would wait for the device."""
     inside = torch.where(tissue, image, 0.0)
     count = tissue.sum() * len(image)
+    # In two passes: in float32 the difference of two large sums has lost the digits of a small deviation.
     centred = torch.where(tissue, image - inside.sum() / count, 0.0)
     return (centred.square().sum() / (count - 1)).sqrt()
 
@@ -116,6 +120,8 @@ def augment(batch: Batch, augmentations: Mapping[str, Augmentation], seed: int, 
     samples = []
     for position, index in enumerate(batch["index"]):
         sample = {name: stack[position] for name, stack in pictures.items()}
+        # One for each sample: which samples share a batch depends on its size and on the number of ranks.
+        # numpy's, because torch's generators are seeded with the rank too (`SeedEachStep`).
         generator = np.random.default_rng((seed, epoch, index))
         for augmentation in augmentations.values():
             sample = augmentation(sample, generator)

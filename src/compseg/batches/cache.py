@@ -57,17 +57,21 @@ class BatchMemory:
 
     def __init__(self, pinned: bool = False) -> None:
         self.pinned = pinned
+        # Of bounded length, so that shapes that do not come again do not hold memory for ever.
         self._kept: deque[tuple[tuple[int, ...], torch.dtype, ReusableBuffer]] = deque(maxlen=KEPT)
 
     def __reduce__(self) -> tuple[Any, ...]:
+        # It is pickled to workers, which fill shared memory: what is kept here is of no use there.
         return BatchMemory, (self.pinned,)
 
     def empty(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
         """A tensor to be filled."""
         shape = tuple(shape)
         if get_worker_info() is not None:
+            # torch would copy any other tensor into shared memory when the worker hands it over.
             return torch.empty(0, dtype=dtype).set_(shared_memory(prod(shape) * dtype.itemsize)).view(shape)
         if self.pinned or device.type != "cpu":
+            # torch's allocators of pinned and of CUDA memory keep freed blocks by themselves.
             return torch.empty(shape, dtype=dtype, device=device, pin_memory=self.pinned and device.type == "cpu")
         alike = (kept for size, kind, kept in self._kept if (size, kind) == (shape, dtype) and not kept.in_use)
         if (buffer := next(alike, None)) is None:
@@ -103,6 +107,7 @@ class SampleCache:
         for shape in shapes:
             self.rows.append((shape, counts[shape]))
             counts[shape] += 1
+        # numpy touches no page here: memory is taken as samples are filled in, not for all of them at once.
         self.arrays = {
             (shape, part): empty((count, *shape, *rest), dtype, device)
             for shape, count in counts.items()
@@ -122,6 +127,7 @@ class SampleCache:
         shape = self.rows[indices[0]][0]
         kept, rows = self.arrays[shape, part], [self.rows[index][1] for index in indices]
         if self.device.type != "cpu":
+            # A list as index would have the host wait for the device, in every step (docs/research/lab-log.md).
             return kept.index_select(0, sent(rows, self.device))
         batch = self.memory.empty((len(rows), *kept.shape[1:]), kept.dtype, self.device)
         # numpy copies whole rows, where torch would go through them value by value; `clip` spares it a buffer.
@@ -134,6 +140,7 @@ class SampleCache:
                 shape, row = self.rows[index]
                 for part in self.parts:
                     self._fill(self.arrays[shape, part][row], part, index)
+                # After all parts: a sample whose second part cannot be read does not count as read.
                 self.filled.add(index)
 
     def _fill(self, slot: Tensor, part: str, index: int) -> None:

@@ -75,6 +75,7 @@ class CohortData(pl.LightningDataModule):
     def cohort(self) -> Cohort:
         """The cohort, opened."""
         if self._cohort is None:
+            # On first use: where there is a source, `prepare_data` may have to make the cohort first.
             self._cohort = Cohort.open(self.path).holding_out(self.held_out, self.held_out_as)
         return self._cohort
 
@@ -101,6 +102,7 @@ class CohortData(pl.LightningDataModule):
             with_truth: Whether to hand out truth masks.
         """
         self.trainer, self.seed, self.with_truth = trainer, seed, with_truth
+        # Each attempt of a run comes here with a seed of its own; samples that are cached serve all of them.
         self.setup()
 
     def setup(self, stage: str | None = None) -> None:
@@ -136,6 +138,7 @@ class CohortData(pl.LightningDataModule):
             raise CompsegError(
                 f"{self.path}: {len(self.val)} validation samples for {world} devices; use at most one device a sample"
             )
+        # Lightning's sampler would repeat samples until all ranks have as many, and count them twice in every metric.
         mine = range(rank, len(self.val), world)
         return self._loader(self.val, batches_of_equal_shape(self.val.sizes, mine, self.batch_size))
 
@@ -146,6 +149,7 @@ class CohortData(pl.LightningDataModule):
         """
         for index in range(len(self.train)):
             batch = self.train[BatchIndex([index])]
+            # To the host, where the module's weights are until Lightning moves them in `fit`.
             yield batch["image"][0].cpu(), batch["tissue"][0].cpu()
 
     def _loader(self, split: CohortSplit, batches: BalancedBatches | list[list[int]]) -> DataLoader[Batch] | Prefetcher:
@@ -161,6 +165,7 @@ class CohortData(pl.LightningDataModule):
             num_workers=workers,
             # Fork is unsafe beside threaded codecs; forkserver starts clean processes.
             multiprocessing_context=forkserver_with_signals_blocked() if workers else None,
+            # torch refuses the next two without workers; workers stay, because each takes seconds to start.
             persistent_workers=bool(workers),
             prefetch_factor=2 if workers else None,
             pin_memory=bool(workers) and device.type == "cuda",  # what this process reads itself is pinned already
@@ -181,6 +186,7 @@ class CohortData(pl.LightningDataModule):
             return {"none": None, "ram": host, "device": device}[self.cache]
         size = decoded_size(self.cohort, infos, self.with_truth)
         # A device belongs to one rank; the host's memory is shared by all ranks on it, and each keeps its own copy.
+        # The device comes first: batches of what lies there are gathered and augmented without leaving it.
         free = {device: free_memory(device), host: free_memory(host) // self._local_ranks()}
         return next((place for place in free if size <= free[place] * SHARE), None)
 

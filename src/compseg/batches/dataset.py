@@ -84,6 +84,7 @@ class CohortSplit(Dataset[Batch]):
         batch = Batch(
             image=stacks["image"].permute(0, 3, 1, 2),
             tissue=stacks["tissue"][:, None],
+            # A list as index would have the host wait for the device (docs/research/lab-log.md).
             label=self.labels[sent(indices, self.device)],
             index=list(indices),
         )
@@ -104,6 +105,7 @@ class CohortSplit(Dataset[Batch]):
         height, width = (max(lengths) for lengths in zip(*sizes, strict=True))
         stack = self.memory.empty((len(indices), height, width, *rest), dtype, self.device)
         if not alike:
+            # Padding must not be tissue, and memory that is used again holds an earlier batch.
             stack.zero_()
         for slot, index, window, (h, w) in zip(stack, indices, windows, sizes, strict=True):
             if self.cache:
@@ -120,6 +122,7 @@ class CohortSplit(Dataset[Batch]):
                     f"{info.name}: method=supervised needs truth, and this disease sample has none; "
                     "give masks or choose another method"
                 )
+            # A healthy sample has no diseased region, so it needs no mask.
             out[...] = False
         else:
             self.cohort.read_into(out, info.name, part, window)
@@ -149,6 +152,7 @@ class Crops:
     def __init__(self, edge: int, seed: int) -> None:
         if edge < 2:
             raise CompsegError(f"data.crop={edge}: expected the edge of a square in pixels, at least 2")
+        # Cells of half an edge: a square holds all of the cell that it was chosen for, and can still move by as much.
         self.edge, self.cell, self.seed = edge, edge // 2, seed
         self._cells: dict[str, Array] = {}
 
@@ -174,8 +178,10 @@ class Crops:
             return None
         if name not in self._cells:
             self._cells[name] = tissue_cells(cohort, name, self.cell)
+        # `None` has number 0 to itself, so that it is not the crop of the first epoch as well.
         generator = np.random.default_rng((CROP_STREAM, self.seed, index, 0 if epoch is None else epoch + 1))
         cells = self._cells[name]
+        # A sample without tissue has nothing to weigh by, but its batch still needs a crop of it.
         weights = cells.ravel() if cells.any() else np.ones(cells.size)
         cell = divmod(int(generator.choice(cells.size, p=weights / weights.sum())), cells.shape[1])
         rows, columns = (self._around(*of_axis, generator) for of_axis in zip(cell, size, shape, strict=True))

@@ -46,8 +46,10 @@ def end_with_reader(_: int) -> None:
     def follow() -> None:
         if (reader := multiprocessing.parent_process()) is not None:
             reader.join()
+            # `sys.exit` would end this thread alone.
             os._exit(1)
 
+    # A daemon: a worker that is told to end must not wait for this thread, which waits for the reader.
     threading.Thread(target=follow, daemon=True).start()
 
 
@@ -100,6 +102,7 @@ class Prefetcher:
     def _received(self, batch: Batch, arrival: torch.cuda.Event | None) -> Batch:
         if arrival is not None:
             here = torch.cuda.current_stream(self.device)
+            # The device's queue waits, the host does not.
             here.wait_event(arrival)
             for value in batch.values():
                 if isinstance(value, Tensor):

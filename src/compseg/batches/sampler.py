@@ -66,6 +66,7 @@ class BalancedBatches(Sampler[list[int]]):
         return 2 * pairs + int(rest >= (self.batch_size + 1) // 2 * self.world)
 
     def __iter__(self) -> Iterator[list[int]]:
+        # Without the rank: all have to shuffle alike, so that no two take the same sample.
         generator = np.random.default_rng((self.seed, self.epoch))
         shuffled: list[NDArray[np.intp]] = [generator.permutation(indices) for indices in self.by_class]
         taken = [0, 0]
@@ -76,6 +77,7 @@ class BalancedBatches(Sampler[list[int]]):
                 start = taken[label] + self.rank * share
                 batch += shuffled[label][start : start + share].tolist()
                 taken[label] += share * self.world
+            # Steps before the first have taken their samples too: the rest of the epoch is that of an unbroken one.
             if step >= self.first:
                 yield batch
 
@@ -104,9 +106,9 @@ class BatchIndex(NamedTuple):
 
 
 class BatchIndexSampler(SequentialSampler):
-    """Adds the epoch to each batch of indices, for the processes that read the batch do not know it.
+    """Adds the epoch to each batch of indices, because the processes that read the batch do not know it.
 
-    A `SequentialSampler` to Lightning, which would otherwise replace it for `trainer.overfit_batches`.
+    A `SequentialSampler` to Lightning, which would replace any other for `trainer.overfit_batches`.
 
     Args:
         batches: Those of training, which know the epoch, or a fixed list.

@@ -59,6 +59,7 @@ def exists(where: Location) -> bool:
     import obstore
 
     try:
+        # This one object, not a listing: reading must not need the permission to list a bucket.
         obstore.head(objects, "zarr.json")
     except FileNotFoundError:
         return False
@@ -79,6 +80,7 @@ def read_errors(where: Location) -> tuple[type[Exception], ...]:
 
 def reason(error: BaseException) -> str:
     """An exception's message in one line, without the lines for debugging that obstore adds."""
+    # S3 answers with a page of XML, of which the lines before it are the message.
     words = str(error).split("\n\nDebug source")[0]
     return " ".join(re.sub(r"<\?xml.*", "", words, flags=re.DOTALL).split()) or type(error).__name__
 
@@ -105,10 +107,12 @@ def upload(folder: Path, url: str, progress: bool = True) -> None:
         obstore.put(objects, file.relative_to(folder).as_posix(), file)
 
     try:
+        # Stopped half-way, new arrays under the table of an old cohort would be read as a cohort that never was.
         if exists(url):
             obstore.delete(objects, "zarr.json")
         with ThreadPoolExecutor(UPLOADS) as pool:
             done, console = pool.map(put, files), Console(stderr=True)
+            # Taken to the end, because an upload's exception comes out only where its result is taken.
             for _ in track(done, f"Uploading to {url}", len(files), console=console, disable=not progress):
                 pass
         put(folder / "zarr.json")
@@ -127,6 +131,7 @@ def _objects(url: str) -> Any:
     try:
         # With obstore's defaults it takes minutes until a wrong address is reported.
         patience: Any = {"max_retries": 5, "retry_timeout": timedelta(seconds=30)}
+        # obstore refuses http:// by default, but any web server is enough to read from.
         return from_url(url, client_options={"allow_http": True}, retry_config=patience)
     except (BaseError, ValueError, TypeError) as error:
         raise CompsegError(f"{url}: {reason(error)}; expected s3://, gs://, az:// or https://") from error

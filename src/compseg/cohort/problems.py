@@ -69,6 +69,7 @@ def find_problems(path: str | Path, progress: bool = False) -> list[Problem]:
         arrays, damage = _read(cohort, record)
         problems += [*damage, *_content(cohort, record, arrays)]
         if "image" in arrays:
+            # The shape belongs to it: a checksum of values is the same for 2 x 8 and 4 x 4 pixels of one value.
             same_pixels[record.shape, checksum(arrays["image"])].append(record)
     for records in same_pixels.values():
         if len(records) > 1:
@@ -81,6 +82,7 @@ def find_problems(path: str | Path, progress: bool = False) -> list[Problem]:
 def _repeated_names(cohort: Cohort) -> Iterator[Problem]:
     seen: dict[str, str] = {}
     for info in cohort.infos:
+        # In small letters: some file systems do not tell `a` from `A`.
         if other := seen.get(info.name.lower()):
             what = f"has the name of another sample, {other}"
             yield Problem(info.name, "zarr.json", what, f"rename one, {PREPARE_AGAIN}")
@@ -102,6 +104,7 @@ def _patients_in_two_splits(cohort: Cohort) -> Iterator[Problem]:
 def _missing_labels(cohort: Cohort) -> Iterator[Problem]:
     """A cohort to train on needs both labels in train and val; any other split in use needs both, too."""
     used = {info.split for info in cohort.infos}
+    # Batches are half of each class and the threshold is fitted on val; but a cohort may only be there to judge on.
     needed = used | {"train", "val"} if "train" in used else used
     for split in (name for name in SPLITS if name in needed):
         labels = {info.label for info in cohort.split(split)}
@@ -119,6 +122,7 @@ def _read(cohort: Cohort, record: Record) -> tuple[dict[str, Array], list[Proble
         try:
             arrays[part] = cohort.part(name, part)
         except CompsegError as error:
+            # The cause, because the message around it advises to run this very check.
             what = f"cannot be read: {error.__cause__}"
         else:
             if checksum(arrays[part]) != written:

@@ -50,6 +50,7 @@ def assign_splits(infos: Sequence[SampleInfo], splits: Mapping[str, float]) -> l
             has no split.
     """
     fractions = {name: float(splits.get(name, 0)) for name in SPLITS}
+    # Not exactly 1, because in binary .7 + .1 + .2 is a little less.
     if min(fractions.values()) < 0 or abs(sum(fractions.values()) - 1) > 1e-6:
         raise CompsegError(
             f"splits: expected fractions of at least 0 that sum to 1, found {fractions}; "
@@ -100,6 +101,7 @@ def hold_out(infos: Sequence[SampleInfo], group: object, role: str = "test") -> 
         words = "training or validation " if role == "val" else ""
         known = ", ".join(sorted({info.group for info in infos if info.group})) or "none"
         raise CompsegError(f"data.held_out={group}: no {words}sample is of this group; groups: {known}")
+    # To train on a patient's other samples would let the network recognise whom it is judged on.
     patients = {info.patient for info in infos if info.name in members and info.patient}
     others = [info for info in infos if info.group != group and info.patient not in patients]
     if role == "val":
@@ -166,6 +168,7 @@ def _assign(
     fills = {
         name: _Fill(Counter({label: share * count for label, count in total.items()}), Counter(held[name]))
         for name, share in fractions.items()
+        # A split without a share has a target of 0, by which its fullness could not be divided.
         if share > 0
     }
     # A hash, so that neither the order of the manifest nor the version of a random generator matters.
@@ -180,6 +183,7 @@ def _assign(
     # One unit of each label for each split first: without this a small split could end up without a label.
     for label in sorted(total):
         for name, fill in fills.items():
+            # The smallest unit of the label, so that a patient with many samples does not swamp a small split.
             first = next((unit for unit in smallest_first if unit not in split_of and units[unit][label]), None)
             if first is not None and not fill.held[label]:
                 put(first, name)

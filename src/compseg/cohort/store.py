@@ -76,6 +76,7 @@ class Cohort:
             raise CompsegError(
                 f"{where}: no cohort (a Zarr v3 group with attribute {ATTRIBUTE}); give the folder that prepare wrote"
             )
+        # Only newer ones are refused: every version reads all earlier schemas.
         if attributes["schema"] > SCHEMA:
             schema = attributes["schema"]
             raise CompsegError(f"{where}: schema {schema}, this compseg reads up to {SCHEMA}; update compseg")
@@ -85,6 +86,7 @@ class Cohort:
         """The same cohort with new splits: one group judges what the others train; see `hold_out`. None: as it is."""
         if group is None:
             return self
+        # A shallow copy, since the pixels and the arrays that are open stay the same.
         view = copy.copy(self)
         view.infos = hold_out(self.infos, group, role)
         return view
@@ -158,6 +160,7 @@ class Cohort:
         with self._naming(name, part):
             array = self._array(node(name, part))
             cuts = [top, top + height]
+            # Not from object storage, where each further request waits for an answer.
             if out.nbytes >= LARGE and not is_url(self.path):
                 edge = array.chunks[0]  # no block is decoded twice
                 cuts[1:1] = range((top // edge + 1) * edge, top + height, edge)
@@ -168,6 +171,7 @@ class Cohort:
     @contextmanager
     def _naming(self, name: str, part: str) -> Iterator[None]:
         """Turn what goes wrong while an array is read into an error that names the array."""
+        # Outside of the `try`: a name that is unknown is no damage.
         self.record(name)
         try:
             yield
@@ -178,6 +182,7 @@ class Cohort:
             ) from error
 
     def _array(self, path: str) -> Any:
+        # zarr reads with threads, which a fork does not copy, so arrays opened before it are opened again.
         if self._pid != os.getpid():
             self._arrays, self._pid = {}, os.getpid()
         if path not in self._arrays:
@@ -193,6 +198,7 @@ def read_attributes(where: Location) -> dict[str, Any] | None:
     """The `compseg` attribute of a Zarr v3 group; None if there is no group or it has none."""
     errors = read_errors(where)
     try:
+        # The format is named, or zarr also asks for the files of format 2: more requests in object storage.
         attributes = zarr.open_group(open_store(where), mode="r", zarr_format=3).attrs.asdict()
     except errors:
         return None

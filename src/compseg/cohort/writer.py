@@ -87,10 +87,12 @@ def prepare(
         source, tissue, dtype=dtype, chunk=chunk, pixel_size=pixel_size, pixel_unit=pixel_unit, splits=dict(splits)
     )
     log = Console(stderr=True, quiet=not progress, markup=False, soft_wrap=True)
+    # With overwrite=true too: a mistyped out= must not delete a folder of other things.
     if path.exists() and read_attributes(path) is None:
         raise CompsegError(f"{path}: exists and is no cohort, so it is left alone; give another out=")
     path.parent.mkdir(parents=True, exist_ok=True)
     with _locked(path, log):
+        # Looked at inside the lock, so that a rank that waited finds what the other has made.
         if path.exists() and not overwrite:
             _check_same(path, header)
             log.print(f"{path}: exists already, made from the same samples and settings")
@@ -126,6 +128,7 @@ def _locked(path: Path, log: Console) -> Iterator[None]:
     """Hold the lock file of the cohort; other ranks wait here while one prepares."""
     lock = FileLock(path.with_name(f".{path.name}.lock"))
     try:
+        # First without waiting, because a wait that is not announced looks like a process that hangs.
         lock.acquire(timeout=0)
     except Timeout:
         log.print(f"{path}: another process is preparing it; waiting")
@@ -158,6 +161,7 @@ def _build(source: Source, path: Path, header: Header, log: Console) -> None:
     ]
     classes = {info.class_name: info.label for info in infos if info.class_name}
     samples = [record.to_dict() for record in records]
+    # Only now: a group without `samples` is an unfinished cohort, which no reader opens.
     root.attrs.put({ATTRIBUTE: {**header, "classes": classes, "samples": samples}})
     # No folder can be replaced in one step, so an old cohort is first renamed and deleted at the end.
     old = path.with_name(path.name + ".old")
@@ -249,6 +253,7 @@ def _check_image(where: str, image: Array, channels: Channels) -> None:
 
 
 def _converted(where: str, image: Array, dtype: str) -> Array:
+    # `float` first, because the negative of an unsigned number wraps around. Unchecked, astype would store inf.
     largest, limit = max(image.max(), -float(image.min())), float(np.finfo(dtype).max)
     if largest > limit:
         raise CompsegError(

@@ -62,6 +62,7 @@ class ComparativeHead(nn.Module):
             ValueError: The tissue mask does not fit the logits.
         """
         expected = (logits.shape[0], 1, *logits.shape[2:])
+        # Broadcasting would let a mask of another shape pass, and pool over the wrong pixels.
         if tissue.shape != expected or tissue.dtype != torch.bool:
             got = f"{tissue.dtype} {tuple(tissue.shape)}"
             raise ValueError(f"tissue: expected torch.bool {expected} beside logits {tuple(logits.shape)}, got {got}")

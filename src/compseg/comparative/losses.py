@@ -202,6 +202,7 @@ class WeightedCrossEntropy(Objective):
 
     def statistics(self, out: HeadOutput, labels: Tensor, truth: Tensor | None = None) -> Tensor:
         """Cross-entropy if disease, cross-entropy if healthy, label: `(B, 3)`."""
+        # Healthy samples by x: on the plateau o has no gradient, and beyond it o falls while x rises.
         return torch.stack([labels * _negative_log(out.o), (1 - labels) * _negative_log(1 - out.x), labels], dim=1)
 
     def finish(self, means: Tensor) -> Tensor:
@@ -270,6 +271,7 @@ class LogBarrier(Objective):
 
     def statistics(self, out: HeadOutput, labels: Tensor, truth: Tensor | None = None) -> Tensor:
         """The two barriers of disease samples, `(B, 1)`."""
+        # Not out.x, which is the mean only where the head pools by it.
         mean = masked_mean(out.activation, out.tissue)
         return (labels * (self._barrier(self.lower - mean) + self._barrier(mean - self.upper))).unsqueeze(1)
 
@@ -290,6 +292,7 @@ class PixelBCE(Objective):
 
     def statistics(self, out: HeadOutput, labels: Tensor, truth: Tensor | None = None) -> Tensor:
         """The mean cross-entropy over the tissue, `(B, 1)`."""
+        # From logits: the logarithm of an activation that has rounded to 0 is infinite.
         z = out.logits[:, :1]
         return masked_mean(softplus(z) - labels.view(-1, 1, 1, 1) * z, out.tissue).unsqueeze(1)
 
@@ -311,6 +314,7 @@ class SupervisedPixels(Objective):
         """
         if truth is None:
             raise CompsegError("truth: the supervised objective expected pixel masks, got none; use another method")
+        # From logits, as in PixelBCE.
         z = out.logits[:, :1]
         return masked_mean(softplus(z) - truth * z, out.tissue).unsqueeze(1)
 

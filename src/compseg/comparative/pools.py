@@ -15,6 +15,7 @@ from compseg.errors import require
 
 def masked_mean(values: Tensor, tissue: Tensor) -> Tensor:
     """Mean of `values` `(B, 1, H, W)` over `tissue` (bool, same shape): `(B,)`, and 0 where there is no tissue."""
+    # Not times the mask: off tissue a value may be infinite, and 0 times infinity is NaN.
     total = values.where(tissue, 0).flatten(1).sum(1)
     return total / tissue.flatten(1).sum(1).clamp(min=1)
 
@@ -27,6 +28,7 @@ def _lowest_outside(values: Tensor, tissue: Tensor) -> Tensor:
 
 def _masked_log_mean_exp(values: Tensor, tissue: Tensor) -> Tensor:
     """`log((1/N) sum exp(values))` over the tissue: `(B,)`, the lowest finite number where there is none."""
+    # exp alone would overflow float32 at r = 10 from a logit of 8.9 on.
     return _lowest_outside(values, tissue).logsumexp(1) - tissue.flatten(1).sum(1).clamp(min=1).log()
 
 

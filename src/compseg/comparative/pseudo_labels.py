@@ -189,6 +189,7 @@ def mark_and_refit(healthy: Pixels, disease: Pixels, shrinkage: float, mode: Ref
     """Mark and refit in one mode until the marks converge."""
     means = torch.stack([pixels.mean(0) for pixels in healthy])
     clean, mixed = torch.cat(healthy), torch.cat(disease)
+    # From the labels: the axis of largest variance ratio marked another class on Woods (docs/research/lab-log.md).
     direction = fisher(mixed, clean, shrinkage)
     # Healthy samples have no marked pixels, so their backgrounds never change.
     if mode.own:
@@ -262,6 +263,8 @@ def excess_share(mixed: Tensor, clean: Tensor) -> tuple[Tensor, Tensor]:
         1 - torch.searchsorted(scores.sort().values, levels, right=True) / len(scores) for scores in (mixed, clean)
     ]
     # At least one pixel is marked, and a tenth is not: the refit needs both.
+    # Not divided by one less the healthy share: that gave .63 for a true .26, this never more than .37
+    # (docs/research/lab-log.md, 2026-11-22).
     share = (above[0] - above[1]).max().clamp(min=1 / len(mixed), max=0.9)
     return share, torch.quantile(mixed, 1 - share.to(mixed.dtype))
 
@@ -296,6 +299,7 @@ def held_out_auc(healthy: Pixels, disease: Pixels, shrinkage: float, mode: Refer
     aucs = []
     for half in (0, 1):  # every other sample of a shuffled class, so both halves hold both classes
         fit = mark_and_refit(healthy[half::2], disease[half::2], shrinkage, mode)
+        # By the share, because scores hardly tell the modes apart (docs/research/lab-log.md, 2026-11-23).
         shares = [
             torch.stack([share_of(pixels, fit) for pixels in samples[1 - half :: 2]]) for samples in (healthy, disease)
         ]

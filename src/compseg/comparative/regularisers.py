@@ -25,6 +25,7 @@ class DenseNegatives(Objective):
 
     def statistics(self, out: HeadOutput, labels: Tensor, truth: Tensor | None = None) -> Tensor:
         """The mean of -log(1 - a) of healthy samples, `(B, 1)`."""
+        # softplus(z) is -log(1 - a), and stays finite where a rounds to 1.
         return ((1 - labels) * masked_mean(softplus(out.logits[:, :1]), out.tissue)).unsqueeze(1)
 
 
@@ -64,6 +65,7 @@ class SizePenalty(Objective):
 
     def statistics(self, out: HeadOutput, labels: Tensor, truth: Tensor | None = None) -> Tensor:
         """The squared distance, `(B, 1)`."""
+        # Not out.x, which is the mean only where the head pools by it.
         mean = masked_mean(out.activation, out.tissue)
         beyond = (self.lower - mean).clamp(min=0) + (mean - self.upper).clamp(min=0)
         return (labels * beyond.square() + (1 - labels) * mean.square()).unsqueeze(1)
@@ -182,6 +184,7 @@ class RotationConsistency(Objective):
         Raises:
             ValueError: `out` has no second activation.
         """
+        # By what it reads, so that a subclass needs no more than another name there.
         (view,) = self.reads
         other: Tensor | None = getattr(out, view)
         if other is None:

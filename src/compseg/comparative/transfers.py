@@ -61,6 +61,7 @@ class Sigma(Transfer):
 
     def forward(self, x: Tensor) -> Tensor:
         """Pooled activation `(B,)` in [0, 1] to output `(B,)` in [0, `maximum`]."""
+        # The logistic form overflows for small alpha and loses digits near 0.
         return self.alpha * torch.tanh(x * (self.beta / (2 * self.alpha))) + self.gamma * x
 
     @property
@@ -71,6 +72,7 @@ class Sigma(Transfer):
         """
         if self.gamma == 0:
             return math.inf
+        # Found by halving, because the root has no closed form; a hundred times is beyond float64's digits.
         low, high = 0.0, self.alpha / self.gamma  # gamma * x alone is alpha at the upper end
         for _ in range(100):
             middle = (low + high) / 2

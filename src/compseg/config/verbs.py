@@ -141,7 +141,7 @@ def _started(pattern: str) -> str:
     # The store that torchrun keeps for its ranks: the first name that is set stays.
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     store = TCPStore(address, port, is_master=False, timeout=timedelta(minutes=5))
-    # One key per run of this process, for the store outlives them: the second would get the name of the first.
+    # One key per run of this process, because the store outlives them: the second would get the name of the first.
     agreed: str = store.compare_set(f"compseg/started/{next(_RUNS)}", "", now).decode()
     return agreed
 

@@ -98,7 +98,9 @@ def curves_of(maps: Sequence[SampleMap]) -> Curves:
     """
     values = [item.activation[item.tissue] for item in maps]
     regions = [item.region[item.tissue] for item in maps]
+    # The empty array stands for no samples, which numpy does not concatenate.
     levels = _levels(np.concatenate([np.empty(0, np.float32), *values]))
+    # Without samples the arrays below would lack their second axis.
     shape = (len(maps), len(levels))
     return Curves(
         levels=levels,
@@ -123,6 +125,7 @@ def _levels(values: NDArray[np.float32]) -> NDArray[np.float64]:
 def _above(
     values: NDArray[np.float32], levels: NDArray[np.float64], weights: NDArray[Any] | None = None
 ) -> NDArray[Any]:
+    # Comparing every pixel with every level would need a table of both.
     # A value is above exactly those levels that come before its place in the rising list.
     place = np.searchsorted(levels, values, side="left")
     at_place = np.bincount(place, weights, minlength=len(levels) + 1)

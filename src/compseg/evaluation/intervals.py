@@ -39,17 +39,20 @@ def resample(infos: Sequence[SampleInfo], replicates: int, seed: int) -> Floats:
     unit = _units(infos)
     labels = np.array([info.label for info in infos])
     diseased = np.zeros(unit.max(initial=-1) + 1, dtype=bool)
+    # `.at`, because `diseased[unit] |= ...` would keep only one sample of each patient.
     np.logical_or.at(diseased, unit, labels == 1)
     generator = np.random.default_rng(seed)
     counts = np.zeros((replicates, len(diseased)))
     for members in (np.flatnonzero(diseased), np.flatnonzero(~diseased)):
         if n := len(members):
+            # How often each of n is sampled in n trials is multinomial, so no list of samples is needed.
             counts[:, members] = generator.multinomial(n, np.full(n, 1 / n), size=replicates)
     return counts[:, unit]
 
 
 def _units(infos: Sequence[SampleInfo]) -> NDArray[np.int64]:
     enough = len({info.patient for info in infos if info.patient}) >= FEWEST_PATIENTS
+    # The word is part of the key, because a patient may be named like a sample.
     keys = [("patient", info.patient) if info.patient and enough else ("sample", info.name) for info in infos]
     number = {key: i for i, key in enumerate(dict.fromkeys(keys))}
     return np.array([number[key] for key in keys], dtype=np.int64)

@@ -93,6 +93,7 @@ def lower_is_better(metric: str) -> bool:
 
 def auc(scores: Floats, labels: Labels) -> float:
     """Area under the ROC over `(N,)` samples; NaN unless both classes are present and all scores finite."""
+    # Sorting would put NaN last, as if it were the highest score.
     if not np.isfinite(scores).all():
         return float("nan")
     return float(auc_of_replicates(scores, labels, np.ones((1, len(scores))))[0])
@@ -125,6 +126,7 @@ def average_precision(scores: NDArray[np.float32], target: Mask) -> float:
 
     Torchmetrics computes it in float32, about six digits; NaN where no pixel is disease.
     """
+    # Here, so that whoever only asks for a metric's direction does not wait for torch.
     import torch
     from torchmetrics.functional.classification import binary_average_precision
 
@@ -147,6 +149,7 @@ def average_precision_of_replicates(curves: Curves, weights: Floats) -> Floats:
     # The first column holds all pixels, as a level below 0 would: activations of exactly 0 are above no level.
     above = weights @ np.column_stack([curves.tissue, curves.above])
     hits = weights @ np.column_stack([curves.disease, curves.hits])
+    # A level that nothing exceeds has no hits either: 0 instead of 0 / 0.
     precision = hits / np.maximum(above, 1)
     gained = hits - np.column_stack([hits[:, 1:], np.zeros(len(hits))])
     return ratio((gained * precision).sum(axis=1), hits[:, 0])

@@ -98,6 +98,7 @@ def evaluate_run(
         )
     val_maps = list(maps_of(segmenter, head, cohort, _members(cohort, "val")))
     test_maps = list(maps_of(segmenter, head, cohort, _members(cohort, "test"))) if split == "test" else []
+    # Fitted to test samples it would be an upper bound and no result (docs/explanation/thresholds.md).
     threshold = fit_threshold(val_maps, threshold_of(config), probabilities=trains_on_pseudo_labels(config))
     segmenter = segmenter.with_threshold(threshold)
     found = metrics_of_splits(val_maps, test_maps, threshold)
@@ -125,7 +126,9 @@ def open_cohort(config: DictConfig, path: str | None = None) -> Cohort:
 def load_head(run: Path, config: DictConfig, trust: Sequence[str] = ()) -> ComparativeHead:
     """The run's head, with what it may have learned (a noisy-and's level, say) from the best checkpoint."""
     node = OmegaConf.to_container(config.head, resolve=True)
+    # The folder may be a stranger's, and Hydra would call anything that its config.yaml names.
     head = build_safe(node, ComparativeHead, f"{run / 'config.yaml'}: head", trust=trust)
+    # Most heads learn nothing, and a checkpoint of the paper's network has 250 MB.
     if head.state_dict():
         state = load_checkpoint(run / CHECKPOINTS / BEST)["state_dict"]
         head.load_state_dict(

@@ -53,7 +53,7 @@ class GroupGap:
 def group_gap(maps: Sequence[SampleMap]) -> GroupGap | None:
     """Compare healthy samples by group: there is no disease that could make one group more active.
 
-    Samples of a patient count once, with their mean x, for they are not independent.
+    Samples of a patient count once, with their mean x, because they are not independent.
 
     Returns:
         None where fewer than two groups have `FEWEST` healthy patients (samples, where no patient is named).
@@ -93,7 +93,7 @@ class Origin:
         inseparable: Whether nothing in the cohort separates the class from the group: every group holds one class, and
             test groups were seen in training or a class has fewer than `FEWEST_GROUPS` groups.
         told: AUC with which the group alone predicts the labels of the training samples, each group scored by its share
-            of disease. Groups of fewer than `FEWEST_TRAINED` are ignored, for they predict labels by chance.
+            of disease. Groups of fewer than `FEWEST_TRAINED` are ignored, because they predict labels by chance.
     """
 
     named: bool
@@ -120,6 +120,7 @@ def origin_of(infos: Sequence[SampleInfo]) -> Origin:
 def _inseparable(infos: Sequence[SampleInfo], all_new: bool) -> bool:
     pairs = {(info.group, info.label) for info in infos}
     groups = Counter(label for _, label in pairs)  # of each class
+    # More pairs than groups: a group holds both classes, so that within it class and group are not one.
     if len(groups) < 2 or len(pairs) > len({group for group, _ in pairs}):
         return False
     return not all_new or min(groups.values()) < FEWEST_GROUPS
@@ -174,6 +175,7 @@ def cues(
         values: `cue_values` of all of them, by sample name.
     """
     labels = np.array([info.label for info in train])
+    # In disease samples disease itself may be the reason for a higher x.
     healthy = [item for item in test if not item.info.label]
     x = np.array([item.pooled for item in healthy])
     return [
@@ -188,6 +190,7 @@ def cues(
 
 def _auc_and_p(scores: Floats, labels: Labels) -> tuple[float, float]:
     area = auc(scores, labels)
+    # A cue that some samples lack tells nothing of the cohort.
     if np.isnan(area):
         return 0.5, 1.0
     return area, float(mannwhitneyu(scores[labels == 1], scores[labels == 0]).pvalue)
@@ -228,12 +231,14 @@ def swapped_truth(maps: Sequence[SampleMap], seed: int = 0) -> Swapped | None:
     Returns:
         None for fewer than `FEWEST_SWAPPED` samples of one size.
     """
+    # A truth can only be laid over maps of its own size.
     sizes = Counter(item.tissue.shape for item in maps).most_common(1)
     alike = thinned([item for item in maps if item.tissue.shape == sizes[0][0]], MOST_SWAPPED)
     if len(alike) < FEWEST_SWAPPED:
         return None
     table = np.array([_precisions(item, alike) for item in alike])
     rows = np.arange(len(alike))
+    # Pairs without disease in their common tissue are NaN, and say nothing.
     swapped = [np.nanmean(table[rows, order]) for order in _derangements(len(alike), seed)]
     return Swapped([item.info.name for item in alike], table.diagonal().copy(), np.array(swapped))
 
@@ -260,6 +265,7 @@ def _derangements(count: int, seed: int) -> list[NDArray[np.int64]]:
     generator, places = np.random.default_rng(seed), np.arange(count)
     found: list[NDArray[np.int64]] = []
     while len(found) < DERANGEMENTS:
+        # Trying until it fits takes three permutations on average: one in e leaves nothing in its place.
         order = generator.permutation(count)
         if (order != places).all():
             found.append(order)

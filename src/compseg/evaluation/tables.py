@@ -42,6 +42,7 @@ def metrics_of(maps: Sequence[SampleMap], threshold: Threshold, seed: int = 0) -
     Returns:
         Metrics by their names without a split. What cannot be computed, for want of truth or of a class, is absent.
     """
+    # One set of replicates for all metrics, and for all runs on these samples: differences are then paired.
     weights = resample([item.info for item in maps], REPLICATES, seed)
     return _sample_metrics(maps, threshold, weights) | _truth_metrics(maps, threshold, weights)
 
@@ -70,6 +71,7 @@ def _truth_metrics(maps: Sequence[SampleMap], threshold: Threshold, weights: Flo
         "dice_mean": (float(values.mean()), mean(values, of_judged)),
         "dice_std": (float(std(values, once)[0]), std(values, of_judged)),
         "dice_best": (float(best_dice_of_replicates(curves, once)[0]), best_dice_of_replicates(curves, of_judged)),
+        # Of healthy samples too: whoever marks their tissue loses precision, while their Dice is undefined.
         "pixel_ap": (pixel_ap, average_precision_of_replicates(curves_of(seen), _columns(weights, seen, maps))),
     }
 
@@ -82,6 +84,7 @@ def _swapped_metrics(maps: Sequence[SampleMap], seed: int) -> dict[str, Measured
     weights = _columns(resample([item.info for item in maps], REPLICATES, seed), judged, maps)
     return {
         "pixel_ap_own": (float(found.own.mean()), mean(found.own, weights)),
+        # The spread of the swaps themselves: what chance gives, and not how samples differ.
         "pixel_ap_swapped": (float(found.swapped.mean()), found.swapped),
     }
 
@@ -124,6 +127,7 @@ def flat_metrics(found: Mapping[str, Measured], threshold: Threshold, val_loss: 
         for name, row in rows.items()
         for end, value in zip(("", "_ci_low", "_ci_high"), row, strict=True)
     }
+    # Left out, because JSON has no NaN and infinity.
     return {key: value for key, value in flat.items() if math.isfinite(value)}
 
 

@@ -19,6 +19,7 @@ from compseg.inference.threshold import Threshold, ThresholdOrigin
 
 PAPER = 0.35
 FALSE_ALARMS = 0.05  # share of healthy tissue that the fallback marks
+# A share below this is rounding.
 NO_SHARE = 1e-6
 REPLICATES = 500
 
@@ -38,6 +39,8 @@ def fit_threshold(val: Sequence[SampleMap], how: str | float, probabilities: boo
     if isinstance(how, int | float):
         return fixed(float(how))
     if how == "auto":
+        # Where truth was hidden, probabilities cost up to .04 of the best Dice and labels up to .31
+        # (docs/research/lab-log.md, 2026-11-22).
         marked = any(item.truth is not None and item.truth.any() for item in val)
         how = "truth" if marked else "probabilities" if probabilities else "labels"
     fits: dict[str, Callable[[Sequence[SampleMap]], Threshold]] = {
@@ -110,6 +113,7 @@ def fit_from_probabilities(maps: Sequence[SampleMap], seed: int = 0) -> Threshol
         return Threshold(0.5, "no disease validation sample to fit to: even odds", 0.5, 0.5, "fixed")
     curves = curves_of(disease)
     total = np.array([item.activation[item.tissue].sum(dtype=np.float64) for item in disease])
+    # A sample whose map is empty has an expected Dice of 0 instead of 0 / 0.
     dice = 2 * curves.mass / np.maximum(curves.above + total[:, None], 1e-12)
     how = f"fitted to the probabilities in {len(disease)} validation samples (highest expected Dice)"
     return _of_highest_mean(curves.levels, dice, disease, seed, how, "probabilities")
@@ -146,6 +150,7 @@ def fit_from_labels(maps: Sequence[SampleMap], seed: int = 0) -> Threshold:
     """
     maps = [item for item in maps if item.tissue.any()]
     disease = labels_of(maps) == 1
+    # True of no samples at all as well: then nothing can be fitted either.
     if disease.all():
         return Threshold(PAPER, f"no healthy validation sample to fit to: the paper's {PAPER}", PAPER, PAPER, "fixed")
     curves = curves_of(maps)
@@ -174,6 +179,7 @@ def _level_and_share(
     U = np.average(fractions[disease], axis=0, weights=weights[disease]) if disease.any() else F
     share = disease_share(U, F)
     if share < NO_SHARE:
+        # There always is one: nothing exceeds the last level, which is 1.
         return float(levels[np.argmax(F <= FALSE_ALARMS)]), share
     return _best_level(levels, expected_dice(U, F, share)), share
 
@@ -192,12 +198,14 @@ def disease_share(U: Floats, F: Floats) -> float:
 
 def expected_dice(U: Floats, F: Floats, share: float) -> Floats:
     """`(L,)` Dice to be expected at each level, `2 (U - (1 - pi) F) / (U + pi)`, in [0, 1]; see `fit_from_labels`."""
+    # In few samples noise may take the hit area below 0, or above the marked or the true one.
     hit = np.clip(U - (1 - share) * F, 0, np.minimum(U, share))
     return 2 * hit / (U + share)
 
 
 def _best_level(levels: Floats, score: Floats) -> float:
     """The middle of the first run of levels with the highest score, so that well separated maps are cut half-way."""
+    # Levels that are equal but for rounding belong to the run.
     best = score >= score.max() - 1e-12
     first = int(best.argmax())
     length = int((~best[first:]).argmax()) or len(best) - first

@@ -32,6 +32,7 @@ def run_lock(run: Path) -> Iterator[None]:
         raise CompsegError(
             f"{run}: another process is training in this folder; wait for it or give another hydra.run.dir"
         ) from None
+    # Some network file systems have no locks; there a run without one is better than no run.
     except (OSError, NotImplementedError):
         pass
     try:
@@ -42,6 +43,7 @@ def run_lock(run: Path) -> Iterator[None]:
 
 def is_locked(run: Path) -> bool:
     """Whether a process is training in a run folder."""
+    # `FileLock` would make the file, and asking must leave the folder as it is.
     if not (run / LOCK).is_file():
         return False
     lock = FileLock(run / LOCK)

@@ -73,6 +73,7 @@ class StopSignals:
             if not self._remembers:
                 raise self.stopped()
         elif time.monotonic() - self._since > ECHO_SECONDS:
+            # By the default action, so that the parent process sees that this signal ended it.
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
 
@@ -93,6 +94,7 @@ def signals_blocked() -> Iterator[None]:
 def forkserver_with_signals_blocked() -> BaseContext:
     """A clean process that loader workers are forked from; both have the signals blocked."""
     with signals_blocked():
+        # First, because the forkserver would start it just before itself.
         resource_tracker.ensure_running()
         signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)  # the tracker's start unblocks SIGTERM
         forkserver.ensure_running()

@@ -120,9 +120,11 @@ class Watchdog(Callback):
     def _end(self, lost: str) -> None:
         self._report(f"{lost}, and no rank can train on alone; {HOW_TO_CONTINUE}")
         for child in self._children():
+            # Not SIGTERM, which a rank only notes while it trains (`StopSignals.remembered`).
             child.kill()
         sys.stdout.flush()
         sys.stderr.flush()
+        # `sys.exit` would end this thread alone, and the main thread may never return from its collective.
         os._exit(1)
 
 

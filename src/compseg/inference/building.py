@@ -87,6 +87,7 @@ HARMLESS = {"use_checkpoint", "drop", "dropout"}  # gradient checkpointing; `dro
 # What a tensor without memory answers. MONAI and timm ask for the rates of a schedule; no shape depends on them.
 ZEROS: dict[Any, Any] = {Tensor.item: 0, Tensor.__int__: 0, Tensor.__index__: 0, Tensor.__float__: 0.0}
 HYDRA = {"_target_", "_args_", "_convert_", "_recursive_"}
+# A constructor may open a path or fetch an address, so a word may look like neither.
 WORD = re.compile(r"(?!\.)(?!.*\.\.)(?!.*\.(pt|pth|ckpt|bin|pkl|safetensors|onnx|json|ya?ml|py)$)[\w.,+ ()-]{0,100}")
 DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 
@@ -300,6 +301,7 @@ class _Checker:
             raise CompsegError(f"{where}={name}: outside the network classes of {KNOWN}; {_way_out(name)}")
         # Not getattr, which would let a module answer with anything, for example by importing it.
         found: Any = vars(_imported(module, where)).get(attribute)
+        # A lazy module has no shapes before its first image, so they cannot be compared with the weights.
         if not (inspect.isclass(found) and issubclass(found, nn.Module)) or issubclass(found, LazyModuleMixin):
             raise CompsegError(
                 f"{where}={name}: no class of networks with known shapes (torch.nn.Module); {_way_out(name, module)}"
@@ -313,6 +315,7 @@ class _Checker:
         return found
 
     def _trusted(self, module: str) -> bool:
+        # With the dot, or trust in `mylab` would extend to `mylab_of_others`.
         return any(f"{module}.".startswith(f"{package}.") for package in self.trust)
 
 
@@ -327,6 +330,7 @@ def _way_out(name: str, looked_in: str = "") -> str:
 @cache
 def _defining() -> set[str]:
     """Modules whose network classes may be built: the libraries', and our rooms' with what a user has put there."""
+    # Listed as files and not imported: whether a module may be imported is what the list decides.
     files = (file for room in OWN for file in (PACKAGE / room).rglob("*.py"))
     names = {".".join(("compseg", *file.relative_to(PACKAGE).with_suffix("").parts)) for file in files}
     own = {name.removesuffix(".__init__") for name in names}

@@ -52,6 +52,7 @@ class GradCAM(nn.Module):
         """`(B, C, H, W)` to `(B, 2, H, W)`: logits of the activation a, and the classifier's own."""
         # Prediction runs without gradients, and these maps are made of gradients.
         with torch.inference_mode(False), torch.enable_grad():
+            # Cloned, because a tensor made in inference mode can have no gradient.
             return torch.cat([self._of_one(x[i : i + 1].clone()) for i in range(len(x))])
 
     def _of_one(self, x: Tensor) -> Tensor:
@@ -60,6 +61,7 @@ class GradCAM(nn.Module):
             # MONAI restores the mode in which it found the model, and a new module is in training mode.
             self._cam = self._make(SampleScore(self.net).eval(), target_layers=f"net.{layer}")
         small = self._cam.compute_map(x, class_idx=0)
+        # MONAI's backward pass leaves gradients in the weights.
         self.net.zero_grad()
         classifier: SampleScore = self._cam.nn_module.model
         scale = -(-x.shape[-1] // small.shape[-1])
@@ -67,6 +69,7 @@ class GradCAM(nn.Module):
         full = interpolate(small, scale_factor=scale, mode="bilinear")[..., : x.shape[-2], : x.shape[-1]]
         full = full.where(on_tissue(x), 0)
         probability = torch.sigmoid(masked_mean(classifier.logits, on_tissue(x)))
+        # A map that is zero throughout stays so instead of 0 / 0.
         activation = probability * full / full.amax().clamp(min=torch.finfo(full.dtype).tiny)
         return torch.cat([activation.clamp(SMALLEST, LARGEST).logit(), classifier.logits], dim=1).detach()
 

@@ -96,6 +96,7 @@ def read_description(folder: Path) -> dict[str, Any]:
         CompsegError: It is of a newer format, or no description.
     """
     path = folder / DESCRIPTION
+    # By size before it is read: a stranger's file could take up all memory.
     if path.stat().st_size > MAX_DESCRIPTION:
         raise CompsegError(
             f"{path}: {path.stat().st_size} bytes, expected at most {MAX_DESCRIPTION}; get the segmenter again"
@@ -136,6 +137,7 @@ def _checked(plain: dict[str, Any]) -> dict[str, Any]:
 
 def _typed(plain: Any, key: str, kinds: Any) -> Any:
     value = plain[key]
+    # To Python true is an integer as well.
     if not isinstance(value, kinds) or (isinstance(value, bool) and kinds is int):
         raise TypeError(f"{key}: {value!r:.40}")
     return value

@@ -104,6 +104,7 @@ class OpenImage:
         if rule != "otsu":
             return replace(self, tissue=lambda window: tissue_mask(self.image(window), rule))
         blocks = [(slice(start, start + BLOCK), slice(None)) for start in range(0, self.shape[0], BLOCK)]
+        # A level for each tile would cut the same tissue differently on both sides of a seam.
         mean = np.concatenate([self.image(block).astype(np.float32).mean(axis=2) for block in blocks])
         mask = np.asarray(mean > otsu(mean))
         return replace(self, tissue=lambda window: mask[window])
@@ -163,6 +164,7 @@ def new_images(path: str | Path) -> list[NewImage]:
     Raises:
         CompsegError: If there is nothing to map.
     """
+    # Before folders of images: a cohort is a folder too, in which no image would be found.
     if is_url(path) or (Path(path) / "zarr.json").is_file():
         cohort = Cohort.open(path)
         return [NewImage(info.name, path, cohort=cohort) for info in cohort.infos]

@@ -68,6 +68,7 @@ def predict(
         raise CompsegError("segmenter: has no threshold yet; run compseg.evaluate on its run, or give threshold=0.5")
     results = Results(out, threshold)
     with (
+        # One thread: windows of a cohort lie in the same memory, each made from the one before.
         ThreadPoolExecutor(1, "read") as reader,
         ThreadPoolExecutor(1, "write") as writer,
         Progress(*Progress.get_default_columns(), transient=True) as progress,
@@ -131,6 +132,7 @@ def _pieces(
     """All tiles of all images in order, ready for the network, which computes one while the next is read."""
 
     def readings() -> Iterator[Callable[[], Piece]]:
+        # Opened ahead as well, because Otsu's level takes a pass over the whole image.
         for opened in prefetched((partial(_opened, new, segmenter, channels_first) for new in images), reader):
             tiles = segmenter.tiles(opened.shape, side, overlap)
             if len(tiles) > 1 and (problem := receptive_field_of(segmenter.model).problem):
@@ -166,6 +168,7 @@ def _submit_next(calls: Iterator[Callable[[], T]], executor: Executor) -> Future
     except StopIteration:
         return None
     except CompsegError as error:
+        # Raised here it would end the results before it, which are not handed out yet.
         failed = Future[T]()
         failed.set_exception(error)
         return failed
@@ -241,6 +244,7 @@ class Results:
     def add(self, piece: Piece, segmenter: Segmenter) -> Result:
         """Map a piece; return the maps of its image, as far as they are filled in."""
         if (result := self._result) is None or result.opened is not piece.opened:
+            # New arrays for each image: those of the one before are still being written.
             size, picture = piece.opened.shape[:2], piece.picture
             empty = np.zeros((*size, *picture.shape[2:]), picture.dtype)
             result = self._result = Result(piece.opened, np.zeros(size, np.float32), np.zeros(size, bool), empty)

@@ -36,6 +36,7 @@ from compseg.inference.tiling import MapsWindows, Tile, cut, largest_side, recep
 from compseg.preprocessing import Preprocess, tissue_mask
 from compseg.samples import Channels, Image, Mask, Window
 
+# All of prediction may take 2 GB above the model, and takes 1.6 to 1.9 so (docs/research/performance.md).
 TILE_MEMORY = 1.6e9  # bytes that a tile may take; what reads it and writes its map takes some more
 FASTEST_SIDE = 512  # pixels, beside the margins: more than that only leaves the processor's cache
 Pieces = Callable[[], Iterable[tuple[Tile, Image, Mask]]]
@@ -73,6 +74,7 @@ class Segmenter:
     pseudo_labels_node: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
+        # With dropout, or norms by the batch's statistics, a map would depend on chance and on its neighbours.
         self.model.eval()
         self.preprocess.eval()
 
@@ -139,8 +141,10 @@ class Segmenter:
             tissue[..., *tile.core] = seen[..., *tile.inner]
         ordinary = tissue & ~pseudo_labels.marked(score, tissue)
         total = torch.zeros(1, self.channels.count, device=self.device)
+        # Read again rather than kept: all tiles at once would take the memory that tiling saves.
         for tile, image, mask in pieces():
             given, _ = self._preprocessed(image, mask)
+            # Cores alone: margins overlap, and their pixels would count more than once.
             total += sum_of_spectra(given[..., *tile.inner], ordinary[..., *tile.core])
         return pseudo_labels.background(total, ordinary.sum((2, 3)))
 
@@ -206,6 +210,7 @@ class Segmenter:
     @property
     def _windowed(self) -> MapsWindows | None:
         return (
+            # A norm that averages needs all that the tile sees, or maps would differ more at the seams.
             self.model if isinstance(self.model, MapsWindows) and not receptive_field_of(self.model).problem else None
         )
 
@@ -267,6 +272,7 @@ class Segmenter:
         parts = {"model": self.model, "preprocess": self.preprocess, "pseudo_labels": self.pseudo_labels}
         weights = write_weights(folder, {name: part.state_dict() for name, part in parts.items() if part is not None})
         self._write_description(folder, weights)
+        # After the description: until that is replaced, it names the old weights.
         (folder / OLD_WEIGHTS).unlink(missing_ok=True)
 
     def save_description(self, folder: Path) -> None:

@@ -39,6 +39,7 @@ class Threshold:
 
     def apply(self, activation: NDArray[np.float32], tissue: Mask) -> Mask:
         """`(H, W)` bool: tissue pixels whose activation exceeds the threshold."""
+        # Strictly, so that a map of one value everywhere marks nothing at a threshold of that value.
         return (activation > self.value) & tissue
 
     def to_dict(self) -> dict[str, Any]:

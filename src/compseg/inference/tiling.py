@@ -18,6 +18,7 @@ from compseg.samples import Window
 
 UNKNOWN_RADIUS, UNKNOWN_STRIDE = 64, 32  # of other libraries' networks: a guess, with five halvings like ResNet's
 LARGEST_SIDE = 2**20
+# Without batch norm, whose statistics are constants once it is trained.
 AVERAGING = (nn.GroupNorm, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 
 
@@ -131,4 +132,5 @@ def largest_side(model: nn.Module, channels: int, itemsize: int, memory: float, 
         finest = 4 * width * max(3 * seen, seen + 7 * core)
         return channels * (itemsize + 4) * seen + max(channels * itemsize * seen, finest)
 
+    # Memory only grows with the side, so bisection needs no inverse of `needed`.
     return max(1, bisect_right(range(LARGEST_SIDE), memory, key=needed) - 1)

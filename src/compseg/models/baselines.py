@@ -25,6 +25,7 @@ class AllOnes(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, C, H, W)` to logits `(B, 1, H, W)`, all the same."""
+        # The parameter has to take part: DDP refuses one that gets no gradient.
         return torch.full_like(x[:, :1], FULL) + 0 * self.idle
 
 
@@ -69,6 +70,7 @@ class SingleBand(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, C, H, W)` to logits `(B, 1, H, W)`."""
+        # Selected by a tensor, because int(self.channel) would wait for the device.
         return self.sign * (x.index_select(1, self.channel[None]) - self.level) + 0 * self.idle
 
     @torch.no_grad()

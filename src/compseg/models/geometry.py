@@ -88,6 +88,7 @@ def receptive_field(layers: Sequence[str]) -> int:
         layers: The longest path from input to output, of `CONV` (3x3), `POOL` (2x2, stride 2), `UNPOOL` (2x2, stride 2)
             and `BILINEAR` (doubling). Norms do not count: group and instance norm add the image's mean and variance.
     """
+    # How far a pixel sees depends on its place in the pooling grid, which repeats after a stride.
     fields = [input_range(layers, slice(pixel, pixel + 1)) for pixel in range(stride(layers))]
     return max(int(field.stop - field.start) for field in fields)
 
@@ -116,6 +117,7 @@ def input_range(layers: Sequence[str], pixels: slice) -> slice:
                 low, high = low - 1, high + 1
             case "down 2":
                 low, high = 2 * low, 2 * high + 1
+            # A 2x2 convolution transposed with stride 2 reads one pixel; bilinear doubling reads a neighbour too.
             case "up 2":
                 low, high = low // 2, high // 2
             case _:

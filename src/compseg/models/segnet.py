@@ -58,6 +58,7 @@ class SegNet(nn.Module):
         self.decoder.insert(0, conv_units([width, width], 3, norm, activation))
         self.output = nn.Conv2d(width, out_channels, 3, padding=1)
         initialise(self)
+        # After the initialisation of all layers, which would undo it.
         start_at(self.output, prior)
 
     @property

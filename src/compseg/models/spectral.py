@@ -58,6 +58,7 @@ class SpectralSpatial(nn.Module):
         self.dropout = make_dropout(dropout)
         self.output = nn.Conv2d(width, out_channels, 1)
         initialise(self)
+        # After the initialisation of all layers, which would undo it.
         start_at(self.output, prior)
 
     @property
@@ -132,6 +133,7 @@ class SpectralStem(nn.Module):
         for image, tissue, _ in samples:
             spectra = image[:, tissue[0]].T
             chosen.append(spectra[torch.randperm(len(spectra), generator=generator)[: max(1, self.pixels // count)]])
+        # Neighbouring channels are nearly collinear: in float32 rounding would hide small variances.
         mean, variances, directions = principal_components(torch.cat(chosen).double())
         # A stem may ask for more components than the spectra have, whose variance is rounding error.
         assert self.stem.bias is not None
@@ -155,4 +157,5 @@ def principal_components(spectra: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     directions = columns.T.flip(0)
     # The sign of an eigenvector is arbitrary: making its largest entry positive gives the same signs on every machine.
     largest = directions.gather(1, directions.abs().argmax(1, keepdim=True))
+    # eigh sorts upwards, and rounding may take the smallest variances below 0.
     return mean, variances.flip(0).clamp_min(0), directions * largest.sign()

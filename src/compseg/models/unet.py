@@ -68,6 +68,7 @@ class UNet(nn.Module):
         self.decoder = nn.ModuleList(conv_units([2 * w, w, w], 3, norm, activation) for w in widths[:-1])
         self.output = nn.Conv2d(width, out_channels, 1)
         initialise(self)
+        # After the initialisation of all layers, which would undo it.
         start_at(self.output, prior)
 
     @property
@@ -100,6 +101,7 @@ class UNet(nn.Module):
         either (figure 2). For networks in evaluation mode whose norms do not average over the image.
         """
         x = pad_to_multiple(x, 2**self.depth)
+        # A mosaic took 53 s in place of 70 with the paper's network (docs/research/lab-log.md, 2026-11-26).
         rows, columns = (self._needed(side, size) for side, size in zip(core, x.shape[-2:], strict=True))
         # From the wanted pixels downwards: what each level needs of the one below.
         windows = list(zip(rows, columns, strict=True))
@@ -131,6 +133,7 @@ class UNet(nn.Module):
 
 
 def _clipped(rows: slice, size: int) -> slice:
+    # Beyond the image convolutions pad with zeros by themselves, as they do for the whole image.
     return slice(max(0, rows.start), min(size, rows.stop))
 
 
@@ -145,5 +148,6 @@ def _upsampling(inputs: int, outputs: int, upsampling: str) -> nn.Module:
     if upsampling == "transposed":
         return nn.ConvTranspose2d(inputs, outputs, 2, stride=2)
     if upsampling == "bilinear":
+        # The 1x1 convolution commutes with interpolation, and before it has a quarter of the pixels.
         return nn.Sequential(nn.Conv2d(inputs, outputs, 1), nn.Upsample(scale_factor=2, mode="bilinear"))
     raise CompsegError(f"upsampling: expected transposed or bilinear; got {upsampling!r}")

@@ -86,6 +86,7 @@ def _run_id(run: Path) -> str | None:
 def _has_key() -> bool:
     if os.environ.get("WANDB_API_KEY"):
         return True
+    # `wandb login` leaves the key in netrc; asking W&B itself would import it.
     host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").split("//")[-1]
     try:
         return netrc.netrc().authenticators(host) is not None
@@ -186,6 +187,7 @@ def _logger(node: DictConfig, init: int | None) -> Logger:
     own: dict[str, Any] = {}
     if init is not None:
         own = {"init": init} if "init" in parameters else {"sub_dir": f"init{init}"} if "sub_dir" in parameters else {}
+    # W&B takes lists and dicts, and no OmegaConf containers.
     logger: Logger = instantiate(node, **own, _convert_="all")
     return logger
 
@@ -199,6 +201,7 @@ def _to_wandb(logger: WandbLogger, things: dict[str, Any], step: int | None, epo
 def _to_tensorboard(logger: TensorBoardLogger, name: str, counts: Counts, step: int) -> None:
     heights, edges = counts
     middles = (edges[:-1] + edges[1:]) / 2
+    # `add_histogram` would want the value of every pixel, of which counts alone are kept.
     logger.experiment.add_histogram_raw(
         name,
         min=float(edges[0]),

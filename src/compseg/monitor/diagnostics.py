@@ -18,6 +18,7 @@ from compseg.comparative import ComparativeHead, HeadOutput, Transfer
 from compseg.evaluation.metrics import auc
 from compseg.samples import SampleInfo
 
+# The first bin ends at an activation of .01, below which the collapse detector calls a pixel empty.
 BINS = 100
 # Below a hundredth of its steepest slope a transfer passes next to no gradient on to the map.
 FLAT_SLOPE = 0.01
@@ -159,11 +160,13 @@ class Collector:
         histogram = reduce(self._histogram).cpu().numpy().reshape(2, BINS)
         self.clear()
         steepest = slopes(transfer, np.linspace(0, 1, 1001)).max()
+        # Not every training sample has been seen: an epoch ends when the smaller class is used up (`BalancedBatches`).
         return Diagnosis(
             train=Pooled([info for info, was in zip(train, seen_train, strict=True) if was], x_train),
             val=Pooled([info for info, was in zip(val, seen, strict=True) if was], x),
             histogram=histogram,
             inside=inside,
+            # Rounding may leave the variance of a flat map just below 0.
             spread=np.sqrt(np.maximum(square - inside**2, 0)),
             outside=np.divide(off, off_pixels, out=np.full_like(off, np.nan), where=off_pixels > 0),
             saturated=float((slopes(transfer, x) < FLAT_SLOPE * steepest).mean()),
@@ -172,7 +175,9 @@ class Collector:
 
 def _rows(output: HeadOutput) -> Tensor:
     """`(B, 5)`: x, mean and mean square of the activation on tissue, its sum and the number of pixels off tissue."""
+    # float64, because `finish` subtracts the square of the mean from the mean square.
     activation, tissue = output.activation[:, 0].double(), output.tissue[:, 0]
+    # A sample without tissue has means of 0 and not NaN, which would count as a collapse.
     on, off = tissue.sum((1, 2)).clamp(min=1), (~tissue).sum((1, 2))
     sums = [(activation * tissue).sum((1, 2)) / on, (activation**2 * tissue).sum((1, 2)) / on]
     return torch.stack([output.x.double(), *sums, (activation * ~tissue).sum((1, 2)), off.double()], dim=1)
@@ -180,8 +185,11 @@ def _rows(output: HeadOutput) -> Tensor:
 
 def _histogram(output: HeadOutput, labels: Tensor) -> Tensor:
     """`(2 * BINS,)` tissue pixels by class and bin."""
+    # NaN has no bin, and is found by the means; an activation of 1 belongs to the last bin.
     bins = (output.activation.nan_to_num() * BINS).long().clamp(max=BINS - 1)
     places = bins + BINS * labels.long()[:, None, None, None]
+    # float32 would stop counting at 2^24 pixels, 256 spots of 256 x 256. Not `bincount`: its size depends on the
+    # values, so that the host would wait for the device.
     counts = torch.zeros(2 * BINS, dtype=torch.float64, device=bins.device)
     return counts.index_add_(0, places.flatten(), output.tissue.flatten().double())
 
@@ -191,6 +199,7 @@ def _joined(parts: list[tuple[list[int], Tensor]], size: int, reduce: Reduce) ->
     # The first part of a resumed epoch comes from a file, which is on the host.
     rows = torch.cat([values.to(parts[-1][1].device) for _, values in parts])
     index = torch.tensor([place for places, _ in parts for place in places], device=rows.device)
+    # Each rank fills the rows of its own samples: the sum over ranks is the whole table, however they were shared.
     table = torch.zeros(size, 1 + rows.shape[1], dtype=torch.float64, device=rows.device)
     table[index] = torch.cat([torch.ones_like(rows[:, :1]), rows], dim=1)
     whole = reduce(table).cpu().numpy()
@@ -202,6 +211,7 @@ def slopes(transfer: Transfer, x: Floats) -> Floats:
     """The transfer's slope at each x `(N,)`, without its sign."""
     learned = next(transfer.parameters(), None)
     device = torch.device("cpu") if learned is None else learned.device
+    # Lightning validates in inference mode, in which nothing has a gradient.
     with torch.inference_mode(False), torch.enable_grad():
         at = torch.tensor(x, device=device, requires_grad=True)
         (slope,) = torch.autograd.grad(transfer(at).sum(), at)

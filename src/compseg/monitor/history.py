@@ -36,6 +36,7 @@ class History(Checkpoint):
         self.started = time.perf_counter()
         if trainer.current_epoch and self.path.exists():
             with self.path.open(newline="", encoding="utf-8") as file:
+                # A run that was killed between row and checkpoint repeats the epoch, whose row is there already.
                 self.rows = [row for row in csv.DictReader(file) if int(row["epoch"]) < trainer.current_epoch]
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -74,7 +74,7 @@ class EpochPreviews(Callback):
         return every != 0 and (epoch == trainer.max_epochs or (every is not None and epoch % every == 0))
 
     def _draw(self, trainer: pl.Trainer, pl_module: pl.LightningModule, epoch: int) -> None:
-        """All ranks compute the maps, for a model may lie in parts on them; rank zero draws."""
+        """All ranks compute the maps, because each may hold a part of the model; rank zero draws."""
         data, net = data_of(trainer), cast("Network", pl_module)
         shown = [show(data, place, trainer, net) for place in chosen(data.val.infos, self.per_class)]
         if trainer.is_global_zero:
@@ -127,6 +127,7 @@ def show(data: CohortData, place: int, trainer: pl.Trainer, net: Network) -> Pre
     info, cohort = data.val.infos[place], data.cohort
     image, tissue = cohort.image(info.name), cohort.tissue(info.name)
     batch = [torch.from_numpy(image).permute(2, 0, 1)[None], torch.from_numpy(tissue)[None, None]]
+    # In the precision of validation, so that the picture is of the map that is judged.
     with trainer.precision_plugin.val_step_context():
         output = net(*(trainer.precision_plugin.convert_input(part.to(net.device)) for part in batch))
     return Preview(

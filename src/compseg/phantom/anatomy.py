@@ -46,6 +46,7 @@ def smooth_field(rng: Generator, grid: Grid, length: float) -> Floats:
         grid: The pixels.
         length: Distance over which it changes, as a fraction of the side.
     """
+    # Knots do not depend on `size`, so that a spot is the same one at every size.
     cells = int(np.ceil(1 / length)) + 4  # a margin for cubic interpolation at the border
     knots = rng.standard_normal((cells, cells))
     points = np.stack([grid.y, grid.x]) / length + (cells - 1) / 2
@@ -72,6 +73,7 @@ def sample_outline(rng: Generator, grid: Grid, scale: float = 1.0) -> Mask:
 
 def _ellipse(rng: Generator, grid: Grid, scale: float) -> NDArray[np.float32]:
     """Squared distance from the middle of a small random ellipse, 1 on its border, `(H, W)`."""
+    # The root spreads the ellipses evenly over the area of the disc; without it they would crowd in the middle.
     distance, tilt, angle = 0.36 * scale * np.sqrt(rng.uniform()), rng.uniform(0, np.pi), rng.uniform(0, 2 * np.pi)
     x, y = grid.x - distance * np.cos(angle), grid.y - distance * np.sin(angle)
     along, across = x * np.cos(tilt) + y * np.sin(tilt), y * np.cos(tilt) - x * np.sin(tilt)
@@ -123,8 +125,10 @@ def _sample_crypts(rng: Generator, grid: Grid, outline: Mask, muscle: Mask) -> t
     centres = _gland_centres(rng)
     # Glands come in clusters, and neither in muscle nor off the tissue.
     score = _values_at(centres, smooth_field(rng, grid, 0.3)) - 10 * _values_at(centres, muscle | ~outline)
+    # A field of about unit variance stays far from ten, so that -5 parts the forbidden centres from all others.
     free = int((score > -5).sum())
     order = np.argsort(-score)[: max(1, round(free * rng.uniform(0.5, 0.9)))]
+    # For every centre, also those without a gland: what is sampled later must not depend on which are taken.
     radii, lumens = rng.uniform(0.050, 0.068, len(centres)), rng.uniform(0.25, 0.50, len(centres))
     tilts = rng.uniform(0, 2 * np.pi, len(centres))
     distance, nearest = cKDTree(centres[order]).query(np.stack([grid.x.ravel(), grid.y.ravel()], axis=-1))
@@ -174,6 +178,7 @@ def sample_tumour(rng: Generator, grid: Grid, outline: Mask, fraction: float) ->
     pixels = np.flatnonzero(outline)
     count = max(1, round(fraction * len(pixels)))
     truth = np.zeros_like(outline)
+    # By rank, not by a level of the field: so the tumour takes the asked share of the tissue to the pixel.
     truth.flat[pixels[np.argsort(-nests.flat[pixels], kind="stable")[:count]]] = True
     purity = np.clip(0.85 + 0.15 * smooth_field(rng, grid, 0.04), 0.55, 1)
     return truth, (truth * purity).astype(np.float32)

@@ -89,6 +89,7 @@ def sample_scatter(
     edge = np.where(tissue, 1 + 3 * np.exp(-depth / 0.015), 0)
     strengths = [edge * np.exp(0.4 * smooth_field(rng, grid, 0.12)) for _ in range(2)]
     curves = [extinction(wavenumbers, radius, rng.uniform(1.2, 1.4)) for radius in rng.uniform((2, 6), (5, 9))]
+    # Of mean 1, so that `scatter` is the mean absorbance that a kind of sphere adds, at any radius and index.
     scaled = [curve / curve.mean() for curve in curves]
     return np.stack(strengths, axis=-1).astype(np.float32), np.stack(scaled).astype(np.float32)
 
@@ -98,6 +99,7 @@ def add_noise(rng: Generator, cube: Floats, level: float) -> None:
 
     An instrument has less light at low wavenumbers.
     """
+    # In float32 from the first: in float64 it would take twice the spot's own memory.
     noise = rng.standard_normal(cube.shape, dtype=np.float32)
     noise *= level * np.linspace(1, 2, cube.shape[-1], dtype=np.float32)
     cube += noise

@@ -32,6 +32,8 @@ LAYOUT, PATIENT, ANATOMY, TUMOUR, OPTICS, STAIN = range(6)
 
 def stream(seed: int, purpose: int, array: int, item: int = 0) -> Generator:
     """The random numbers of one item of one array, independent of the numbers taken from other streams."""
+    # A key for each, not one generator passed on: so samples may be read in any order, and a further array or a tumour
+    # leaves all others as they were.
     return default_rng(SeedSequence(seed, spawn_key=(purpose, array, item)))
 
 
@@ -120,6 +122,7 @@ def plan_spots(
         check_keys(f"arrays.{name}.holds", plan.holds, class_labels)
         rng = stream(seed, LAYOUT, number)
         rows = list(_deal(rng, name, plan, class_labels, spots_per_patient))
+        # Shuffled, or a spot's number would tell its label: `_deal` yields healthy spots first.
         for index, row in enumerate(rng.permutation(len(rows))):
             word, label, split, patient, cue = rows[row]
             origin = f"phantom seed {seed}, array {number}, spot {index}"
@@ -145,6 +148,7 @@ def _deal(
         for split, counts in plan.takes.items():
             count = counts.get(condition, 0)
             for k in range(count):  # a patient's spots share array, split and label
+                # In test the two signs alternate within a class: as frequent as in training, and they tell nothing.
                 cue = 2 * label - 1 if split != "test" else 1 - 2 * (k % 2)
                 yield shuffled.pop(), label, split, patient + k // spots_per_patient, cue
             patient += -(-count // spots_per_patient)
@@ -202,6 +206,7 @@ class PhantomSource:
         Raises:
             CompsegError: On values out of range, unknown keys, or more spots taken than an array holds.
         """
+        # From locals(), before there are others: a parameter that is added cannot be missing from the provenance.
         self._parameters = _plain({key: value for key, value in locals().items() if key != "self"})
         _check_ranges(self._parameters)
         self._shortcuts: dict[str, float] = self._parameters["shortcuts"] or {}
@@ -270,6 +275,7 @@ class PhantomSource:
         low, high = self._fraction
         if spot.info.label == 0 or high == 0:
             return np.zeros_like(tissue)
+        # A stream of its own, so that with another label the spot is the same but for the tumour.
         rng = stream(self._seed, TUMOUR, spot.array, spot.index)
         truth, cover = anatomy.sample_tumour(rng, self._grid, tissue, low + (high - low) * rng.beta(*FRACTION_BETA))
         anatomy.paint(abundance, "tumour", cover)

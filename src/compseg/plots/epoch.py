@@ -99,6 +99,7 @@ def mean_spectra(previews: Sequence[Preview]) -> tuple[Floats, Floats] | None:
     weights = np.concatenate([sample.activation[sample.tissue] for sample in disease]).astype(np.float64)
     values = np.concatenate([sample.image[sample.tissue] for sample in disease]).astype(np.float64)
     marked, unmarked = weights.sum(), (1 - weights).sum()
+    # Put this way, the NaN of a run that diverged gives no picture either.
     if not (marked > 0 and unmarked > 0):
         return None
     return weights @ values / marked, (1 - weights) @ values / unmarked

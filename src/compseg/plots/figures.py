@@ -90,6 +90,7 @@ def histogram(groups: Sequence[Counts], title: str, vmax: float = 1.0, threshold
         if total := group.counts.sum():
             edges = np.linspace(0, vmax, len(group.counts) + 1)
             look: dict[str, Any] = {"color": group.colour, "linestyle": group.linestyle, "label": group.name}
+            # No baseline: it would be at 0, which a logarithmic axis does not have.
             axes.stairs(group.counts / total, edges, linewidth=1.5, baseline=None, **look)
     if threshold:
         _mark_threshold(axes, threshold)
@@ -100,6 +101,7 @@ def histogram(groups: Sequence[Counts], title: str, vmax: float = 1.0, threshold
         yscale="log",
         xlim=(0, vmax),
     )
+    # Below the axes, where it hides no curve.
     figure.legend(loc="outside lower center", ncols=2)
     return figure
 
@@ -113,7 +115,7 @@ def threshold_curves(
     Args:
         marked: Mean fraction of tissue `(L,)` above each level, by class (`disease`, `healthy`).
         levels: `(L,)` of activation.
-        dice: Levels `(K,)` and the Dice `(N, K)` of each sample at them; None without truth.
+        dice: Levels `(L,)` and the Dice `(N, L)` of each sample at them; None without truth.
         threshold: The one in use.
         vmax: Right end of the axis.
     """
@@ -164,6 +166,7 @@ def learning_curves(history: Mapping[str, Sequence[float]]) -> Figure:
         if best is not None:
             label = f"lowest validation loss, epoch {best:g}" if axes is loss else None
             axes.axvline(best, color=FAINT, linewidth=1, zorder=0, label=label)
+        # Matplotlib warns of a legend without entries.
         if axes.get_legend_handles_labels()[0]:
             axes.legend()
     return figure
@@ -241,6 +244,7 @@ def spectra(given: Spectra, title: str = "mean spectra", seed: int = 0) -> Figur
 def _sampled_spectra(axes: Axes, axis: Floats, kinds: Sequence[NDArray[np.floating]], quantity: str, seed: int) -> None:
     picked = [values[np.random.default_rng(seed).permutation(len(values))[:SAMPLED]] for values in kinds]
     for values, colour in zip(picked, (DISEASE, HEALTHY), strict=True):
+        # Rasterized: a hundred lines of hundreds of points each would make a large SVG.
         lines = axes.plot(axis, values.T, color=colour, linewidth=0.4, alpha=0.5, rasterized=True)
         for i, line in enumerate(lines):  # the two components in turn, so that neither hides the other
             line.set_zorder(2 + i / SAMPLED)

@@ -60,6 +60,7 @@ def vmax_of(activations: Iterable[NDArray[np.float32]], least: float) -> float:
         activations: `(n,)` those on the tissue of each sample.
         least: The lowest answer, so that the noise of an empty map stays dark.
     """
+    # Not the maximum: one bright pixel would leave all others dark.
     highest = [float(np.percentile(values, 99)) for values in activations if values.size]
     return float(np.clip(np.nan_to_num(max(highest, default=1.0), nan=1.0), least, 1.0)) or 1.0
 
@@ -77,6 +78,7 @@ def gallery(samples: Sequence[Tile], title: str = "", across: bool = False) -> F
     for places, sample in zip(grid, samples, strict=True):
         for axes, kind in zip(places, titles, strict=True):
             if kind in sample.pictures:
+                # Nearest, so that no colour appears which is no pixel's.
                 axes.imshow(sample.pictures[kind], interpolation="nearest")
             axes.set(xticks=[], yticks=[])
             axes.spines[:].set_visible(False)

@@ -47,6 +47,7 @@ def as_rgb(picture: Image) -> RGB:
     band = band.mean(axis=2) if band.ndim == 3 else band
     finite = np.isfinite(band)
     low, high = np.percentile(band[finite], [1, 99]) if finite.any() else (0.0, 1.0)
+    # A constant image has no range to be stretched, and becomes black instead of 0 / 0.
     grey = np.clip((np.where(finite, band, low) - low) / max(high - low, np.finfo(np.float32).tiny), 0, 1)
     return np.repeat((255 * grey).round().astype(np.uint8)[..., None], 3, axis=2)
 

@@ -29,6 +29,7 @@ STYLE: Any = {
     "legend.frameon": False,
     "legend.fontsize": 8.5,
     "lines.linewidth": 1.6,
+    # Letters as outlines: the page must look alike where a font is missing.
     "svg.fonttype": "path",
 }
 
@@ -44,6 +45,7 @@ def pixels(figure: Figure) -> RGB:
     """A figure as `(h, w, 3)` uint8."""
     canvas: Any = FigureCanvasAgg(figure)
     canvas.draw()
+    # Copied, because the buffer is the canvas's own.
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 

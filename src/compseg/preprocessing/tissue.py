@@ -56,6 +56,7 @@ def otsu(values: Image, bins: int = 256) -> float:
     below = np.cumsum(counts)
     above = below[-1] - below
     first_moment = np.cumsum(counts * centres)
+    # A side without pixels has no mean; its count of zero then cancels what stands here.
     mean_below = first_moment / np.maximum(below, 1)
     mean_above = (first_moment[-1] - first_moment) / np.maximum(above, 1)
     # At the last edge nothing is above, so the variance between the classes is zero there, as it has to be.

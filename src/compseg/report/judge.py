@@ -118,13 +118,16 @@ def shortcuts_of(found: Evaluation) -> Shortcuts:
 
     Training samples are looked at only where the run is judged on the cohort that it was trained on.
     """
+    # Together, because the test split is often a single array.
     groups = group_gap([*found.val, *found.test])
+    # Training samples of another cohort are not those that this run has learned from.
     if str(found.cohort.path) != str(found.config.data.path):
         return Shortcuts(None, [], groups)
     train = found.cohort.split("train")
     train = [
         info for label in (0, 1) for info in thinned([info for info in train if info.label == label], IMAGES_FOR_CUES)
     ]
+    # No disease test samples: in those disease itself may be the reason for a higher x.
     read = [*train, *(item.info for item in found.test if not item.info.label)]
     values = {info.name: cue_values(found.cohort.image(info.name), found.cohort.tissue(info.name)) for info in read}
     return Shortcuts(origin_of(found.cohort.infos), cues(train, found.test, values), groups)

@@ -82,6 +82,7 @@ def write_report(
             for item, tile in zip(maps, tiles, strict=True)
         ]
 
+    # Escaped, because names of samples and the configuration are what users type.
     page = Environment(loader=PackageLoader("compseg.report", ""), autoescape=True).get_template("template.html")
     text = page.render(
         title=title,
@@ -91,6 +92,7 @@ def write_report(
         total=len(test_maps),
         vmax=vmax,
         figures={
+            # Only sampled spectra are pixels in these, at 150 dpi; all else is lines.
             name: _uri("image/svg+xml", file_of(figure, "svg", 150))
             for name, figure in drawn.items()
             if name != "gallery"  # it is there in HTML

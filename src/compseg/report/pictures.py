@@ -28,6 +28,7 @@ def draw_figures(
     spectra: figures.Spectra | None,
 ) -> dict[str, Figure]:
     """Every figure of the report by file name; what there is no data for is absent."""
+    # Together, because the test split is often a single array, with which nothing could be compared.
     everyone = [*val_maps, *test_maps]
     groups = [item.info.group for item in everyone]
     drawn = {
@@ -92,6 +93,7 @@ def draw_histogram(maps: Sequence[SampleMap], threshold: Threshold) -> Figure:
 
 def _counts(parts: Sequence[NDArray[np.float32]], vmax: float) -> NDArray[np.int64]:
     values = np.concatenate([np.empty(0, np.float32), *parts])
+    # Brought into the last bin: np.histogram drops values beyond it, and shares would not add up to one.
     return np.histogram(np.minimum(values, vmax), bins=BINS, range=(0, vmax))[0]
 
 

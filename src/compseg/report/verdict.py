@@ -71,6 +71,7 @@ def _headline(metrics: Mapping[str, float]) -> str:
     if "test/area_auc" not in metrics:
         return "Only one class is in the test split: how well samples are told apart cannot be said."
     auc, low, high = (metrics[f"test/area_auc{end}"] for end in ("", "_ci_low", "_ci_high"))
+    # By the interval and not the value: of a few samples a high AUC may be chance.
     if low <= 0.5:
         start = "The maps are not shown to tell disease samples from healthy ones better than chance"
     else:
@@ -116,6 +117,7 @@ def _weak_split(maps: Sequence[SampleMap]) -> Iterator[str]:
 
 
 def _weak_threshold(threshold: Threshold, metrics: Mapping[str, float]) -> Iterator[str]:
+    # By its origin, since the words may change.
     if threshold.origin == "fixed":
         yield f"The threshold was not fitted to this model's maps ({threshold.how})."
     elif threshold.origin == "fallback":
@@ -127,9 +129,11 @@ def _weak_threshold(threshold: Threshold, metrics: Mapping[str, float]) -> Itera
 
 def _weak_outline(metrics: Mapping[str, float], maps: Sequence[SampleMap]) -> Iterator[str]:
     if "test/dice_mean" in metrics:
+        # On maps without information Dice is highest where all tissue is marked (docs/explanation/thresholds.md).
         whole, chance = dice_of_all_tissue(maps), prevalence(maps)
         if metrics["test/dice_mean"] < whole + 0.05:
             yield f"The outlines are hardly better than marking all tissue, which has a mean Dice of {whole:.2f}."
+        # Where more than half is disease, 1.5 times chance is too much to ask, and beyond 2 / 3 more than 1.
         if chance and metrics.get("test/pixel_ap", 1.0) < min(1.5 * chance, (1 + chance) / 2):
             yield (
                 "Activations hardly rank diseased pixels above others: chance has an average precision of "
@@ -149,6 +153,7 @@ def dice_of_all_tissue(maps: Sequence[SampleMap]) -> float:
 
 
 def _weak_region(metrics: Mapping[str, float], maps: Sequence[SampleMap]) -> Iterator[str]:
+    # Maps that do not tell samples apart cannot do so by something else.
     if "test/pixel_ap" in metrics and metrics.get("test/area_auc_ci_low", 0.0) > 0.5:
         whole = prevalence(with_disease_truth(maps)) or 0.0
         if metrics["test/pixel_ap"] < min(1.2 * whole, (1 + whole) / 2):
@@ -183,6 +188,7 @@ def _weak_origin(origin: Origin) -> Iterator[str]:
 
 
 def _weak_groups(gap: GroupGap) -> Iterator[str]:
+    # Both, because among many samples a sure difference may be too small to matter.
     if gap.p < SURE and gap.medians[0] - gap.medians[1] > MATTERS * gap.separation:
         high, low = (_number(value, 2) for value in gap.medians)
         yield (

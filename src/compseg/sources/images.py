@@ -73,6 +73,7 @@ class Images:
         if self._axis is not None:
             return self._axis
         first = next(iter(self._rows.values()))
+        # This reads a whole image, so its result is kept.
         count = self._image(first).shape[2]
         # Channels of a photograph are known; three channels of an .npy may be anything.
         photograph = first.files["image"].suffix.lower() in PICTURES
@@ -101,6 +102,7 @@ class Images:
         stats = [file.stat() for row in self._rows.values() for file in row.files.values()]
         return {
             "source": "images",
+            # Without its folder: a cohort stays the same when its files are moved.
             "manifest": self._manifest.name,
             "manifest_sha256": hashlib.sha256(self._manifest.read_bytes()).hexdigest(),
             "files_sha256": _digest([(stat.st_size, stat.st_mtime_ns) for stat in stats]),
@@ -134,10 +136,12 @@ def _checked_classes(classes: Mapping[str, int | None] | None) -> Classes | None
     if classes is None:
         return None
     for word, label in classes.items():
+        # To Python True equals 1, so that `in` alone would let it pass.
         if label not in (0, 1, None) or isinstance(label, bool):
             raise CompsegError(
                 f"source.classes.{word}: expected 1 (disease), 0 (healthy) or null (leave it out), found {label}"
             )
+    # The command line reads `{1: 1}` as a number; in the manifest a class is always text.
     return {str(word): label for word, label in classes.items()}
 
 
@@ -186,6 +190,7 @@ def _from_file(path: Path) -> tuple[list[float], str]:
     try:
         if path.suffix.lower() == ".npy":
             return [float(value) for value in np.load(path, allow_pickle=False).ravel()], ""
+        # Spreadsheets put a byte order mark first, which would make a header of the first number.
         with path.open(encoding="utf-8-sig", newline="") as file:
             cells = [row[0].strip() for row in csv.reader(file) if row and row[0].strip()]
     except (OSError, ValueError, TypeError) as error:

@@ -94,6 +94,7 @@ def _lines(path: Path) -> list[tuple[int, list[str]]]:
         raise CompsegError(f"{path}: not UTF-8 (byte {error.start}); save it as CSV UTF-8") from error
     header = text.lstrip().partition("\n")[0]
     delimiter = max(",;\t", key=header.count)  # spreadsheets of other countries write semicolons
+    # Strict, or a quote that is never closed would take the rest of the file into one cell without an error.
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
     try:
         stripped = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
@@ -122,6 +123,7 @@ def _columns(path: Path, header: list[str], labelled: bool) -> list[str]:
 
 
 def _cells(path: Path, number: int, columns: list[str], cells: list[str]) -> dict[str, str]:
+    # Empty cells beyond the header are let pass: they name nothing that could be lost.
     if len(cells) < len(columns) or any(cells[len(columns) :]):
         raise CompsegError(
             f"{path}: line {number}: {len(cells)} cells, the header has {len(columns)}; "

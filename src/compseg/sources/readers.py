@@ -51,6 +51,7 @@ def open_image(path: Path, channels_first: bool = False) -> Array:
     if path.suffix.lower() != ".npy":
         return read_image(path, channels_first=channels_first)
     try:
+        # Without pickles, which could run any code of the person who wrote the file; so below.
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:
         raise _unreadable(path, error) from error
@@ -83,6 +84,7 @@ def read_mask(path: Path, key: str | None = None) -> Mask:
     array = _read(path, key)
     # Masks are often saved as pictures in shades of grey or one colour.
     if array.ndim == 3 and array.shape[2] in (1, 3):
+        # The largest, not the mean of colours: what is not black counts, however dark.
         array = array.max(axis=2)
     if array.ndim != 2 or 0 in array.shape:
         raise CompsegError(f"{path}: expected a mask (H, W), found {array.shape}")
@@ -137,6 +139,7 @@ def _mat(path: Path, key: str | None) -> Array:
         held = scipy.io.whosmat(path)
     except NotImplementedError:  # the HDF5 of MATLAB 7.3
         return _mat73(path, key)
+    # Single numbers beside the image, such as a pixel size, must not make the user name the variable.
     numeric = [
         name for name, shape, kind in held if kind not in ("char", "cell", "struct", "function") and max(shape) > 1
     ]

@@ -47,6 +47,7 @@ def compare(cfg: DictConfig) -> Path:
     refuse_what_needs_truth(layout, configs, cohorts)
     planned = chosen.jobs(groups)
     for one in planned:
+        # All folders before the first run, so that no error ends a comparison after hours of training.
         refuse_another(folder / one.name, one.overrides, "out")
     slots = slots_of(cfg.jobs, next(iter(configs.values())).trainer.accelerator)
     outcomes = [read_outcome(folder, one) for one in planned]
@@ -93,6 +94,7 @@ def open_cohorts(configs: Configs) -> dict[str, Cohort]:
     for (name, _, _), config in configs.items():
         if name not in found:
             data = instantiate(config.data)
+            # Here and once: jobs side by side would all wait at the lock of the cohort.
             data.prepare_data()
             found[name] = data.cohort
     return found
@@ -136,6 +138,7 @@ def _needs_truth(config: DictConfig) -> bool:
 
 
 def _has_truth(cohort: Cohort, which: str) -> bool:
+    # Of disease samples: healthy ones get an empty truth as soon as any sample has one.
     return any(info.label and cohort.has_truth(info.name) for info in cohort.split(which))
 
 
@@ -162,6 +165,7 @@ def predicted(outcomes: Sequence[Outcome], todo: Sequence[Outcome], layout: Layo
     if seconds is None:
         _print("it cannot be said how long this will take: trial epochs failed")
         return eta
+    # Reversed, here and below, because the last of equal keys stays: that of the first job.
     each = {(job.cohort, job.model): eta.of(job) or 0.0 for job in reversed(jobs)}
     words = ", ".join(f"{in_words(value)} on {cohort} with {model}" for (cohort, model), value in each.items())
     until = time.strftime("%a %H:%M", time.localtime(time.time() + seconds))
@@ -195,6 +199,7 @@ def try_out(jobs: Sequence[Planned], folder: Path, slots: Slots) -> dict[Kind, f
 
 def _trial(job: Planned, folder: Path) -> Job:
     run = folder / job.name
+    # A trial must not look at test samples either.
     judged = ("evaluation.split=val", "evaluation.report=false")
     more = ("trainer.max_epochs=2", *judged, f"hydra.run.dir={quoted(run)}")
     return Job(run, job.overrides, ("-m", "compseg.train", *job.overrides, *more), devices=job.devices)
@@ -216,6 +221,7 @@ def run(
     with Progress(outcomes, layout.rank_by) as progress:
         for job in run_jobs([job_of(one, layout.split, report) for one in todo], slots):
             outcome = read_outcome(folder, left.pop(job.folder))
+            # To evaluate takes seconds; counted as a training it would make the time that is left too short.
             if job.trains and outcome.trained and outcome.record.seconds:
                 eta.add(outcome.planned, outcome.record.seconds)
             writer.soon()
@@ -224,6 +230,7 @@ def run(
 
 def job_of(one: Outcome, split: str, report: bool) -> Job:
     """Train; or, where only metrics are missing, evaluate."""
+    # What was chosen with split=val and is now asked for with split=test need not be trained again.
     only_evaluate = one.trained and (one.folder / "segmenter").is_dir()
     if only_evaluate:
         command = ["compseg.evaluate", f"run={quoted(one.folder)}", f"split={split}", f"report={literal(report)}"]
@@ -254,4 +261,5 @@ def conclude(folder: Path, outcomes: Sequence[Outcome], layout: Layout) -> Path:
 
 
 def _print(line: str) -> None:
+    # In a log file the line would come only after the hours that it announces.
     print(line, flush=True)

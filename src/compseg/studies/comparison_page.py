@@ -42,6 +42,7 @@ def write_comparison(folder: Path, outcomes: Sequence[Outcome], layout: Layout) 
 def comparison_frame(outcomes: Sequence[Outcome], split: str) -> pd.DataFrame:
     """The table of a comparison: what a job is, then as `frame_of`; metrics of the other split are not shown."""
     labels = [{key: getattr(one.planned, key) for key in KEYS} for one in outcomes]
+    # A run that was judged on both splits has test metrics too: who chooses by val must not see them.
     shown = (f"{split}/", "threshold", "val/loss")
     return frame_of(labels, [one.record for one in outcomes], lambda name: name.startswith(shown))
 
@@ -101,8 +102,10 @@ def _on_cohort(outcomes: Sequence[Outcome], found: Sequence[Score], layout: Layo
         metric: {one.contender: one for one in scores(outcomes, f"{layout.split}/{metric}")}
         for metric in layout.metrics[1:]
     }
+    # A cohort without truth has no metric that needs it, and its table no empty column.
     others = {metric: cells for metric, cells in others.items() if any(one.values for one in cells.values())}
     ranks = {one.contender: one.mean for one in ranking(here, layout.rank_by, layout.apart)}
+    # Not the first row, which may be the upper bound: no method competes with that.
     best = next((one for one in here if one.contender in ranks), None)
 
     def rank_or_role(one: Score) -> str:
@@ -125,6 +128,7 @@ def _gap(one: Score, best: Score | None) -> str:
     """`-0.021 [-0.034, -0.008]`: how far a method is from the best that is ranked."""
     if best is None or one is best or not math.isfinite(one.mean):
         return ""
+    # In pairs, because two methods whose own intervals overlap may still differ surely.
     difference, low, high = lead(one, best)
     return f"{difference:+.3f}" + (f" [{low:+.3f}, {high:+.3f}]" if math.isfinite(low) else "")
 

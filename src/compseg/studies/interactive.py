@@ -60,6 +60,8 @@ def importance(jobs: pd.DataFrame, keys: Sequence[str], rank_by: str) -> dict[st
     except ImportError:
         raise CompsegError("importance: scikit-learn is not installed; pip install 'compseg[sweep]'") from None
     columns = {key: _encoded(jobs, key) for key in keys}
+    # These trees see every job. Bootstrapped ones see a grid with gaps, and give keys whose effect is an interaction
+    # alone .38 and .35 in place of 0.
     forest = ExtraTreesRegressor(n_estimators=100, random_state=0).fit(np.hstack(list(columns.values())), metric)
     shares = {key: _main_effect(forest.predict, columns, key) / float(metric.var()) for key in keys}
     return dict(sorted(shares.items(), key=lambda item: -item[1]))
@@ -110,6 +112,7 @@ def interactive_page(
     parts = []
     for number, (heading, note, figure) in enumerate(sections):
         figure.update_layout(template="plotly_white", height=380, margin={"t": 40, "b": 50, "l": 70, "r": 30})
+        # The script of Plotly once, and inside the page: it opens offline.
         plot = figure.to_html(full_html=False, include_plotlyjs=number == 0, div_id=f"figure-{number}")
         parts.append(f"<h2>{html.escape(heading)}</h2><p>{html.escape(note)}</p>{plot}")
     return PAGE.format(title=html.escape(title), states=html.escape(states), parts="\n".join(parts))
@@ -135,6 +138,7 @@ def _history(go: Any, jobs: pd.DataFrame, rank_by: str) -> Any:
 
 def _bars(go: Any, shares: Mapping[str, float]) -> Any:
     keys, values = list(shares), list(shares.values())
+    # Backwards, because Plotly puts the first bar at the bottom.
     figure = go.Figure(go.Bar(x=values[::-1], y=keys[::-1], orientation="h", texttemplate="%{x:.2f}"))
     return figure.update_xaxes(title="share", range=[0, 1])
 
@@ -154,6 +158,7 @@ def _dimension(jobs: pd.DataFrame, key: str) -> dict[str, Any]:
     numbers = list(map(float, column))
     if not is_wide(numbers):
         return {"label": key, "values": numbers}
+    # Parallel coordinates of Plotly have no logarithmic axis, so values are logarithms and ticks say what they were.
     ticks = np.geomspace(min(numbers), max(numbers), 5)
     return {
         "label": key,

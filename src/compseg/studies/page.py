@@ -37,6 +37,7 @@ class Writer:
         start = time.monotonic()
         if start >= self.next:
             self.write()
+            # By the time that it took: a table takes longer the more jobs it has.
             self.next = start + (time.monotonic() - start) / WRITING_SHARE
 
 
@@ -70,6 +71,7 @@ def sweep_frame(records: Sequence[Record], keys: Sequence[str]) -> pd.DataFrame:
 
 def csv_of(frame: pd.DataFrame) -> str:
     """CSV with every digit; a value that is no number is `nan`, one that is missing is empty."""
+    # A metric that was computed and is no number is another thing than one that was not computed.
     text: str = frame.to_csv(index=False, lineterminator="\n", na_rep="nan")
     return text
 
@@ -119,6 +121,7 @@ def _with_extra(sweep: Path, states: str, jobs: pd.DataFrame, keys: Sequence[str
     shares: dict[str, float] = {}
     parts = []
     try:
+        # Each part by itself, because scikit-learn may be installed without Plotly, or the other way round.
         shares = importance(jobs, keys, rank_by)
         if shares:
             parts.append(f"Main effects: shares of the keys in the variance of {rank_by} over {len(jobs)} jobs.\n")
@@ -141,6 +144,7 @@ def rank(records: Sequence[Record], rank_by: str) -> list[Record]:
     """
     values = {one.name: one.metric(rank_by) for one in records if one.status == "finished" and one.metrics}
     sign = 1 if not values or lower_is_better(rank_by) else -1
+    # NaN is neither less nor more than anything, so that sorting by it would leave the others in disorder.
     places = {name: sign * value if math.isfinite(value) else math.inf for name, value in values.items()}
     return sorted((one for one in records if one.name in places), key=lambda one: places[one.name])
 

@@ -46,6 +46,7 @@ def picture_of_sweep(jobs: pd.DataFrame, keys: Sequence[str], rank_by: str) -> F
     panels = [key for key in keys if key != colour_key] or ["job"]
     columns = min(len(panels), COLUMNS)
     rows = math.ceil(len(panels) / columns)
+    # Not pyplot, which keeps a figure until it is closed, and this one is made again and again while jobs run.
     figure = Figure(figsize=(max(3.3 * columns, 5) + 0.3, 2.9 * rows + 1.1), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
     for axes, key in zip(grid.flat, panels, strict=False):
@@ -69,6 +70,7 @@ def _colour_key(jobs: pd.DataFrame, keys: Sequence[str]) -> str | None:
     few = [key for key in keys if 2 <= len(values[key]) <= len(GROUP_STYLES)]
     if len(keys) < 2 or not few:
         return None
+    # Names before numbers: an axis shows the order of numbers, colours do not.
     return min(few, key=lambda key: (numeric(values[key]), len(values[key])))
 
 
@@ -79,6 +81,7 @@ def _key_panel(axes: Axes, jobs: pd.DataFrame, key: str, colour_key: str | None,
     groups = values_of(jobs, colour_key) if colour_key else [""]
     for number, group in enumerate(groups):
         members = jobs[column_of(jobs, colour_key) == group] if colour_key else jobs
+        # Side by side, or the jobs of one group would hide those of another at the same value.
         nudge = 0.0 if dense else 0.1 * (number - (len(groups) - 1) / 2)
         x = column_of(members, key).map(places) + nudge
         y = members[rank_by].astype(float)

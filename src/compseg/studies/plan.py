@@ -41,6 +41,7 @@ class Planned:
     @property
     def name(self) -> str:
         """Path of its folder inside the comparison's."""
+        # A group may be called `a/b`, which must not become two folders.
         without = "without_" + re.sub(r"[^\w.+-]", "_", self.held_out) if self.held_out else ""
         return "/".join(filter(None, [self.cohort, self.model, self.method, without, f"seed_{self.seed}"]))
 
@@ -110,6 +111,7 @@ class Plan:
 
     def _of_job(self, cohort: Choice, model: Choice, method: Choice, seed: int, group: str) -> tuple[str, ...]:
         left_out = [f"data.held_out={quoted(group)}", f"data.held_out_as={self.held_out_as}"] if group else []
+        # First, so that an entry may ask for more: `devices` reads the last of them.
         return ("trainer.devices=1", *self.of(cohort, model, method), f"seed={seed}", *left_out)
 
 

@@ -35,6 +35,7 @@ class Eta:
         kind = (job.cohort, job.model)
         if alike := self.seconds.get((*kind, job.method)):
             return mean(alike)
+        # Before jobs of other methods, which may be baselines that hardly train.
         if kind in self.trials:
             return self.trials[kind]
         return mean(self.seconds[kind]) if kind in self.seconds else None
@@ -63,6 +64,7 @@ class Progress:
     def __init__(self, outcomes: Sequence[Outcome], metric: str) -> None:
         self.outcomes, self.metric = {one.planned.name: one for one in outcomes}, metric
         self.console = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
+        # Without a clock: nothing changes until a job ends. In a log file a table cannot be overwritten.
         self.live = Live(console=self.console, auto_refresh=False) if sys.stderr.isatty() else None
 
     def __enter__(self) -> Progress:

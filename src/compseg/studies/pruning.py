@@ -46,6 +46,7 @@ class Pruning(Callback):
         if self.settings is None:
             return
         poor = self.trial is not None and self._is_poor(trainer)
+        # On every rank and after every epoch: a broadcast waits for all, and after it all stop or none.
         if trainer.strategy.broadcast(poor):
             trainer.should_stop = True
 
@@ -61,6 +62,7 @@ class Pruning(Callback):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # an epoch that is repeated after a restart was reported before
             self.trial.report(value if same_way else -value, epoch)
+        # After the last epoch nothing is saved by stopping, only the evaluation lost.
         last = trainer.max_epochs is not None and epoch + 1 >= trainer.max_epochs
         if last or not (math.isnan(value) or self.trial.should_prune()):
             return False

@@ -118,6 +118,7 @@ def read_records(study: Path) -> list[Record]:
     Raises:
         CompsegError: If the folder holds no job.
     """
+    # At any depth, because `hydra.sweep.subdir` is the user's to choose.
     folders = [path.parent for path in study.rglob(RECORD)]
     if not folders:
         raise CompsegError(f"{study}: no sweep (no job of one inside); give the folder that compseg.train -m named")
@@ -137,6 +138,7 @@ def read_history(folder: Path) -> list[dict[str, str]]:
 def natural(text: str) -> list[tuple[float, str]]:
     """A key that sorts texts by the numbers in them and by the text between."""
     number = re.compile(r"(-?\d+(?:\.\d+)?(?:e-?\d+)?)")
+    # Pairs of one form throughout: Python refuses to compare a number with a text.
     return [(float(part), "") if number.fullmatch(part) else (math.inf, part) for part in number.split(text)]
 
 

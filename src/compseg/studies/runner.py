@@ -109,6 +109,7 @@ def run_jobs(
                         yield waiting
                         waiting = None
                         continue
+                # It is not overtaken: smaller jobs would take each slot that is free, and a large one never begin.
                 if (begun := where.start(waiting)) is None:
                     break
                 if waiting.label:
@@ -204,6 +205,7 @@ class LocalJob:
     def _run_in_foreground(self, environment: Mapping[str, str]) -> None:
         """What the job prints is passed on; its standard output may be a terminal."""
         command = [sys.executable, *self.job.command]
+        # A byte that is no UTF-8 must not end the thread that copies, or the job blocks at a full pipe.
         self.process = process = subprocess.Popen(
             command, cwd=self.job.cwd, env=environment, stderr=subprocess.PIPE, text=True, errors="replace"
         )
@@ -222,6 +224,7 @@ class LocalJob:
         output = self.job.folder / OUTPUT
         output.parent.mkdir(parents=True, exist_ok=True)
         with output.open("ab") as file:
+            # What an earlier try printed stays in the file, but is no problem of this one.
             self.printed_before = file.tell()
             if not self.fork:
                 command = [sys.executable, *self.job.command]
@@ -275,6 +278,7 @@ def run_module(command: Sequence[str], cwd: str, environment: Mapping[str, str],
     """Do what `python -m MODULE ARGUMENTS >> OUTPUT 2>&1` does, in this process, which then ends."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    # The descriptors, not sys.stdout: libraries in C and processes that the job starts print there too.
     for stream in (1, 2):
         os.dup2(file, stream)
     os.chdir(cwd)
@@ -288,6 +292,7 @@ def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
     wait([parent.sentinel])
+    # sys.exit would end this thread alone.
     os._exit(1)
 
 

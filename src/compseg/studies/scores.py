@@ -112,6 +112,7 @@ def _values_by_seed(groups: Mapping[str, Sequence[Outcome]], metric: str) -> lis
         }
         for members in groups.values()
     ]
+    # A mean over some of the groups is not comparable with one over all: left-out groups differ in difficulty.
     seeds = [seed for seed in found[0] if all(seed in values for values in found)]
     return [float(np.mean([values[seed] for values in found])) for seed in seeds]
 
@@ -165,12 +166,14 @@ def ranking(found: Sequence[Score], metric: str, apart: Collection[str] = ()) ->
         )
         for contender, by_cohort in ranks.items()
     ]
+    # First by how many cohorts there are: a mean rank over the easy ones alone would put its contender on top.
     return sorted(overall, key=lambda rank: (-len(rank.ranks), rank.mean))
 
 
 def _ranks(values: Floats, metric: str) -> Floats:
     """Ranks along the first axis, 1 the best; NaN where a replicate has no value."""
     sign = 1 if lower_is_better(metric) else -1
+    # Where one has no value in a replicate, nobody has a rank in it: among fewer, a rank means something else.
     found: Floats = rankdata(sign * values, axis=0, nan_policy="propagate")
     return found
 

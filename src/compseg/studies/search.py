@@ -42,6 +42,7 @@ def search(config: DictConfig, loader: Any, launcher: Any, arguments: Sequence[s
     space, rank_by = Space(arguments, loader), config.evaluation.rank_by
     sweep.mkdir(parents=True, exist_ok=True)
     with run_lock(sweep):
+        # deepcopy=False, here and below: Optuna copies every trial by default, and they are only read.
         trials = len(open_study(settings, rank_by).get_trials(deepcopy=False))
         # Not the seed alone: a search that is continued would ask for its first trials again.
         sampler = instantiate(settings.strategy, _partial_=True)(seed=settings.seed + trials)
@@ -113,6 +114,7 @@ def _suggest(trial: Trial, key: str, item: Override) -> str:
     if isinstance(sweep, RangeSweep) and not sweep.shuffle and all(_is_whole(choice) for choice in choices):
         first, last = int(choices[0]), int(choices[-1])
         step = abs(int(choices[1]) - first) if len(choices) > 1 else 1
+        # As a range and not as names, so that the sampler knows which values are neighbours.
         return repr(int(trial.suggest_int(key, min(first, last), max(first, last), step=step)))
     return str(trial.suggest_categorical(key, choices))
 
@@ -157,6 +159,7 @@ class SweepStudy:
         for trial in last.values():
             if trial.state.name == "FAIL":
                 yield self._ask(trial)
+        # Of all sweeps: several machines that share a study share its number of trials.
         while len(self._last_of_each_job(of_all=True)) < n_trials:
             yield self._ask()
 
@@ -167,6 +170,7 @@ class SweepStudy:
         number = self.running.pop(job)
         if status in ("unfinished", "running"):
             return
+        # The last condition leaves out NaN, which is no result to learn from.
         if status == "finished" and metric is not None and metric == metric:
             self.study.tell(number, metric)
         else:

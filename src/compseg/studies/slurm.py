@@ -31,6 +31,7 @@ class SlurmQueue:
 
     def start(self, job: Job) -> Running:
         """Put a job into the queue."""
+        # Before it is submitted: the node may begin at once, and its own record would be overwritten.
         write_record(job.folder, job.overrides, "started", "in the queue")
         self.running += 1
         return QueuedJob(self, job, self.executor.submit(OnNode(job)))
@@ -50,6 +51,7 @@ def make_executor(folder: Path, cluster: str, restarts: int, parameters: DictCon
     assert isinstance(plain, dict)
     try:
         executor = AutoExecutor(folder, cluster=cluster, **{f"{cluster}_max_num_timeout": restarts})
+        # Null leaves a parameter to SLURM.
         executor.update_parameters(**{str(name): value for name, value in plain.items() if value is not None})
     except (RuntimeError, NameError, ValueError, TypeError) as error:
         raise CompsegError(f"hydra/launcher=slurm: {str(error).splitlines()[0]}") from error
@@ -66,6 +68,7 @@ class OnNode:
         """Run the job, or continue it, and record how it ends."""
         list(run_jobs([self.job], Foreground(), pause=0.5))
 
+    # submitit looks for a method of this name on what it was given; a plain function would be lost at the limit.
     def checkpoint(self) -> DelayedSubmission:
         """What submitit puts back into the queue: the same, which continues from `last.ckpt`."""
         from submitit.helpers import DelayedSubmission
@@ -90,6 +93,7 @@ class QueuedJob:
     def stop(self, *, at_once: bool = False) -> None:
         """Cancel it."""
         del at_once
+        # Unchecked, because the job may have ended by now. SLURM itself kills what does not end.
         self.submitted.cancel(check=False)
 
     def _record_loss(self) -> None:
@@ -97,5 +101,6 @@ class QueuedJob:
         if read_record(self.job.folder).status in (*DONE, "failed"):
             return
         error = self.submitted.exception()
+        # submitit's exception is a whole traceback, of which the last line says what happened.
         why = str(error).strip().splitlines()[-1] if error and str(error).strip() else "ended by SLURM"
         write_record(self.job.folder, self.job.overrides, "failed", why)

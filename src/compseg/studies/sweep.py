@@ -50,6 +50,7 @@ def run_numbered(
 
     A job is taken only when there is room for it. Meanwhile table and picture of the sweep are kept up to date.
     """
+    # A launcher of Hydra's own does so too; before it, no handler shows the lines of the sweep.
     configure_log(config.hydra.hydra_logging, config.hydra.verbose)
     composed: dict[Path, tuple[int, DictConfig]] = {}
     writer = writer_of(config)
@@ -92,8 +93,10 @@ def command_of(hydra: Any, folder: Path, overrides: Sequence[str]) -> list[str]:
         *hydra.overrides.hydra,
         *overrides,
         *([] if says_how else ["trainer.resume=auto"]),
+        # After the sweep's own overrides, among which Hydra puts hydra.mode=MULTIRUN.
         "hydra.mode=RUN",
         f"hydra.job.num={hydra.job.num}",
+        # By folder and number a job of a search finds its trial in the study.
         f'hydra.sweep.dir="{os.path.abspath(hydra.sweep.dir)}"',  # noqa: PTH100 (of a text)
         f'hydra.run.dir="{folder}"',
     ]

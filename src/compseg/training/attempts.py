@@ -88,6 +88,7 @@ def attempts(cfg: DictConfig, run: Path, init: int | None = None) -> Attempts:
     if cfg.n_init > 1:
         yield from _inits(cfg, run)
         return
+    # A resumed run continues with the seed that its last restart led to.
     findings, seed = read_findings(run) if cfg.trainer.resume else [], cfg.seed
     while True:
         outcome = yield Attempt(_with(cfg, seed=seed_after(seed, findings)), run, findings, init)
@@ -97,8 +98,10 @@ def attempts(cfg: DictConfig, run: Path, init: int | None = None) -> Attempts:
             yield from attempts(fallback_of(cfg), run, init)
             return
         findings = list(outcome.findings)
+        # One rank clears, for all share the folder.
         if outcome.is_global_zero:
             clear_for_restart(run, findings)
+        # What it could resume from was the attempt that is lost.
         cfg = _with(cfg, resume=None)
 
 
@@ -120,6 +123,7 @@ def _with(cfg: DictConfig, seed: int | None = None, n_init: int | None = None, *
     cfg.seed = cfg.seed if seed is None else seed
     if n_init is not None:
         cfg.n_init = n_init
+        # The fallback of one init would else train several inits inside it.
         if cfg.method.fallback is not None:
             cfg.method.fallback.n_init = n_init
     for key, value in trainer.items():
@@ -145,6 +149,8 @@ def seed_after(seed: int, findings: Sequence[Finding]) -> int:
 
     Far from those that one would give by hand, 0, 1, 2, as sweeps do, and none of `seed_of_init`.
     """
+    # The spawn key parts these seeds from those of `seed_of_init`, which hashes two numbers as well.
+    # 32 bits are as many as `seed_everything` takes.
     restarts = sum(finding.restarted for finding in findings)
     return int(np.random.SeedSequence((seed, restarts), spawn_key=(0,)).generate_state(1)[0]) if restarts else seed
 
@@ -186,6 +192,7 @@ def keep_best(trained: Sequence[Attempt], run: Path) -> Attempt:
 def best_of(scores: Mapping[Path, float], mode: str) -> Path:
     """The folder of the lowest score, or the highest where `mode` is `max`; one without a number comes last."""
     sign = -1 if mode == "max" else 1
+    # NaN compares as false with any number, so that `min` by the score alone could return it.
     return min(scores, key=lambda folder: (math.isnan(scores[folder]), sign * scores[folder]))
 
 
@@ -198,6 +205,7 @@ def _four(score: float) -> str:
 
 
 def _link_or_copy(source: str, target: str) -> None:
+    # `os.link` replaces nothing, and a run that is resumed may find the files of before.
     Path(target).unlink(missing_ok=True)
     try:
         os.link(source, target)

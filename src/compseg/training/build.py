@@ -120,7 +120,7 @@ def build_callbacks(
 def require_best_and_last(trainer: pl.Trainer) -> None:
     """Refuse a trainer without the callback whose files extraction, resuming and evaluation read.
 
-    Said before training, for after it the hours would be lost.
+    Raised before training, because after it the hours would be lost.
 
     Raises:
         CompsegError: There is none, or more than one.

@@ -36,6 +36,7 @@ class SeedEachStep(Callback):
     ) -> None:
         """Seed the generators of this process."""
         del pl_module, batch
+        # Hashes of numbers are the same in every process; those of words are not.
         torch.manual_seed(hash((self.seed, trainer.current_epoch, batch_idx, trainer.global_rank)) % 2**63)
 
 
@@ -63,6 +64,7 @@ def average_statistics(trainer: pl.Trainer, module: nn.Module) -> None:
     parts = [part for part in module.modules() if getattr(part, "running_mean", None) is not None]
     statistics: list[Any] = [values for part in parts for values in (part.running_mean, part.running_var)]
     if statistics and trainer.world_size > 1:
+        # As one vector: one collective for all layers, not two for each.
         mean: Any = trainer.strategy.reduce(parameters_to_vector(statistics), reduce_op="mean")
         vector_to_parameters(mean, statistics)
 
@@ -89,8 +91,10 @@ class StopBetweenSteps(Callback):
         """Stop here unless gradients are being accumulated or the epoch, which ends with a checkpoint, is over."""
         del outputs, batch
         step = batch_idx + 1
+        # `_asked` comes last: it is a collective, and what stands before it is the same on all ranks.
         if trainer.is_last_batch or step % trainer.accumulate_grad_batches or not self._asked(trainer):
             return
+        # The checkpoint has the statistics of rank 0; those of the others would be lost.
         average_statistics(trainer, pl_module)
         trainer.save_checkpoint(Path(trainer.default_root_dir) / CHECKPOINTS / LAST)
         self._stop(trainer, f" in epoch {trainer.current_epoch} after step {step} of {trainer.num_training_batches}")
@@ -107,16 +111,20 @@ class StopBetweenSteps(Callback):
             self._stop(trainer, f" before epoch {trainer.current_epoch}")
 
     def _asked(self, trainer: pl.Trainer) -> bool:
+        # No reduction on one device: reading its result would have the host wait for the device in each step.
         if trainer.world_size == 1:
             return self.signals.received is not None
         mine = torch.tensor(self.signals.received or 0, device=trainer.strategy.root_device)
+        # The highest, because ranks may have got different signals and have to end alike.
         if number := int(trainer.strategy.reduce(mine, reduce_op="max")):
             self.signals.received = signal.Signals(number)
         return number > 0
 
     def _stop(self, trainer: pl.Trainer, done: str) -> None:
         requeue(trainer, self.signals)
+        # Nobody ends before all are here: torchrun ends the others as soon as one has ended.
         trainer.strategy.barrier("stop")
+        # Before the exception, which leaving the watchdog would report as a failure of this rank.
         self.watch.release()
         raise self.signals.stopped(done)
 
@@ -133,5 +141,6 @@ def requeue(trainer: pl.Trainer, signals: StopSignals) -> None:
         job = os.environ["SLURM_JOB_ID"]
         if array := os.environ.get("SLURM_ARRAY_JOB_ID"):
             job = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+        # Unchecked: a queue that refuses must not hide the line that says how to continue.
         code = subprocess.run(["scontrol", "requeue", job], check=False).returncode
         log(f"SLURM job {job}: " + (f"scontrol requeue failed with exit code {code}" if code else "back in the queue"))

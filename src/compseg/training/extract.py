@@ -61,5 +61,6 @@ def map_maker(segmenter: nn.Module, config: dict[str, Any]) -> tuple[nn.Module, 
     cam = config["method"]["cam"]
     if cam is None:
         return segmenter, config["model"]
+    # `_partial_` is for a CAM around a network that exists; prediction builds both, from one node.
     node = {key: value for key, value in cam.items() if key != "_partial_"}
     return instantiate(cam)(segmenter), {**node, "net": config["model"]}

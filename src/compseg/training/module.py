@@ -34,9 +34,11 @@ class EpochSums:
 
     def add(self, statistics: Tensor, x: Tensor, labels: Tensor) -> None:
         """Add one batch: statistics `(B, K)`, pooled activation `(B,)`, labels `(B,)`."""
+        # The count is a column of the sums, so that one reduction over the ranks brings both.
         rows = torch.cat([torch.ones_like(statistics[:, :1]), statistics], dim=1).detach().double()
         classes = torch.stack([1 - labels, labels])
         sums = torch.stack([classes.sum(1), (classes * x.detach()).sum(1)]).double()
+        # Sums of a resumed epoch come from a file, which is on the host.
         self.statistics = rows.sum(0) + (0 if self.statistics is None else self.statistics.to(rows.device))
         self.by_class = sums + (0 if self.by_class is None else self.by_class.to(sums.device))
 
@@ -55,10 +57,11 @@ class EpochSums:
         """The sums over all ranks in the middle of an epoch; None before its first batch."""
         if self.statistics is None or self.by_class is None:
             return None
+        # Clones, because a reduction over ranks may work in place, and the epoch continues with these sums.
         return {"statistics": reduce(self.statistics.clone()), "by_class": reduce(self.by_class.clone())}
 
     def load(self, state: Mapping[str, Tensor] | None) -> None:
-        """Go on from a state; on one rank, for it holds what all of them had."""
+        """Continue from a state; on one rank alone, because it holds what all of them had."""
         self.statistics = state["statistics"] if state else None
         self.by_class = state["by_class"] if state else None
 
@@ -123,6 +126,7 @@ class CompSegNet(pl.LightningModule):
     def _contrast(self, image: Tensor, tissue: Tensor) -> Tensor:
         if self.pseudo_labels is None:
             return image
+        # bf16 has 8 bits: of the difference of two spectra that are much alike it would leave little.
         with torch.autocast(self.device.type, enabled=False):
             return self.pseudo_labels.contrast(image, tissue)
 
@@ -130,10 +134,11 @@ class CompSegNet(pl.LightningModule):
         """The objective of one balanced batch, `loss`, and for callbacks the pooled activation `x (B,)`."""
         del batch_idx
         statistics, output = self._statistics(self._prepared(batch, self.augmentations), "train")
+        # The mean over all ranks comes first: a root or a clamp in `finish` would be another one on each rank.
         return {"loss": self.objective.finish(mean_over_ranks(statistics.mean(0))), "x": output.x.detach()}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, HeadOutput]:
-        """Collects, for the loss is formed over all validation samples at the epoch's end; callbacks get the output."""
+        """Collects: the loss is formed over all validation samples at the epoch's end; callbacks get the output."""
         del batch_idx
         return {"head": self._statistics(self._prepared(batch, {}), "val")[1]}
 
@@ -148,6 +153,7 @@ class CompSegNet(pl.LightningModule):
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Step, and let an average of the weights follow."""
         super().optimizer_step(*args, **kwargs)
+        # Here and not after each batch: where gradients are accumulated, weights change less often.
         self.views.follow(self.segmenter)
 
     def configure_model(self) -> None:
@@ -166,6 +172,7 @@ class CompSegNet(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimizer and, stepped each batch, its schedule."""
+        # Without those of the averaged network, which follows and is not trained.
         optimizer = self.make_optimizer(parameter for parameter in self.parameters() if parameter.requires_grad)
         if self.make_scheduler is None:
             return optimizer
@@ -179,7 +186,7 @@ class CompSegNet(pl.LightningModule):
         checkpoint["epoch_sums"] = self.epoch_sums["train"].state(self._over_ranks)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on with the sums of the epoch."""
+        """Continue with the sums of the epoch."""
         if self.trainer.is_global_zero:
             self.epoch_sums["train"].load(checkpoint.get("epoch_sums"))
 
@@ -214,6 +221,7 @@ class CompSegNet(pl.LightningModule):
             return {**batch, "truth": self.pseudo_labels(batch["image"], batch["tissue"], batch["label"])}
 
     def _statistics(self, batch: Batch, stage: str) -> tuple[Tensor, HeadOutput]:
+        # Copies nothing in channels_last, as samples are stored and the loader hands them out.
         image = batch["image"].contiguous(memory_format=self.memory_format)
         # Validation always has the views of epoch 0: its metrics then differ by the weights alone.
         views = self.views(self.segmenter, image, batch["index"], self.current_epoch if self.training else 0)

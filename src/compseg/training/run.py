@@ -67,7 +67,7 @@ def train(
         return None
     best = keep_best(trained, run)
     if best.folder != run:
-        extract(build_module(best.cfg), best.cfg, data.cohort, run)  # again, for it names its run
+        extract(build_module(best.cfg), best.cfg, data.cohort, run)  # again, because it names its run
         dashboards.describe(plain(best.cfg))
     return outcome.device
 
@@ -99,6 +99,7 @@ def train_once(
     if found_nothing(module) and cfg.method.fallback is not None:
         return Outcome(trained=False, is_global_zero=trainer.is_global_zero)
     fit_segmenter(module, data)
+    # Not earlier: where the pseudo-labeller finds nothing, the attempt without it writes its own configuration.
     if trainer.is_global_zero:
         record(run, plain(cfg), asked)
     dashboards.describe(plain(cfg))

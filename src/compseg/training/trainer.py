@@ -58,6 +58,7 @@ class Trainer(pl.Trainer):
         options["plugins"] = [*_listed(options.get("plugins")), WholeCheckpoints()]
         # Our sampler shares samples out among ranks by itself; sanity steps would mix into the epoch's sums.
         super().__init__(strategy=strategy, use_distributed_sampler=False, num_sanity_val_steps=0, **options)
+        # Sorting is stable, so that all others keep their order.
         self.callbacks: list[Callback] = sorted(
             self.callbacks, key=lambda callback: getattr(callback, "runs_last", False)
         )

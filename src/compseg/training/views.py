@@ -80,6 +80,7 @@ def sampled_rotations(
     image: Tensor, index: Sequence[int], seed: int, epoch: int, ways: Sequence[FlipRotate] = WAYS
 ) -> list[FlipRotate]:
     """How each sample of `(B, C, H, W)` is flipped or rotated, by `(seed, epoch, index)`; never the identity."""
+    # A rectangle rotated by 90 degrees would not fit the batch.
     allowed = ways if image.shape[-2] == image.shape[-1] else FLIPS
     return [allowed[int(np.random.default_rng((seed, epoch, i)).integers(len(allowed)))] for i in index]
 
@@ -88,4 +89,5 @@ def activation_of_rotated(segmenter: nn.Module, image: Tensor, rotations: Sequen
     """The disease map `(B, 1, H, W)` of the rotated images `(B, C, H, W)`, rotated back."""
     logits = segmenter(torch.stack([rotate(picture) for rotate, picture in zip(rotations, image, strict=True)]))[:, :1]
     seen = torch.stack([rotate.back(picture) for rotate, picture in zip(rotations, logits, strict=True)])
+    # Half precision is for the network alone.
     return torch.sigmoid(seen.float())
