@@ -266,6 +266,8 @@ def send_losses(logger, init: int | None, values: list[float]) -> None:
 
 def test_several_inits_are_runs_of_their_own_beside_that_of_the_results(no_key, tmp_path, monkeypatch):
     """In one process, one after the other; a resume adds to them."""
+    import wandb
+
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     monkeypatch.setenv("WANDB_MODE", "offline")
     run = tmp_path / "run"
@@ -276,6 +278,7 @@ def test_several_inits_are_runs_of_their_own_beside_that_of_the_results(no_key, 
         for init, values in losses.items():
             send_losses(logger, init, values)
         whole.results({"val/loss": 0.4, "test/area_auc": 1.0})
+    wandb.teardown()  # its service writes files behind our back, and has written all when it ends
     own = asked_of(wandb_logger(str(run)))["id"]
     for init, values in losses.items():
         kept = read_wandb(run, f"{own}-init{init}")
