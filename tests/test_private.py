@@ -139,7 +139,6 @@ def test_a_running_trial_can_be_opened_by_another_process():
 
 SOURCE = Path(private.__file__).parent
 # To be emptied: it still uses private names by itself.
-NOT_YET = {"inference/tiling.py"}
 
 
 def private_names(file: Path) -> set[str]:
@@ -159,5 +158,5 @@ DOCUMENTED = {"_replace", "_asdict", "_fields", "_target_"}
 
 @pytest.mark.parametrize("file", [str(file.relative_to(SOURCE)) for file in sorted(SOURCE.rglob("*.py"))])
 def test_private_names_are_used_in_one_place(file):
-    if file not in {"private.py", *NOT_YET}:
+    if file != "private.py":
         assert private_names(SOURCE / file) == set()
