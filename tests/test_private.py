@@ -138,7 +138,6 @@ def test_a_running_trial_can_be_opened_by_another_process():
 
 
 SOURCE = Path(private.__file__).parent
-# To be emptied: it still uses private names by itself.
 
 
 def private_names(file: Path) -> set[str]:
