@@ -21,7 +21,7 @@ from compseg.samples import Channels, SampleArrays, SampleInfo, Source
 
 CHANNELS = 64
 ROUNDS = 5
-PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
+PAGE = Path(__file__).parents[1] / "docs" / "research" / "performance.md"
 HEADER = "| measured | seconds | against | seconds | ratio |\n|---|---|---|---|---|"
 
 

@@ -29,7 +29,7 @@ from compseg.run_folder import environment
 SPOTS, SPOT, MOSAIC = 6, (100, 100, 450), (1024, 1024, 128)  # spots seldom measure a whole number of blocks
 CROP, WINDOW, BAND = 48, 256, 100  # edges of what is cut from a spot and from the mosaic; the band that is read alone
 ROUNDS = 3
-PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
+PAGE = Path(__file__).parents[1] / "docs" / "research" / "performance.md"
 BEGIN, END = "<!-- layouts: made by benchmarks/layout.py -->", "<!-- end of layouts -->"
 
 
