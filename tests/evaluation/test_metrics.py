@@ -12,8 +12,6 @@ from compseg.errors import CompsegError
 from compseg.evaluation.curves import curves_of, labels_of
 from compseg.evaluation.intervals import percentile_interval, resample
 from compseg.evaluation.metrics import (
-    MAP_METRICS,
-    METRICS,
     area_fraction,
     area_fractions,
     auc,
@@ -23,11 +21,11 @@ from compseg.evaluation.metrics import (
     average_precision_of_replicates,
     best_dice_of_replicates,
     dice,
-    lower_is_better,
     pixel_average_precision,
     prevalence,
     roc_curve,
 )
+from compseg.evaluation.names import MAP_METRICS, METRICS, lower_is_better
 from compseg.evaluation.thresholds import fixed
 from made_maps import by_hand, mixture
 
@@ -242,5 +240,5 @@ def test_metrics_to_select_by_and_those_that_need_truth():
 
 
 def test_a_direction_does_not_cost_torch():
-    code = "import sys; from compseg.evaluation.metrics import lower_is_better; sys.exit('torch' in sys.modules)"
+    code = "import sys; from compseg.evaluation.names import lower_is_better; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from compseg.evaluation.metrics import MAP_METRICS, dice
+from compseg.evaluation.metrics import dice
+from compseg.evaluation.names import MAP_METRICS
 from compseg.evaluation.shortcuts import swapped_truth
 from compseg.evaluation.tables import flat_metrics, metrics_of, metrics_of_splits, samples_csv, write_replicates
 from compseg.evaluation.thresholds import fixed

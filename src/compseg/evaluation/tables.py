@@ -11,7 +11,6 @@ import numpy as np
 from compseg.evaluation.curves import SampleMap, curves_of, labels_of, with_disease_truth, with_truth
 from compseg.evaluation.intervals import Floats, mean, percentile_interval, resample, std
 from compseg.evaluation.metrics import (
-    MAP_METRICS,
     area_fraction,
     area_fractions,
     auc_of_replicates,
@@ -20,6 +19,7 @@ from compseg.evaluation.metrics import (
     dice,
     pixel_average_precision,
 )
+from compseg.evaluation.names import MAP_METRICS
 from compseg.evaluation.shortcuts import swapped_truth
 from compseg.files import atomic_open, atomic_text, csv_text
 from compseg.inference.threshold import Threshold

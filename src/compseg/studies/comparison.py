@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from compseg.cohort import Cohort
 from compseg.config import check_targets, compose
 from compseg.errors import CompsegError
-from compseg.evaluation.metrics import MAP_METRICS
+from compseg.evaluation.names import MAP_METRICS
 from compseg.studies.comparison_page import write_comparison
 from compseg.studies.page import Writer
 from compseg.studies.plan import Layout, Planned, composed, literal, plan, quoted

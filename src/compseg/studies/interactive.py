@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compseg.errors import CompsegError
-from compseg.evaluation.metrics import lower_is_better
+from compseg.evaluation.names import lower_is_better
 from compseg.studies.pictures import FEW, column_of, is_wide, numeric, values_of
 from compseg.studies.record import natural
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compseg.errors import CompsegError
-from compseg.evaluation.metrics import lower_is_better
+from compseg.evaluation.names import lower_is_better
 from compseg.files import atomic_bytes, atomic_text
 from compseg.studies.record import INTERVAL_ENDS, STATES, Record, read_records, swept_keys
 

@@ -13,7 +13,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from compseg.evaluation.metrics import lower_is_better
+from compseg.evaluation.names import lower_is_better
 from compseg.plots.style import DISEASE, FAINT, HEALTHY, INK, OTHER, styled
 from compseg.studies.plan import Layout
 from compseg.studies.record import natural

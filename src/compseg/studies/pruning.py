@@ -12,7 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from pytorch_lightning.callbacks import Callback
 
 from compseg.errors import CompsegError
-from compseg.evaluation.metrics import lower_is_better
+from compseg.evaluation.names import lower_is_better
 from compseg.studies.record import mark_pruned
 from compseg.studies.search import load_study, trial_of_job
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from compseg.evaluation.intervals import percentile_interval
-from compseg.evaluation.metrics import lower_is_better
+from compseg.evaluation.names import lower_is_better
 from compseg.studies.plan import Planned
 from compseg.studies.record import Record, read_record
 

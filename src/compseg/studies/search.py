@@ -16,7 +16,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from compseg.errors import CompsegError
-from compseg.evaluation.metrics import lower_is_better
+from compseg.evaluation.names import lower_is_better
 from compseg.faults import run_lock
 from compseg.files import atomic_text
 from compseg.private import open_trial
