@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from compseg.config import compose
-from compseg.training.run import build_module
+from compseg.training.build import build_module
 from running import history_of, run_here, tiny
 
 # Plain gradient descent; a network without batch statistics and dropout.
@@ -47,7 +47,9 @@ def test_accumulated_batches_are_one_batch_for_a_mean_over_samples(trained, tmp_
 
 def test_bf16_is_for_the_network_and_not_for_what_reads_its_map():
     torch.manual_seed(0)
-    module = build_module(compose("train", [*PLAIN, "preprocess=none", "model.width=8", "channels=8"])).eval()
+    module = build_module(
+        compose("train", [*PLAIN, "preprocess=none", "model.width=8", "model.depth=1", "channels=8"])
+    ).eval()
     batch = {
         "image": torch.randn(4, 8, 32, 32),
         "tissue": torch.ones(4, 1, 32, 32, dtype=torch.bool),
