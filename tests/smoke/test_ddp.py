@@ -20,7 +20,7 @@ from compseg.batches import BalancedBatches
 from compseg.config import compose
 from compseg.config.verbs import conf_dir
 from compseg.training import CompSegNet
-from compseg.training.run import build_module
+from compseg.training.build import build_module
 from running import history_of, run_verb, succeed, tiny
 from signalled import signal_at
 
