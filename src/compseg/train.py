@@ -10,23 +10,21 @@ from omegaconf import DictConfig, OmegaConf
 
 from compseg.config import verb
 from compseg.faults import StopSignals, run_lock
+from compseg.log import rank
 from compseg.studies import run_job, was_pruned
 
 
 @verb("train", sweep_job=run_job)
 def main(cfg: DictConfig) -> None:
     """Train a CompSegNet from sample labels, extract its segmenter, evaluate it and write the report."""
-    from pytorch_lightning.utilities import rank_zero_only
-
     from compseg.inference.building import targets_of
     from compseg.monitor import Dashboards
     from compseg.report import judge
     from compseg.training import train
 
     run = Path(HydraConfig.get().runtime.output_dir)
-    rank: int = rank_zero_only.rank  # type: ignore[attr-defined]
     signals, judged = StopSignals(run), cfg.evaluation
-    with signals.caught(), nullcontext() if rank else run_lock(run), Dashboards.of(cfg.logger) as dashboards:
+    with signals.caught(), nullcontext() if rank() else run_lock(run), Dashboards.of(cfg.logger) as dashboards:
         device = train(cfg, run, signals, dashboards)
         if device is not None and judged.split != "none" and not was_pruned(run):
             # What the user has composed is trusted; a run folder that somebody else has written is not.
