@@ -11,7 +11,7 @@ SRC = Path(__file__).parents[1] / "src"
 # A room may import from every floor before its own, and from no room on its own floor.
 FLOORS = (
     ("errors", "private"),
-    ("files", "samples", "memory", "log", "device"),
+    ("files", "file_names", "samples", "memory", "log", "device"),
     ("run_folder",),
     ("sources", "phantom", "preprocessing", "models", "comparative", "config", "plots"),
     ("cohort",),
