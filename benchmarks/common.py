@@ -89,6 +89,20 @@ def seconds(call: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
+def peak_memory(call: Callable[[], object]) -> int:
+    """Bytes at the peak of a call above what was resident before it."""
+    Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak starts anew
+    before = _status("VmRSS")
+    call()
+    return _status("VmHWM") - before
+
+
+def _status(key: str) -> int:
+    # Not getrusage: its peak is that of the process before exec too, which is the parent's.
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(key))
+
+
 def growth(
     what: str, times: int, large: Callable[[], object], small: Callable[[], object], rounds: int = ROUNDS
 ) -> Row:

@@ -170,6 +170,7 @@ def trained(folder: Path, size: Size, mode: str | None, device: torch.device) ->
     trainer.callbacks.append(clock)
     data.trainer = trainer
     data.setup()
+    module.preprocess.to(data.fitting_device)
     fit_standardisation(module.preprocess, [next(iter(data.training_tissue()))])  # its values are as good as any
     flops = flops_of(module, next(iter(data.train_dataloader())))
     speed_up(module, trainer)

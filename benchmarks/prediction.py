@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import Row, seconds
+from common import Row, peak_memory, seconds
 from hydra.utils import instantiate
 
 from compseg.cohort import prepare
@@ -149,16 +149,9 @@ def mapped(name: str, cohort: Path, out: Path) -> tuple[float, int]:
     small = out.with_suffix(".npy")
     np.save(small, np.random.default_rng(0).random((64, 64, channels.count), dtype=np.float32))
     predict(segmenter, new_images(small), out)  # whatever is imported late is now there
-    Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak starts anew
-    before = _status("VmRSS")
-    taken = seconds(lambda: predict(segmenter, images, out))
-    return taken, _status("VmHWM") - before
-
-
-def _status(key: str) -> int:
-    # Not getrusage: its peak is that of the process before exec too, which is the parent's.
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(key))
+    taken: list[float] = []
+    peak = peak_memory(lambda: taken.append(seconds(lambda: predict(segmenter, images, out))))
+    return taken[0], peak
 
 
 if __name__ == "__main__":

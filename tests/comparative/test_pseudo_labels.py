@@ -9,39 +9,35 @@ from scipy.ndimage import uniform_filter
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.metrics import roc_auc_score
 
-from compseg.comparative.pseudo_labels import FisherPseudoLabels, auc, excess_share, fisher, local_mean, own_background
-
-CHANNELS = 6
-SIGNATURE = np.array([0, 1.5, -1, 0, 0.5, 0])
-
-
-def made_sample(generator: np.random.Generator, disease: bool, size: int = 24, cue: float = 0.7):
-    """Noise, a cue that differs from sample to sample, and in disease samples a square with its own signature."""
-    image = generator.normal(size=(CHANNELS, size, size)) * 0.6 + generator.normal(size=(CHANNELS, 1, 1)) * cue
-    truth = np.zeros((size, size), bool)
-    if disease:
-        row, column = generator.integers(2, size - 12, 2)
-        truth[row : row + 10, column : column + 10] = True
-        image += SIGNATURE[:, None, None] * truth
-    tissue = np.ones((1, size, size), bool)
-    tissue[:, :2] = False
-    return torch.from_numpy(image).float(), torch.from_numpy(tissue), torch.from_numpy(truth & tissue[0]), int(disease)
-
-
-def made_cohort(count: int = 60, seed: int = 0, cue: float = 0.7):
-    generator = np.random.default_rng(seed)
-    return [made_sample(generator, bool(index % 2), cue=cue) for index in range(count)]
+from compseg.comparative.pseudo_labels import (
+    FisherPseudoLabels,
+    Marking,
+    ReferenceMode,
+    Spectra,
+    auc,
+    excess_share,
+    fisher,
+    in_order,
+    local_mean,
+    local_means,
+    parts_of,
+    quantiles,
+)
+from made_spectra import (
+    CHANNELS,
+    SIGNATURE,
+    made_cohort,
+    made_sample,
+    partly_disease_throughout,
+    stacked,
+    tiles_of_a_scene,
+)
 
 
 def fitted(samples, **options) -> FisherPseudoLabels:
     pseudo_labels = FisherPseudoLabels(CHANNELS, pixels=12_000, **options)
     pseudo_labels.fit(((image, tissue, label) for image, tissue, _, label in samples), len(samples))
     return pseudo_labels
-
-
-def stacked(samples):
-    image, tissue, truth = (torch.stack([sample[part] for sample in samples]) for part in range(3))
-    return image, tissue, truth[:, None], torch.tensor([float(sample[3]) for sample in samples])
 
 
 def shifted(image: torch.Tensor, seed: int = 0) -> torch.Tensor:
@@ -122,12 +118,9 @@ def test_with_a_stand_in_a_sample_may_move_away_from_disease_alone():
 
 def test_samples_that_are_disease_throughout_are_marked_throughout():
     """They have no healthy pixel of their own to be compared with; no healthy sample looks like them."""
-    whole = torch.arange(120) % 6 == 1
-    image, tissue, truth, labels = stacked(made_cohort(120, cue=0.2))
-    everywhere = whole[:, None, None, None]
-    image += torch.from_numpy(SIGNATURE).float()[:, None, None] * (everywhere & ~truth)
-    truth = (truth | everywhere) & tissue
-    pseudo_labels = fitted(list(zip(image, tissue, truth[:, 0], labels.int().tolist(), strict=True)), neighbourhood=3)
+    samples, whole = partly_disease_throughout(), torch.arange(120) % 6 == 1
+    image, tissue, truth, labels = stacked(samples)
+    pseudo_labels = fitted(samples, neighbourhood=3)
     assert pseudo_labels.own
     assert pseudo_labels.stand_in
     marked = pseudo_labels(image, tissue, labels)
@@ -135,36 +128,32 @@ def test_samples_that_are_disease_throughout_are_marked_throughout():
     assert 2 * (marked & truth)[~whole].sum() / (marked[~whole].sum() + truth[~whole].sum()) > 0.85
 
 
-def test_a_background_scores_no_higher_than_every_healthy_sample():
-    pixels, direction = torch.tensor([[1.0, 0], [3.0, 0], [9.0, 0]]), torch.tensor([1.0, 0])
-    marked, none = torch.tensor([False, False, True]), torch.tensor([True, True, True])
-    low, high = torch.tensor([1.5, 7]), torch.tensor([2.5, 7])
-    assert own_background(pixels, marked, high, direction).tolist() == [2, 0]
-    assert own_background(pixels, marked, low, direction).tolist() == [1.5, 7]
-    assert own_background(pixels, none, high, direction).tolist() == [2.5, 7]
-    assert own_background(pixels, marked, None, direction).tolist() == [2, 0]
+@pytest.mark.parametrize(
+    ("marked", "highest", "stand_in", "expected"),
+    [
+        ([0, 0, 1], 2.5, True, [2, 0]),
+        ([0, 0, 1], 1.5, True, [1.5, 7]),
+        ([1, 1, 1], 2.5, True, [2.5, 7]),
+        ([0, 0, 1], 1.5, False, [2, 0]),
+        ([1, 1, 1], 2.5, False, [13 / 3, 0]),
+    ],
+)
+def test_a_background_scores_no_higher_than_every_healthy_sample(marked, highest, stand_in, expected):
+    """The mean of the unmarked pixels, unless it scores higher than the highest healthy sample, or there are none."""
+    pixels, weights = torch.tensor([[1.0, 0], [3.0, 0], [9.0, 0]]), torch.tensor(marked).double()[:, None]
+    sizes = torch.tensor([3])
+    spectra = Spectra(pixels, torch.zeros(3, dtype=torch.long), sizes, sizes > 0, pixels.double().mean(0)[None])
+    marking = Marking(spectra, parts_of(spectra, 0)[0], ReferenceMode(True, stand_in), 1e-3)
+    marking.counts, marking.sums = weights.sum(0)[None], (weights * pixels).sum(0)[None]
+    marking.direction = torch.tensor([1.0, 0]).double()
+    assert marking.background(torch.tensor([highest, 7]).double())[0].tolist() == pytest.approx(expected)
 
 
 def test_samples_whose_rest_is_no_background_are_read_as_they_are():
     """Tiles of a scene: what is not disease is one field or another, and their means say nothing about disease."""
-    generator = np.random.default_rng(0)
-    fields = -SIGNATURE * generator.uniform(0, 4, (8, 1))
-
-    def tile(disease: bool):
-        image = generator.normal(size=(CHANNELS, 24, 24)) * 0.6
-        image[:, :, :12] += fields[generator.integers(8)][:, None, None]
-        image[:, :, 12:] += fields[generator.integers(8)][:, None, None]
-        truth = np.zeros((24, 24), bool)
-        if disease:
-            truth[generator.integers(12) :, generator.integers(12) :] = True
-            image[:, truth] = generator.normal(size=(CHANNELS, truth.sum())) * 0.6 + SIGNATURE[:, None]
-        return torch.from_numpy(image).float(), torch.ones(1, 24, 24, dtype=torch.bool), truth, int(disease)
-
-    samples = [tile(bool(index % 2)) for index in range(60)]
+    samples = tiles_of_a_scene()
     pseudo_labels = fitted(samples, neighbourhood=3)
-    image, tissue, truth, labels = stacked(
-        [(*sample[:2], torch.from_numpy(sample[2]), sample[3]) for sample in samples]
-    )
+    image, tissue, truth, labels = stacked(samples)
     marked = pseudo_labels(image, tissue, labels)
     assert not pseudo_labels.own
     assert not pseudo_labels.stand_in
@@ -182,7 +171,9 @@ def test_auc_against_sklearn():
 def test_fisher_against_sklearn():
     generator = np.random.default_rng(0)
     zeros, ones = generator.normal(size=(400, 4)), generator.normal(size=(300, 4)) @ np.diag([1, 2, 1, 1]) + 1
-    found = fisher(torch.from_numpy(ones), torch.from_numpy(zeros), 1e-9).numpy()
+    both = torch.from_numpy(np.vstack([ones, zeros]))
+    sets = [(torch.from_numpy(each.sum(0)), torch.tensor(len(each))) for each in (ones, zeros)]
+    found = fisher(both.T @ both, *sets, 1e-9).numpy()
     expected = LinearDiscriminantAnalysis(solver="lsqr").fit(np.vstack([zeros, ones]), [0] * 400 + [1] * 300).coef_[0]
     np.testing.assert_allclose(found / np.linalg.norm(found), expected / np.linalg.norm(expected), atol=1e-6)
 
@@ -199,6 +190,19 @@ def test_excess_share_of_a_known_mixture():
     share, level = excess_share(mixed, clean)
     assert share.item() == pytest.approx(0.3, abs=0.01)
     assert (mixed > level).double().mean().item() == pytest.approx(0.3, abs=0.01)
+
+
+def test_quantiles_against_torch():
+    scores = torch.randn(999, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    shares = torch.linspace(0, 1, 1001, dtype=torch.float64)
+    assert torch.equal(quantiles(in_order(scores), shares), torch.quantile(scores, shares))
+
+
+def test_means_at_places_are_those_of_the_map():
+    image, tissue, _, _ = made_cohort(1)[0]
+    everywhere = local_mean(image[None], tissue[None], 5)[0][:, tissue[0]].T
+    places = tissue.flatten().nonzero()[:, 0]
+    torch.testing.assert_close(local_means(image, tissue, places, 5), everywhere, atol=1e-6, rtol=1e-6)
 
 
 def test_local_mean_against_scipy():

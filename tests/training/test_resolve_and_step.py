@@ -173,9 +173,9 @@ class Waiting(TorchDispatchMode):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_no_step_waits_for_the_device(method, monkeypatch):
-    monkeypatch.setattr(
-        "compseg.preprocessing.preprocess._by_pixels", lambda _: False
-    )  # that is a processor's way alone
+    # These are a processor's way alone.
+    monkeypatch.setattr("compseg.preprocessing.preprocess._by_pixels", lambda _: False)
+    monkeypatch.setattr("compseg.comparative.pseudo_labels.unchanged", lambda *_: False)
     module = module_of(f"method={method}", "augmentation=flip_rotate90_jitter")
     module.segmenter.train()
     batch = batch_of()

@@ -143,14 +143,19 @@ class CohortData(pl.LightningDataModule):
         return self._loader(self.val, batches_of_equal_shape(self.val.sizes, mine, self.batch_size))
 
     def training_tissue(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Image `(C, H, W)` and tissue `(1, H, W)` of each training sample, or of a crop of it, on the host.
+        """Image `(C, H, W)` and tissue `(1, H, W)` of each training sample, or of a crop of it, on `fitting_device`.
 
         One at a time: they serve for fitting the standardisation and the pseudo-labeller.
         """
         for index in range(len(self.train)):
             batch = self.train[BatchIndex([index])]
-            # To the host, where the module's weights are until Lightning moves them in `fit`.
-            yield batch["image"][0].cpu(), batch["tissue"][0].cpu()
+            yield batch["image"][0].to(self.fitting_device), batch["tissue"][0].to(self.fitting_device)
+
+    @property
+    def fitting_device(self) -> torch.device:
+        """Where to fit before training: the GPU that trains, else the host, because Apple's lacks float64."""
+        device = self._device()
+        return device if device.type == "cuda" else torch.device("cpu")
 
     def _loader(self, split: CohortSplit, batches: BalancedBatches | list[list[int]]) -> DataLoader[Batch] | Prefetcher:
         workers, device = self._workers(), self._device()

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import torch
+from rich.console import Console
+from rich.progress import track
 from torch import Tensor
 
 from compseg.batches import CohortData
@@ -17,20 +20,29 @@ from compseg.faults.signals import start_compilers_with_signals_blocked
 from compseg.faults.watchdog import HOW_TO_CONTINUE, PERIOD, Watchdog, is_lost_contact
 from compseg.log import log
 from compseg.memory import keep_freed
+from compseg.preprocessing import fit_standardisation
 from compseg.private import start_other_ranks
 from compseg.training.module import CompSegNet
 from compseg.training.trainer import Trainer
 
 # Area under the ROC of held-out labels: of spectra .77 and more, of grey pictures up to .66 (docs/research/lab-log.md).
 FOUND = 0.7
+Sample = TypeVar("Sample")
 MEMORY_FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
+
+
+def fit_preprocessing(module: CompSegNet, data: CohortData) -> None:
+    """Fit the standardisation to the training samples."""
+    module.preprocess.to(data.fitting_device)  # earlier than Lightning, which moves all of the module
+    fit_standardisation(module.preprocess, shown(data.training_tissue(), "standardisation", data))
 
 
 def fit_pseudo_labels(module: CompSegNet, data: CohortData) -> None:
     """Let the pseudo-labeller, if there is one, look at the preprocessed training samples."""
     if (labeller := module.pseudo_labels) is None:
         return
-    labeller.fit(training_samples(module.preprocess, data), len(data.train), module.seed)
+    labeller.to(data.fitting_device)
+    labeller.fit(shown(training_samples(module.preprocess, data), "pseudo-labels", data), len(data.train), module.seed)
     sees = "contrasts within samples" if labeller.own else "samples as they are"
     found = f"finds {labeller.share:.1%} of the disease samples' tissue to differ"
     proof = f"tells held-out labels with an AUC of {labeller.held_out_auc:.2f}"
@@ -41,7 +53,9 @@ def fit_pseudo_labels(module: CompSegNet, data: CohortData) -> None:
 def fit_segmenter(module: CompSegNet, data: CohortData) -> None:
     """Let a segmenter that can be fitted, or starts from what it finds, look too; it is one with a method `fit`."""
     if callable(fit := getattr(module.segmenter, "fit", None)):
-        fit(training_samples(module.network_input, data), len(data.train), module.seed)
+        samples = training_samples(module.network_input, data)
+        # On the host, where the segmenter is until Lightning moves it.
+        fit(((image.cpu(), tissue.cpu(), label) for image, tissue, label in samples), len(data.train), module.seed)
         log(f"model: fitted, {module.segmenter}")
 
 
@@ -56,6 +70,13 @@ def training_samples(
     """What is seen `(C, H, W)` of each training sample, its tissue `(1, H, W)` and its label, one at a time."""
     for (image, tissue), info in zip(data.training_tissue(), data.train.infos, strict=True):
         yield seen(image[None], tissue[None])[0], tissue, info.label
+
+
+def shown(samples: Iterable[Sample], what: str, data: CohortData) -> Iterable[Sample]:
+    """The training samples, with progress and the time left on a terminal."""
+    console = Console(stderr=True)
+    hidden = not console.is_terminal or data.trainer is None or not data.trainer.is_global_zero
+    return track(samples, f"fitting {what}", len(data.train), console=console, transient=True, disable=hidden)
 
 
 def speed_up(module: CompSegNet, trainer: Trainer) -> None:

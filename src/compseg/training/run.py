@@ -18,12 +18,11 @@ from compseg.batches import CohortData
 from compseg.faults import StopSignals
 from compseg.log import log, quiet_libraries
 from compseg.monitor import Dashboards
-from compseg.preprocessing import fit_standardisation
 from compseg.run_folder import record
 from compseg.training.attempts import Attempt, Outcome, advance, attempts, keep_best
 from compseg.training.build import build_module, build_trainer, detector_of, plain, require_best_and_last
 from compseg.training.extract import extract, map_maker
-from compseg.training.fit import fit, fit_pseudo_labels, fit_segmenter, found_nothing, speed_up
+from compseg.training.fit import fit, fit_preprocessing, fit_pseudo_labels, fit_segmenter, found_nothing, speed_up
 from compseg.training.resolve import resolve
 
 
@@ -94,7 +93,7 @@ def train_once(
     data.setup_for(
         trainer, seed=cfg.seed, with_truth=module.objective.needs_truth and not module.trains_on_pseudo_labels
     )
-    fit_standardisation(module.preprocess, data.training_tissue())
+    fit_preprocessing(module, data)
     fit_pseudo_labels(module, data)
     if found_nothing(module) and cfg.method.fallback is not None:
         return Outcome(trained=False, is_global_zero=trainer.is_global_zero)
