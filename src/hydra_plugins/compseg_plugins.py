@@ -6,13 +6,16 @@ Hydra imports this file whenever any of its programs starts, so it has to stay l
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
+
+if TYPE_CHECKING:
+    from compseg.studies.runner import Where
 
 
 class LocalLauncher(Launcher):
@@ -41,7 +44,7 @@ class LocalLauncher(Launcher):
 
         return run_numbered(self.context.config_loader, self.config, jobs, self.where())
 
-    def where(self) -> Any:
+    def where(self) -> Where:
         """This machine.
 
         Raises:
@@ -63,7 +66,7 @@ class SlurmLauncher(LocalLauncher):
         settings: See `conf/hydra/launcher/slurm.yaml`.
     """
 
-    def where(self) -> Any:
+    def where(self) -> Where:
         """The cluster."""
         from compseg.studies.slurm import SlurmQueue
 
@@ -94,4 +97,5 @@ class OptunaSweeper(Sweeper):
         from compseg.studies.search import search
 
         assert self.config is not None
+        assert self.launcher is not None
         search(self.config, self.context.config_loader, self.launcher, arguments)

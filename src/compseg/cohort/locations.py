@@ -6,12 +6,16 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import track
 
 from compseg.errors import CompsegError
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore as RemoteStore
+    from zarr.storage import ObjectStore
 
 Location = Path | str
 """A folder; or a URL as a string, because `Path` would make one slash of two."""
@@ -31,7 +35,7 @@ def is_url(path: str | Path) -> bool:
     return re.match(r"[a-z][a-z0-9+.-]+://", str(path)) is not None
 
 
-def open_store(where: Location) -> Any:
+def open_store(where: Location) -> Path | ObjectStore[RemoteStore]:
     """What Zarr reads from: the folder, or a read-only store of objects.
 
     Addresses, keys and regions come from the environment (`AWS_ENDPOINT_URL`, `AWS_ACCESS_KEY_ID`,
@@ -120,7 +124,7 @@ def upload(folder: Path, url: str, progress: bool = True) -> None:
         raise CompsegError(f"{url}: cannot be written ({reason(error)}); {_ADVICE}") from error
 
 
-def _objects(url: str) -> Any:
+def _objects(url: str) -> RemoteStore:
     """The store of objects below an address; nothing is fetched yet."""
     try:
         from obstore.store import from_url

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import zarr
 from numpy.typing import NDArray
+from zarr import Array as ZarrArray
 from zarr.buffer import cpu
 
 from compseg.cohort.layout import ATTRIBUTE, SCHEMA, THUMBNAIL, Array, Record, node, partial_path
@@ -54,7 +55,7 @@ class Cohort:
         self.records = [Record.from_dict(row) for row in attributes["samples"]]
         self.infos = [record.info for record in self.records]
         self._by_name = {record.info.name: record for record in self.records}
-        self._arrays: dict[str, Any] = {}
+        self._arrays: dict[str, ZarrArray[Any]] = {}
         self._pid = os.getpid()
 
     @classmethod
@@ -181,7 +182,7 @@ class Cohort:
                 f"python -m compseg.check cohort={self.path} lists all damage, then prepare it again"
             ) from error
 
-    def _array(self, path: str) -> Any:
+    def _array(self, path: str) -> ZarrArray[Any]:
         # zarr reads with threads, which a fork does not copy, so arrays opened before it are opened again.
         if self._pid != os.getpid():
             self._arrays, self._pid = {}, os.getpid()

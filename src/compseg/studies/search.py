@@ -9,9 +9,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
@@ -24,13 +26,15 @@ from compseg.studies.record import read_record
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
+    from optuna.samplers import BaseSampler
+    from optuna.storages import RDBStorage
     from optuna.trial import FrozenTrial
 
 SWEEP, JOB, ARGUMENTS, RANK_BY = "sweep", "job", "arguments", "rank_by"  # attributes of trials and studies
 PRUNING = "++callbacks.pruning._target_=compseg.studies.pruning.Pruning"
 
 
-def search(config: DictConfig, loader: Any, launcher: Any, arguments: Sequence[str]) -> None:
+def search(config: DictConfig, loader: ConfigLoader, launcher: Launcher, arguments: Sequence[str]) -> None:
     """Run trials until the study has as many as `hydra.sweeper.n_trials`; side by side if the launcher can.
 
     Raises:
@@ -61,7 +65,7 @@ def folder_of(outcome: JobReturn) -> Path:
     return Path(outcome.hydra_cfg.hydra.runtime.output_dir)
 
 
-def _run(launcher: Any, jobs: Iterable[tuple[int, list[str]]]) -> Iterator[tuple[int, JobReturn]]:
+def _run(launcher: Launcher, jobs: Iterable[tuple[int, list[str]]]) -> Iterator[tuple[int, JobReturn]]:
     if hasattr(launcher, "run"):
         yield from launcher.run(jobs)
     else:  # Hydra's own: one after the other
@@ -83,7 +87,7 @@ class Space:
         CompsegError: If nothing is swept.
     """
 
-    def __init__(self, arguments: Sequence[str], loader: Any = None) -> None:
+    def __init__(self, arguments: Sequence[str], loader: ConfigLoader | None = None) -> None:
         parsed: list[Override] = OverridesParser.create(config_loader=loader).parse_overrides(list(arguments))
         self.swept = {str(item.get_key_element()): item for item in parsed if item.is_sweep_override()}
         self.fixed = [str(item.input_line) for item in parsed if not item.is_sweep_override()]
@@ -200,7 +204,7 @@ class SweepStudy:
         return job, overrides
 
 
-def open_study(settings: DictConfig, rank_by: str, sampler: Any = None) -> Study:
+def open_study(settings: DictConfig, rank_by: str, sampler: BaseSampler | None = None) -> Study:
     """The study, made if there is none; only a process that asks for trials needs a sampler.
 
     Raises:
@@ -266,7 +270,7 @@ def import_optuna() -> Any:
 
 
 @functools.cache
-def _storage(url: str) -> Any:
+def _storage(url: str) -> RDBStorage:
     """The database; opening it takes Optuna half a second.
 
     Raises:

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra.conf import HydraConf
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus, configure_log
 from hydra.experimental.callback import Callback
@@ -44,7 +46,7 @@ def run_job(cfg: DictConfig) -> float | None:
 
 
 def run_numbered(
-    loader: Any, config: DictConfig, jobs: Iterable[tuple[int, Sequence[str]]], where: Where
+    loader: ConfigLoader, config: DictConfig, jobs: Iterable[tuple[int, Sequence[str]]], where: Where
 ) -> Iterator[tuple[int, JobReturn]]:
     """Run jobs given by number and overrides; yield number and outcome of each in the order in which they end.
 
@@ -69,7 +71,7 @@ def run_numbered(
         yield number, outcome
 
 
-def job_of(hydra: Any, cfg: DictConfig, label: str = "") -> Job:
+def job_of(hydra: HydraConf, cfg: DictConfig, label: str = "") -> Job:
     """A job from its composed configuration, and from Hydra's own part of it, which names the job's folder."""
     folder, overrides = Path(hydra.runtime.output_dir), list(hydra.overrides.task)
     return Job(
@@ -83,7 +85,7 @@ def job_of(hydra: Any, cfg: DictConfig, label: str = "") -> Job:
     )
 
 
-def command_of(hydra: Any, folder: Path, overrides: Sequence[str]) -> list[str]:
+def command_of(hydra: HydraConf, folder: Path, overrides: Sequence[str]) -> list[str]:
     """The command line that runs a job alone, in its folder of the sweep."""
     sources = [source.path for source in hydra.runtime.config_sources if source.provider == "command-line"]
     says_how = any(item.lstrip("+").startswith("trainer.resume=") for item in overrides)
@@ -125,7 +127,7 @@ def result_of(job: Job) -> float | None:
     return record.metric(job.rank_by) if job.rank_by else None
 
 
-def _compose(loader: Any, config: DictConfig, number: int, overrides: Sequence[str]) -> tuple[DictConfig, Job]:
+def _compose(loader: ConfigLoader, config: DictConfig, number: int, overrides: Sequence[str]) -> tuple[DictConfig, Job]:
     """Hydra's part of a job's configuration, and the job."""
     cfg = loader.load_sweep_config(config, list(overrides))
     with open_dict(cfg):

@@ -12,9 +12,11 @@ import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.utilities.types import STEP_OUTPUT
 from torch import nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
+from compseg.batches import Batch
 from compseg.faults import StopSignals
 from compseg.faults.watchdog import Watchdog
 from compseg.log import log
@@ -32,7 +34,7 @@ class SeedEachStep(Callback):
         self.seed = seed
 
     def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
     ) -> None:
         """Seed the generators of this process."""
         del pl_module, batch
@@ -61,8 +63,8 @@ class SyncBatchNormStatistics(Callback):
 
 def average_statistics(trainer: pl.Trainer, module: nn.Module) -> None:
     """Set the running means and variances of all batch norms to their means over the ranks."""
-    parts = [part for part in module.modules() if getattr(part, "running_mean", None) is not None]
-    statistics: list[Any] = [values for part in parts for values in (part.running_mean, part.running_var)]
+    named = ("running_mean", "running_var")
+    statistics = [values for name, values in module.named_buffers() if name.rpartition(".")[2] in named]
     if statistics and trainer.world_size > 1:
         # As one vector: one collective for all layers, not two for each.
         mean: Any = trainer.strategy.reduce(parameters_to_vector(statistics), reduce_op="mean")
@@ -86,7 +88,7 @@ class StopBetweenSteps(Callback):
         self.signals, self.watch = signals, watch
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: STEP_OUTPUT, batch: Batch, batch_idx: int
     ) -> None:
         """Stop here unless gradients are being accumulated or the epoch, which ends with a checkpoint, is over."""
         del outputs, batch

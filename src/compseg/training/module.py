@@ -8,6 +8,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from compseg.batches import Batch
@@ -170,7 +171,7 @@ class CompSegNet(pl.LightningModule):
             for part in (self.segmenter, self.head):
                 shard(part, self.device_mesh["data_parallel"])
 
-    def configure_optimizers(self) -> Any:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimizer and, stepped each batch, its schedule."""
         # Without those of the averaged network, which follows and is not trained.
         optimizer = self.make_optimizer(parameter for parameter in self.parameters() if parameter.requires_grad)
