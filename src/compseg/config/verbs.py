@@ -22,6 +22,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from compseg import log
 from compseg.config.hints import explain
 from compseg.config.schema import register_schemas
 from compseg.config.targets import check_targets
@@ -100,8 +101,8 @@ def verb(name: str, sweep_job: Task | None = None) -> Callable[[Task], Callable[
                 if {"-h", "--help"} & set(sys.argv[1:]):
                     return print(_help(name, inspect.getdoc(task) or "", sys.argv[1:]))
                 _register()
-                if rank():  # rank 0 writes the run's configuration; the others leave a log of their own and no more
-                    sys.argv += [f"hydra.job.name={name}_ddp_process_{rank()}", "hydra.output_subdir=null"]
+                if launched_rank():  # rank 0 writes the configuration; others leave a log of their own and no more
+                    sys.argv += [f"hydra.job.name={name}_ddp_process_{launched_rank()}", "hydra.output_subdir=null"]
                 return hydra.main(config_path=str(conf_dir()), config_name=name, version_base="1.3")(job)()
 
         return main
@@ -115,7 +116,7 @@ def _register() -> None:
     OmegaConf.register_new_resolver("started", _started, use_cache=True, replace=True)
 
 
-def rank() -> int:
+def launched_rank() -> int:
     """The rank of this process, if torchrun or srun has started it as one of several, else 0."""
     if "TORCHELASTIC_RUN_ID" in os.environ:
         return int(os.environ["RANK"])
@@ -200,7 +201,7 @@ def _errors_in_one_line(name: str) -> Iterator[None]:
 
 def _speaker() -> str:
     """Which rank and which job of a sweep has the error; empty where there is one of each."""
-    number = rank() or int(os.environ.get("LOCAL_RANK", "0"))  # the latter from Lightning's own launcher
+    number = log.rank()
     words = [f"rank {number}"] if number else []
     if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
         words += list(HydraConfig.get().overrides.task)
