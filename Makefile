@@ -2,13 +2,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --durations=20
 BASE ?=
 HEAD ?=
 ARGS ?=
 DOCS_READY := .venv/.docs-ready
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help setup demo test lint bench same-numbers docs
+.PHONY: help setup demo test test-slow lint bench same-numbers docs
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -19,8 +20,11 @@ setup: $(READY)  ## set up .venv with everything for use and development
 demo: $(READY)  ## make the phantom cohort, train on its sample labels, evaluate against its truth, write a report
 	$(BIN)/python -m compseg.train
 
-test: $(READY)  ## run every test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+test: $(READY)  ## run the everyday tests
+	$(PYTEST) -m "not slow"
+
+test-slow: $(READY)  ## run the slow tests: several processes, kills, whole sweeps
+	$(PYTEST) -m slow
 
 lint: $(READY)  ## check style, formatting and types
 	$(BIN)/ruff check .
