@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from compseg.errors import CompsegError
+
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h of glibc
 
 
@@ -111,3 +113,22 @@ def _granted(root: Path) -> Iterator[int]:
             counts = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
             used = int((folder / "memory.current").read_text()) - int(counts.get("inactive_file", 0))
             yield max(0, int(words) - used)
+
+
+def require_memory(owner: object, shape: tuple[int, ...], dtype: DTypeLike) -> None:
+    """Refuse an array that does not fit into the memory that is free, before it is allocated.
+
+    Args:
+        owner: The file that says how large the array is; named in the error.
+        shape: Of the array.
+        dtype: Of the array.
+
+    Raises:
+        CompsegError: It does not fit.
+    """
+    need, free = prod(shape) * np.dtype(dtype).itemsize, free_host_memory()
+    if need > free:
+        raise CompsegError(
+            f"{owner}: {tuple(shape)} {np.dtype(dtype)} takes {need / 2**30:.3g} GiB of memory, {free / 2**30:.3g} GiB "
+            "are free; cut it into smaller images, or use a machine with more memory"
+        )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
@@ -25,8 +27,8 @@ class SampleInfo:
         label: 1 = disease, 0 = healthy.
         class_name: The pathologist's word, if any (`T`, `NAT`, ...).
         split: `train`, `val` or `test`; empty: assigned by the configuration.
-        group: Slide, array or scanner.
-        patient: Patient key; samples of one patient share a split.
+        group: Slide, array or scanner; as `identifier` writes it, like `patient`.
+        patient: Patient key; samples of one patient share a split. Empty: nobody is known.
         origin: The file it came from, for error messages.
     """
 
@@ -38,6 +40,30 @@ class SampleInfo:
     patient: str = ""
     origin: str = ""
 
+    def __post_init__(self) -> None:
+        # Here, so that a manifest, a source of one's own and a stored cohort mean the same patient by the same word.
+        for field in ("group", "patient"):
+            object.__setattr__(self, field, identifier(getattr(self, field)))
+
+
+# How tables write that they do not know: pandas, R, spreadsheets, people.
+_UNKNOWN = ("", "nan", "na", "n/a", "#n/a", "<na>", "nat", "none", "null", "nil", "unknown", "-", "?")
+
+
+def identifier(given: object) -> str:
+    """A patient or group as text: empty where a table says that it is unknown, `3` for `3.0`, spaces made one."""
+    text = " ".join(unicodedata.normalize("NFC", "" if given is None else str(given)).split())
+    if text.casefold() in _UNKNOWN:
+        return ""
+    # What pandas makes of whole numbers in a column in which one is missing.
+    return re.sub(r"^(\d+)\.0+$", r"\1", text)
+
+
+def look_alike(name: str) -> tuple[str | int, ...]:
+    """What is left of an identifier without case, punctuation and leading zeros: the same for `P1`, `p 1`, `P-01`."""
+    parts = re.findall(r"[^\W\d_]+|\d+", unicodedata.normalize("NFKC", name).casefold())
+    return tuple(int(part) if part.isdecimal() else part for part in parts)
+
 
 @dataclass(frozen=True)
 class SampleArrays:
@@ -48,12 +74,14 @@ class SampleArrays:
         tissue: `(H, W)` bool, pixels that count; None lets the cohort's tissue rule decide.
         truth: `(H, W)` bool, an expert's mask of the disease region; None where there is none.
         thumbnail: `(h, w, 3)` uint8, a picture for people (H&E, photograph); None where there is none.
+        remarks: What the user should know about how the files were understood, in words that samples share.
     """
 
     image: Image
     tissue: Mask | None = None
     truth: Mask | None = None
     thumbnail: NDArray[np.uint8] | None = None
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

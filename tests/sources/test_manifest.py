@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from compseg.errors import CompsegError
+from compseg.samples import identifier
 from compseg.sources.manifest import LABELS, clean_name, read_manifest
 
 
@@ -150,7 +151,7 @@ def test_any_well_formed_row_is_read_as_written(folder, label, case, space, grou
     writer.writerow(cells)
     (row,) = read(folder, text.getvalue().encode("utf-8-sig" if bom else "utf-8"))
     assert row.info.label == LABELS[label]
-    assert (row.info.group, row.info.patient) == (group.strip(), patient.strip())
+    assert (row.info.group, row.info.patient) == (identifier(group), identifier(patient))
     assert row.files == {"image": folder / "with, comma.png"}
 
 

@@ -110,9 +110,9 @@ def test_channels_first(tmp_path, name):
 @pytest.mark.parametrize("name", ["a.npz", "a.mat"])
 def test_key_chooses_among_variables(tmp_path, name):
     save = (lambda p, **a: np.savez(p, **a)) if name == "a.npz" else (lambda p, **a: scipy.io.savemat(p, a))
-    save(tmp_path / name, cube=CUBE, mask=GREY)
+    save(tmp_path / name, cube=CUBE, mask=GREY // 128)
     np.testing.assert_array_equal(read_image(tmp_path / name, "cube"), CUBE)
-    np.testing.assert_array_equal(read_mask(tmp_path / name, "mask"), GREY != 0)
+    np.testing.assert_array_equal(read_mask(tmp_path / name, "mask"), GREY > 127)
     with pytest.raises(CompsegError, match=r"which variable\? it holds cube, mask; set source\.keys\.image"):
         read_image(tmp_path / name)
     with pytest.raises(CompsegError, match="no variable cubes; it holds cube, mask"):
@@ -192,20 +192,10 @@ def test_what_is_no_image(tmp_path, array, words):
         read_image(tmp_path / "a.npy")
 
 
-def test_what_cannot_be_exact_is_refused(tmp_path):
+def test_a_mask_cannot_be_a_jpeg(tmp_path):
     save_picture(tmp_path / "m.jpg", GREY)
     with pytest.raises(CompsegError, match="save it as PNG"):
         read_mask(tmp_path / "m.jpg")
-
-    save_picture(tmp_path / "deep.png", RGB)
-    deep = bytearray((tmp_path / "deep.png").read_bytes())
-    deep[24] = 16
-    import zlib
-
-    deep[29:33] = zlib.crc32(deep[12:29]).to_bytes(4, "big")
-    (tmp_path / "deep.png").write_bytes(deep)
-    with pytest.raises(CompsegError, match="16 bits per colour"):
-        read_image(tmp_path / "deep.png")
 
 
 def test_several_axes_and_unknown_suffixes_are_refused(tmp_path):

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +13,10 @@ import numpy as np
 
 from compseg.errors import CompsegError, closest
 from compseg.samples import Channels, Mask, SampleArrays, SampleInfo
+from compseg.sources.axis import Axis, read_axis
 from compseg.sources.manifest import FILES, Classes, Row, read_manifest
-from compseg.sources.readers import PICTURES, read_image, read_mask, read_picture
-
-Axis = str | Path | Sequence[float] | Sequence[str]
+from compseg.sources.masks import in_words, mask_of
+from compseg.sources.readers import PICTURES, read_image, read_labels, read_picture
 
 
 class Images:
@@ -35,6 +32,7 @@ class Images:
         unit: Unit of the axis, for example `cm-1`.
         channels_first: Whether .npy, .npz and .mat files hold `(C, H, W)`.
         keys: Variable to take from .npz and .mat files, by column: `image`, `tissue`, `truth`.
+        truth_value: The value of truth masks that is disease, or several; None: the only one beside 0.
 
     Raises:
         CompsegError: The manifest, a mapping or the axis is wrong.
@@ -48,6 +46,7 @@ class Images:
         unit: str = "",
         channels_first: bool = False,
         keys: Mapping[str, str | None] | None = None,
+        truth_value: int | Sequence[int] | None = None,
     ) -> None:
         self._manifest = Path(manifest)
         self._classes = _checked_classes(classes)
@@ -56,6 +55,7 @@ class Images:
         self._axis = None if axis is None else read_axis(axis, unit)
         self._channels_first = channels_first
         self._keys = {str(column): None if name is None else str(name) for column, name in (keys or {}).items()}
+        self._truth_value = _checked_values(truth_value)
         for column in self._keys:
             if column not in FILES:
                 raise CompsegError(f"source.keys.{column}: no such column; {closest(column, FILES, 'columns')}")
@@ -94,7 +94,9 @@ class Images:
                 "convert it, or set source.channels_first=true if the channels come first"
             )
         thumbnail = read_picture(row.files["reference"]) if "reference" in row.files else None
-        return SampleArrays(image, self._mask(row, "tissue", image), self._truth(row, image), thumbnail)
+        tissue, several = self._mask(row, "tissue", image)
+        truth, taken = self._truth(row, image)
+        return SampleArrays(image, tissue, truth, thumbnail, (*several, *taken))
 
     def provenance(self) -> dict[str, Any]:
         """What determines the pixels and labels; changes when the manifest, an option or a file changes."""
@@ -110,29 +112,39 @@ class Images:
             "axis": "" if self._axis is None else _digest(self._axis.to_dict()),
             "channels_first": self._channels_first,
             "keys": self._keys,
+            # Only where it is given: cohorts that were made before it was an option stay the same.
+            **({"truth_value": list(self._truth_value)} if self._truth_value else {}),
         }
 
     def _image(self, row: Row) -> np.ndarray[Any, Any]:
         return read_image(row.files["image"], self._keys.get("image"), self._channels_first)
 
-    def _mask(self, row: Row, column: str, image: np.ndarray[Any, Any]) -> Mask | None:
+    def _mask(self, row: Row, column: str, image: np.ndarray[Any, Any]) -> tuple[Mask | None, tuple[str, ...]]:
+        """A mask, and which of its values were taken, where the user should know."""
         if column not in row.files:
-            return None
-        mask = read_mask(row.files[column], self._keys.get(column))
-        if mask.shape != image.shape[:2]:
+            return None, ()
+        file, truth = row.files[column], column == "truth"
+        labels = read_labels(file, self._keys.get(column))
+        if labels.shape != image.shape[:2]:
             raise CompsegError(
-                f"{row.files[column]}: {column} of sample {row.info.name} is {mask.shape}, "
+                f"{file}: {column} of sample {row.info.name} is {labels.shape}, "
                 f"expected {image.shape[:2]} as its image; masks need the image's height and width"
             )
-        return mask
+        mask = mask_of(file, labels, self._truth_value if truth else None)
+        values = np.unique(labels[mask])
+        if not len(values) or (len(values) == 1 and not truth):
+            return mask, ()
+        taken = f"{column}: {in_words(values)} {'are all' if len(values) > 1 else 'is'} taken for "
+        advice = f"; source.truth_value={values[-1]:g} would take one" if truth and len(values) > 1 else ""
+        return mask, (taken + ("disease" if truth else "tissue") + advice,)
 
-    def _truth(self, row: Row, image: np.ndarray[Any, Any]) -> Mask | None:
+    def _truth(self, row: Row, image: np.ndarray[Any, Any]) -> tuple[Mask | None, tuple[str, ...]]:
         if "truth" not in row.files and row.info.label == 0 and self._any_truth:
-            return np.zeros(image.shape[:2], bool)
+            return np.zeros(image.shape[:2], bool), ()
         return self._mask(row, "truth", image)
 
 
-def _checked_classes(classes: Mapping[str, int | None] | None) -> Classes | None:
+def _checked_classes(classes: Mapping[Any, int | None] | None) -> Classes | None:
     if classes is None:
         return None
     for word, label in classes.items():
@@ -141,82 +153,20 @@ def _checked_classes(classes: Mapping[str, int | None] | None) -> Classes | None
             raise CompsegError(
                 f"source.classes.{word}: expected 1 (disease), 0 (healthy) or null (leave it out), found {label}"
             )
+        if type(word) in (bool, float):  # as YAML reads `on` and `1e5`
+            raise CompsegError(f"source.classes: {word} was read as {type(word).__name__}; quote it, in a YAML file")
     # The command line reads `{1: 1}` as a number; in the manifest a class is always text.
     return {str(word): label for word, label in classes.items()}
 
 
+def _checked_values(values: int | Sequence[int] | None) -> tuple[int, ...] | None:
+    if values is None:
+        return None
+    several = tuple(values) if isinstance(values, list | tuple) else (values,)
+    if not several or any(type(value) is not int for value in several):  # to isinstance True would be a number
+        raise CompsegError(f"source.truth_value={values}: expected a whole number, or a list of them")
+    return several
+
+
 def _digest(plain: Any) -> str:
     return hashlib.sha256(json.dumps(plain).encode()).hexdigest()
-
-
-def read_axis(axis: Axis, unit: str = "") -> Channels:
-    """Make the channels of an axis.
-
-    Args:
-        axis: A CSV of one column, in channel order, with or without a header; a 1-D .npy; a list of numbers; or a list
-            of names, of which some may be numbers.
-        unit: Unit of the values; empty: taken from the header, as in `wavenumber_per_cm`, `wavenumber (cm-1)` or
-            `wavelength_nm`.
-
-    Returns:
-        Channels with values, or with names.
-
-    Raises:
-        CompsegError: Not numbers, not finite, or neither rising nor falling.
-    """
-    if isinstance(axis, str | Path):
-        values, header = _from_file(Path(axis))
-        return _spectral(str(axis), values, unit or _unit(header))
-    if any(isinstance(name, str) for name in axis):
-        return Channels(len(axis), names=tuple(str(name) for name in axis))
-    return _spectral("source.axis", [float(value) for value in axis], unit)
-
-
-def _spectral(where: str, values: list[float], unit: str) -> Channels:
-    finite = int(np.isfinite(values).sum())
-    if not values or finite < len(values):
-        raise CompsegError(
-            f"{where}: expected a finite number for each channel, found {finite} in {len(values)} rows; add the rest"
-        )
-    signs = {np.sign(after - before) for before, after in pairwise(values)}
-    if not (signs <= {1.0} or signs <= {-1.0}):
-        raise CompsegError(
-            f"{where}: values neither rise nor fall throughout; list them in the order of the channels, each once"
-        )
-    return Channels(len(values), values=tuple(values), unit=unit)
-
-
-def _from_file(path: Path) -> tuple[list[float], str]:
-    try:
-        if path.suffix.lower() == ".npy":
-            return [float(value) for value in np.load(path, allow_pickle=False).ravel()], ""
-        # Spreadsheets put a byte order mark first, which would make a header of the first number.
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            cells = [row[0].strip() for row in csv.reader(file) if row and row[0].strip()]
-    except (OSError, ValueError, TypeError) as error:
-        raise CompsegError(
-            f"{path}: cannot be read as an axis ({error}); expected a CSV of one column, or .npy"
-        ) from error
-    header = cells.pop(0) if cells and not _number(cells[0]) else ""
-    for line, cell in enumerate(cells, start=2 if header else 1):
-        if not _number(cell):
-            raise CompsegError(f"{path}: line {line}: '{cell}' is no number; expected one number for each channel")
-    return [float(cell) for cell in cells], header
-
-
-def _number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _unit(header: str) -> str:
-    """The unit in a column's name: in brackets, after `_per_` or after the last `_`; else empty."""
-    if found := re.search(r"[(\[](.+)[)\]]", header):
-        return found[1].strip()
-    if found := re.search(r"_per_(\w+)$", header):
-        return f"{found[1]}-1"
-    found = re.search(r"_(\w+)$", header)
-    return found[1] if found else ""
