@@ -13,6 +13,7 @@ from rich.progress import track
 
 from compseg.cohort.layout import Array, Record, checksum, node, partial_path
 from compseg.cohort.locations import exists, location
+from compseg.cohort.splits import look_alikes
 from compseg.cohort.store import Cohort
 from compseg.errors import CompsegError
 from compseg.samples import SPLITS
@@ -42,7 +43,7 @@ def find_problems(path: str | Path, progress: bool = False) -> list[Problem]:
 
     It finds an unfinished preparation, damaged or changed bytes, wrong shapes, values that are not finite, empty
     tissue, truth in a healthy sample, empty truth in a diseased one, samples with identical pixels or equal names, a
-    patient in two splits, and splits without one of the labels.
+    patient in two splits, also where it is written in two ways, and splits without one of the labels.
 
     Args:
         path: The cohort: a folder or a URL.
@@ -99,6 +100,9 @@ def _patients_in_two_splits(cohort: Cohort) -> Iterator[Problem]:
         if other.split != info.split:
             what = f"patient {info.patient} is in {info.split} here and in {other.split} with sample {other.name}"
             yield Problem(info.name, info.origin, what, "give all samples of a patient one split")
+    for one, other in look_alikes(cohort.infos):
+        what = f"patient {other.patient} ({other.split}) looks like {one.patient} ({one.split}) of sample {one.name}"
+        yield Problem(other.name, other.origin, what, "write one patient one way; tell two by more than case and signs")
 
 
 def _missing_labels(cohort: Cohort) -> Iterator[Problem]:

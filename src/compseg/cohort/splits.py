@@ -6,10 +6,11 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from types import MappingProxyType
 
 from compseg.errors import CompsegError
-from compseg.samples import SPLITS, SampleInfo
+from compseg.samples import SPLITS, SampleInfo, identifier, look_alike
 
 DEFAULT_SPLITS: Mapping[str, float] = MappingProxyType({"train": 0.7, "val": 0.1, "test": 0.2, "seed": 0})
 
@@ -62,9 +63,9 @@ def assign_splits(infos: Sequence[SampleInfo], splits: Mapping[str, float]) -> l
         units[_unit(info)].append(info)
     split_of = {unit: _given_split(unit, members) for unit, members in units.items()}
     to_assign = {unit: Counter(m.label for m in units[unit]) for unit, split in split_of.items() if not split}
+    # By its own split first: a group whose samples are given in several counts in each with those that are there.
     held = {
-        name: Counter(info.label for info in infos if split_of[_unit(info)] == name or info.split == name)
-        for name in SPLITS
+        name: Counter(info.label for info in infos if (info.split or split_of[_unit(info)]) == name) for name in SPLITS
     }
     split_of.update(_assign(to_assign, held, fractions, int(splits.get("seed", 0))))
     return [info if info.split else replace(info, split=split_of[_unit(info)]) for info in infos]
@@ -84,7 +85,7 @@ def hold_out(infos: Sequence[SampleInfo], group: object, role: str = "test") -> 
 
     Args:
         infos: The samples, each with a split.
-        group: The group to leave out of training; a number, as a command line gives it, means the group of that name.
+        group: The group to leave out of training; a number means the group of that name.
         role: `test` or `val`.
 
     Returns:
@@ -95,7 +96,7 @@ def hold_out(infos: Sequence[SampleInfo], group: object, role: str = "test") -> 
     """
     if role not in ("test", "val"):
         raise CompsegError(f"data.held_out_as={role}: expected test or val")
-    group = str(group)
+    group = identifier(group)
     members = {info.name for info in infos if info.group == group and (role == "test" or info.split != "test")}
     if not members:
         words = "training or validation " if role == "val" else ""
@@ -126,6 +127,16 @@ def _test_samples_train(infos: Sequence[SampleInfo]) -> list[SampleInfo]:
     if any({"train", "val"} <= splits for group, splits in splits_of.items() if group):
         moved = [replace(info, group="") for info in moved]
     return assign_splits(moved, {"train": 1 - val, "val": val, "test": 0.0, "seed": 0})
+
+
+def look_alikes(infos: Sequence[SampleInfo]) -> list[tuple[SampleInfo, SampleInfo]]:
+    """Pairs of samples in different splits whose patients are written almost alike, as `P1` and `p-01`."""
+    first: dict[tuple[object, ...], dict[str, SampleInfo]] = defaultdict(dict)
+    for info in infos:
+        if info.patient and (key := look_alike(info.patient)):
+            first[key].setdefault(info.patient, info)
+    pairs = (pair for written in first.values() for pair in combinations(written.values(), 2))
+    return [(one, other) for one, other in pairs if one.split != other.split]
 
 
 def _check_patients(infos: Sequence[SampleInfo]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,13 +31,19 @@ from compseg.cohort.layout import (
     write_array,
 )
 from compseg.cohort.locations import is_url
-from compseg.cohort.splits import DEFAULT_SPLITS, assign_splits
+from compseg.cohort.splits import DEFAULT_SPLITS, assign_splits, look_alikes
 from compseg.cohort.store import Cohort, read_attributes
 from compseg.errors import CompsegError
 from compseg.preprocessing.tissue import resolve_rule, tissue_mask
 from compseg.samples import Channels, SampleArrays, SampleInfo, Source
 
 Header = dict[str, Any]
+
+# Variances are of the squares of values, which float32 has from 1e-38 to 3e38; and preprocessing takes a channel for
+# constant that varies by less than 1e-6.
+SMALLEST, LARGEST = 1e-5, 1e15
+ROUNDING = 0.05  # of the spread: spectra of absorbance stay below .01, counts on a pedestal of a hundred spreads above
+SEEN = 4096  # pixels of a sample that are enough to know the spread
 
 
 def prepare(
@@ -77,8 +84,8 @@ def prepare(
         The cohort, open.
 
     Raises:
-        CompsegError: A file, a shape or a value is wrong (not finite, or beyond the range of `dtype`), or there is
-            something else at `path`, or `path` is a URL.
+        CompsegError: A file, a shape or a value is wrong (not finite, beyond the range of `dtype`, or rounded by it to
+            less than the sample itself varies by), or there is something else at `path`, or `path` is a URL.
     """
     if is_url(path):
         raise CompsegError(f"{path}: a cohort is built in a folder; give out=data/mine.zarr and upload={path}")
@@ -155,10 +162,17 @@ def _build(source: Source, path: Path, header: Header, log: Console) -> None:
     infos = assign_splits(infos, header["splits"])
     partial = partial_path(path)
     root = _open_partial(partial, header, log)
-    records = [
-        _finished(root, info) or _write_sample(source, root, partial, info, header)
-        for info in track(infos, f"Preparing {path.name}", console=log, disable=log.quiet)
-    ]
+    remarks: dict[str, list[str]] = defaultdict(list)  # and the samples that each is about
+    for one, other in look_alikes(infos):
+        remarks[f"patient {other.patient} ({other.split}) looks like {one.patient} ({one.split})"].append(other.name)
+    try:
+        records = [
+            _finished(root, info) or _write_sample(source, root, partial, info, header, remarks)
+            for info in track(infos, f"Preparing {path.name}", console=log, disable=log.quiet)
+        ]
+    finally:  # an interrupted preparation does not read its finished samples again
+        for remark, names in remarks.items():
+            log.print(f"{path}: {remark} ({len(names)} samples: {', '.join(names[:3])}{' ...' if names[3:] else ''})")
     classes = {info.class_name: info.label for info in infos if info.class_name}
     samples = [record.to_dict() for record in records]
     # Only now: a group without `samples` is an unfinished cohort, which no reader opens.
@@ -210,8 +224,13 @@ def _finished(root: zarr.Group, info: SampleInfo) -> Record | None:
     return record if unchanged and record.info == info else None
 
 
-def _write_sample(source: Source, root: zarr.Group, partial: Path, info: SampleInfo, header: Header) -> Record:
-    parts = _parts(info, source.read(info), header)
+def _write_sample(
+    source: Source, root: zarr.Group, partial: Path, info: SampleInfo, header: Header, remarks: dict[str, list[str]]
+) -> Record:
+    arrays = source.read(info)
+    parts = _parts(info, arrays, header)
+    for remark in (*arrays.remarks, *_odd_truth(info, parts["tissue"], parts.get("truth"))):
+        remarks[remark].append(info.name)
     # What an interruption left of this sample may have other shapes.
     shutil.rmtree(partial / SAMPLES / info.name, ignore_errors=True)
     for part, array in parts.items():
@@ -235,9 +254,22 @@ def _parts(info: SampleInfo, arrays: SampleArrays, header: Header) -> dict[str, 
             raise CompsegError(
                 f"{where}: {name} is {mask.dtype} {mask.shape}, expected bool {image.shape[:2]}; give one of its size"
             )
+    _check_spread(where, image, parts["image"], tissue)
     if arrays.thumbnail is not None:
         parts[THUMBNAIL] = arrays.thumbnail
     return parts
+
+
+def _odd_truth(info: SampleInfo, tissue: Array, truth: Array | None) -> Iterator[str]:
+    """What speaks against a truth mask without disproving it."""
+    if truth is None or not truth.any():
+        return
+    if info.label == 0:
+        yield "healthy, but its truth marks disease"
+    if tissue.any() and truth[tissue].all():
+        yield "truth covers all of the tissue"
+    if 2 * np.count_nonzero(truth & ~tissue) > np.count_nonzero(truth):
+        yield "most of the truth is not on tissue; is it inverted?"
 
 
 def _check_image(where: str, image: Array, channels: Channels) -> None:
@@ -254,9 +286,39 @@ def _check_image(where: str, image: Array, channels: Channels) -> None:
 
 def _converted(where: str, image: Array, dtype: str) -> Array:
     # `float` first, because the negative of an unsigned number wraps around. Unchecked, astype would store inf.
-    largest, limit = max(image.max(), -float(image.min())), float(np.finfo(dtype).max)
+    largest, limit = max(float(image.max()), -float(image.min())), min(float(np.finfo(dtype).max), LARGEST)
     if largest > limit:
-        raise CompsegError(
-            f"{where}: value {largest:g} is beyond {dtype} (at most {limit:g}); give dtype=float32, or scale the values"
-        )
+        fix = "scale the values" if dtype == "float32" else "give dtype=float32, or scale the values"
+        raise CompsegError(f"{where}: value {largest:g} is beyond {dtype} (at most {limit:g}); {fix}")
     return image.astype(dtype, order="C")
+
+
+def _check_spread(where: str, image: Array, stored: Array, tissue: Array) -> None:
+    """Refuse values that vary too little for the computation, or for the stored type.
+
+    In a quarter of the channels that vary at all rounding may not take more than `ROUNDING` of the sample's own spread.
+    """
+    rows, columns = np.nonzero(tissue)
+    every = max(1, len(rows) // SEEN)
+    given, kept = (array[rows[::every], columns[::every]].astype(np.float64) for array in (image, stored))
+    varying = np.ptp(given, axis=0) > 0 if len(given) else np.zeros(image.shape[2], bool)
+    if not varying.any():
+        return
+    given, kept = given[:, varying], kept[:, varying]
+    spread = given.std(axis=0)
+    if spread.max() < SMALLEST:
+        raise CompsegError(f"{where}: its values vary by {spread.max():.2g}, expected {SMALLEST:g}; scale all images")
+
+    def lost(rounded: Array) -> Array:
+        return np.asarray(np.sqrt(np.square(rounded - given).mean(axis=0)) / spread)
+
+    share = lost(kept)
+    if 4 * np.count_nonzero(share > ROUNDING) < len(share):
+        return
+    enough = stored.dtype == np.float16 and (lost(given.astype(np.float32)) <= ROUNDING).all()
+    fix = "give dtype=float32" if enough else "subtract the offset that all pixels share"
+    channel = int(share.argmax())
+    raise CompsegError(
+        f"{where}: in a channel values near {given[:, channel].mean():g} vary by {spread[channel]:.2g}, "
+        f"and {stored.dtype} rounds away up to {share[channel]:.0%} of that; {fix}"
+    )

@@ -1,0 +1,116 @@
+import csv
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from memory_source import MemorySource
+
+from compseg.cohort import assign_splits, find_problems, hold_out, prepare
+from compseg.cohort.splits import look_alikes
+from compseg.samples import SampleInfo, identifier, look_alike
+from compseg.sources.manifest import read_manifest
+
+SAME = {"train": 0.5, "val": 0.25, "test": 0.25, "seed": 0}
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        *(
+            (word, "")
+            for word in ("", " ", "nan", "NaN", "NA", "N/A", "#N/A", "<NA>", "None", "null", "unknown", "-", "?")
+        ),
+        (None, ""),
+        (float("nan"), ""),
+        (3, "3"),
+        (3.0, "3"),
+        ("3.0", "3"),
+        ("3.50", "3.50"),
+        ("003", "003"),
+        ("1e5", "1e5"),
+        ("2020-01-01", "2020-01-01"),
+        ("on", "on"),
+        (" P  1\t", "P 1"),
+        ("Mu\u0308ller", "M\u00fcller"),
+        ("Nan Li", "Nan Li"),
+    ],
+)
+def test_identifiers(given, text):
+    assert identifier(given) == text
+    assert SampleInfo("s", 0, patient=given, group=given) == SampleInfo("s", 0, patient=text, group=text)
+
+
+@given(st.text())
+def test_an_identifier_stays_as_it_is(text):
+    assert identifier(identifier(text)) == identifier(text)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "alike"),
+    [
+        ("P1", "p 1", True),
+        ("P1", "P-01", True),
+        ("12A", "12-a", True),
+        ("M\u00fcller", "M\u00dcLLER", True),
+        ("\uff11", "1", True),  # full width
+        ("1-11", "11-1", False),
+        ("P1", "P10", False),
+        ("P1", "Q1", False),
+    ],
+)
+def test_what_looks_alike(one, other, alike):
+    assert (look_alike(one) == look_alike(other)) == alike
+
+
+def test_samples_of_nobody_are_not_one_patient():
+    infos = [SampleInfo(f"s{i}", i % 2, patient="nan") for i in range(20)]
+    assert {info.split for info in assign_splits(infos, SAME)} == {"train", "val", "test"}
+
+
+def test_one_patient_written_as_two_numbers_is_not_parted():
+    infos = [SampleInfo(f"s{i}{j}", i % 2, patient=f"{i}{tail}") for i in range(8) for j, tail in enumerate(("", ".0"))]
+    assigned = assign_splits(infos, SAME)
+    assert all(one.split == other.split for one, other in zip(assigned[::2], assigned[1::2], strict=True))
+
+
+def test_a_group_given_in_several_splits_counts_once():
+    """Ten healthy samples of A are given; of the ten others each split gets what it lacks of its share."""
+    held = [SampleInfo(f"a{i}", 0, split="test" if i < 5 else "train", group="A") for i in range(10)]
+    free = [SampleInfo(f"b{i}", 0) for i in range(10)]
+    splits = [info.split for info in assign_splits([*held, *free], {"train": 0.5, "val": 0.0, "test": 0.5})]
+    assert splits[10:].count("train") == splits[10:].count("test") == 5
+
+
+@pytest.mark.parametrize("group", ["7", 7, 7.0, "7.0"])
+def test_a_held_out_group_may_be_a_number(group):
+    infos = [SampleInfo(f"s{i}", i % 2, split="train", group=str(7 + i // 4)) for i in range(8)]
+    assert [info.split for info in hold_out(infos, group)].count("test") == 4
+
+
+def test_prepare_and_check_find_look_alikes_across_splits(tmp_path, capfd):
+    source = MemorySource(8)
+    patients = ["P1", "P2", "P3", "P4", "p-01", "P6", "P7", "P 04"]
+    splits = ["train", "train", "val", "val", "test", "test", "train", "val"]
+    source.samples = [
+        replace(info, patient=patient, split=split)
+        for info, patient, split in zip(source.samples, patients, splits, strict=True)
+    ]
+    assert [(one.name, other.name) for one, other in look_alikes(source.samples)] == [("s00", "s04")]
+    prepare(source, tmp_path / "c")
+    assert "patient p-01 (test) looks like P1 (train) (1 samples: s04)" in capfd.readouterr().err
+    (problem,) = find_problems(tmp_path / "c")
+    assert (problem.sample, problem.file) == ("s04", "s04.npy")
+    assert "patient p-01 (test) looks like P1 (train) of sample s00" in problem.what
+
+
+NAMES = ["001", "1e5", "NA", "2020-01-01", "on", "1_000", "null", "True", "0x10", "1.0"]
+
+
+def test_names_in_a_manifest_stay_text(tmp_path):
+    np.save(tmp_path / "x.npy", np.zeros((2, 2)))
+    with (tmp_path / "m.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["sample", "image", "label", "class"], *([n, "x.npy", 0, n] for n in NAMES)])
+    infos = [row.info for row in read_manifest(tmp_path / "m.csv", dict.fromkeys(NAMES, 0))]
+    assert [info.name for info in infos] == [info.class_name for info in infos] == NAMES
