@@ -24,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from compseg import log
 from compseg.config.hints import explain
+from compseg.config.names import check_text, keep_text
 from compseg.config.schema import register_schemas
 from compseg.config.targets import check_targets
 from compseg.errors import Stopped
@@ -64,7 +65,7 @@ def compose(name: str, overrides: Sequence[str] = ()) -> DictConfig:
     """
     _register()
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return hydra.compose(name, list(overrides))
+        return hydra.compose(name, [keep_text(name, override) for override in overrides])
 
 
 def verb(name: str, sweep_job: Task | None = None) -> Callable[[Task], Callable[..., Any]]:
@@ -90,6 +91,7 @@ def verb(name: str, sweep_job: Task | None = None) -> Callable[[Task], Callable[
             with _errors_in_one_line(name):
                 if sweep_job and HydraConfig.get().mode == RunMode.MULTIRUN:
                     return sweep_job(cfg)
+                check_text(cfg)
                 check_targets(cfg)
                 return task(cfg)
 
@@ -101,6 +103,7 @@ def verb(name: str, sweep_job: Task | None = None) -> Callable[[Task], Callable[
                 if {"-h", "--help"} & set(sys.argv[1:]):
                     return print(_help(name, inspect.getdoc(task) or "", sys.argv[1:]))
                 _register()
+                sys.argv[1:] = [keep_text(name, word) for word in sys.argv[1:]]
                 if launched_rank():  # rank 0 writes the configuration; others leave a log of their own and no more
                     sys.argv += [f"hydra.job.name={name}_ddp_process_{launched_rank()}", "hydra.output_subdir=null"]
                 return hydra.main(config_path=str(conf_dir()), config_name=name, version_base="1.3")(job)()

@@ -1,0 +1,72 @@
+"""Values that are names or paths stay the text that the user typed, also where they look like numbers.
+
+Hydra reads `1e5` as 100000.0, `1_000` as 1000 and `nan` as a number; a group, a run or a folder may be called so.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+
+from omegaconf import DictConfig, OmegaConf
+
+from compseg.config.schema import SCHEMAS
+from compseg.errors import CompsegError
+
+# Names and paths below keys whose nodes are free; at the top level every key of text is one.
+BELOW = (
+    "data.held_out",
+    "data.path",
+    "data.source.manifest",
+    "data.source.unit",
+    "source.manifest",
+    "source.unit",
+    "source.keys",
+    "source.keys.image",
+    "source.keys.tissue",
+    "source.keys.truth",
+    "evaluation.rank_by",
+    "logger.tensorboard.name",
+    "logger.wandb.project",
+    "logger.wandb.name",
+    "logger.wandb.group",
+    "hydra.run.dir",
+    "hydra.sweep.dir",
+)
+# What Hydra makes a number or a truth value of, except plain whole numbers, which keep their text.
+_LOST = (
+    r"(?!(?:0|[1-9]\d*)\s*(?:$|[,\])}]))(?:[+-]?(?:(?:\d[\d_]*\.?[\d_]*|\.\d[\d_]*)(?:e[+-]?\d+)?|inf|nan)|true|false)"
+)
+
+
+def is_text(verb: str, key: str) -> bool:
+    """Whether a key of a verb is a name or a path."""
+    types = {field.name: set(re.findall(r"\w+", str(field.type))) for field in fields(SCHEMAS[verb])}
+    return key in BELOW or types.get(key, {""}) <= {"str", "list", "None"}
+
+
+def keep_text(verb: str, override: str) -> str:
+    """An argument of the command line, with quotes where Hydra would make a number of a name.
+
+    `null` stays no value. What is quoted already, and ranges that Hydra counts through, stay as they are.
+    """
+    key, equals, value = override.partition("=")
+    if not equals or not is_text(verb, key.lstrip("+")) or re.search(r"['\"]|^\s*(range|interval)\(", value):
+        return override
+    # The whole value, or an item of a list or sweep, or a value of a dictionary, whose keys cannot be quoted.
+    begin = r"(^\s*|[,\[(:]\s*)" if value.lstrip().startswith("{") else r"(^\s*|[,\[(]\s*)"
+    return f"{key}=" + re.sub(begin + f"({_LOST})" + r"(?=\s*(?:$|[,\])}]))", r"\1'\2'", value, flags=re.IGNORECASE)
+
+
+def check_text(cfg: DictConfig) -> None:
+    """Make text of whole numbers that are given to a name, and refuse what a YAML file has lost the text of.
+
+    Raises:
+        CompsegError: YAML made a number or a truth value of a name.
+    """
+    for key in BELOW:
+        value = OmegaConf.select(cfg, key, throw_on_missing=False)
+        if type(value) is int:
+            OmegaConf.update(cfg, key, str(value))
+        elif isinstance(value, bool | float):
+            raise CompsegError(f"{key}: {value} was read as {type(value).__name__}; quote it, as in {key}: '1e5'")
