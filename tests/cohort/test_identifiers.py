@@ -9,6 +9,7 @@ from memory_source import MemorySource
 
 from compseg.cohort import assign_splits, find_problems, hold_out, prepare
 from compseg.cohort.splits import look_alikes
+from compseg.errors import CompsegError
 from compseg.samples import SampleInfo, identifier, look_alike
 from compseg.sources.manifest import read_manifest
 
@@ -105,7 +106,30 @@ def test_prepare_and_check_find_look_alikes_across_splits(tmp_path, capfd):
     assert "patient p-01 (test) looks like P1 (train) of sample s00" in problem.what
 
 
+def test_samples_of_nobody_beside_patients_are_said(tmp_path, capfd):
+    source = MemorySource(6)
+    source.samples = [*source.samples[:4], *(replace(info, patient="NA") for info in source.samples[4:])]
+    prepare(source, tmp_path / "c")
+    assert "no patient is named, so that a patient may be in two splits (2 samples: s04, s05)" in capfd.readouterr().err
+
+
 NAMES = ["001", "1e5", "NA", "2020-01-01", "on", "1_000", "null", "True", "0x10", "1.0"]
+
+
+def test_cells_that_say_nothing(tmp_path):
+    for name in ("x", "NA"):
+        np.save(tmp_path / f"{name}.npy", np.zeros((2, 2)))
+    header, row = (
+        ["sample", "image", "label", "class", "split", "truth", "tissue"],
+        ["a", "x.npy", "NA", "T", "NA", "NA"],
+    )
+    with (tmp_path / "m.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([header, [*row, "NA.npy"]])
+    (found,) = read_manifest(tmp_path / "m.csv", {"T": 1})
+    assert (found.info.label, found.info.split) == (1, "")
+    assert found.files == {"image": tmp_path / "x.npy", "tissue": tmp_path / "NA.npy"}
+    with pytest.raises(CompsegError, match="sample a: no label; fill in 0 or 1"):
+        read_manifest(tmp_path / "m.csv")
 
 
 def test_names_in_a_manifest_stay_text(tmp_path):

@@ -9,6 +9,7 @@ import tifffile
 from PIL import Image, ImageOps
 
 from compseg.errors import CompsegError
+from compseg.sources.pictures import Pixels
 from compseg.sources.readers import read_image, read_labels, read_mask, read_picture
 
 RNG = np.random.default_rng(0)
@@ -164,6 +165,44 @@ def save_cut(path):
     path.write_bytes(path.read_bytes()[:-200])
 
 
+def save_edited(tag, value):
+    """An uncompressed TIFF in which one number of a tag is another."""
+
+    def save(path):
+        tifffile.imwrite(path, GREY, rowsperstrip=16)
+        content = bytearray(path.read_bytes())
+        with tifffile.TiffFile(path) as file:
+            place = file.pages.first.tags[tag].valueoffset
+        content[place : place + 4] = struct.pack("<I", value)
+        path.write_bytes(content)
+
+    return save
+
+
+def broken_chain(path):
+    """Two pages, of which the first says that the second is beyond the end."""
+    tifffile.imwrite(path, np.stack([GREY, GREY]), metadata=None, photometric="minisblack")
+    content = bytearray(path.read_bytes())
+    place = int.from_bytes(content[4:8], "little")
+    place += 2 + 12 * int.from_bytes(content[place : place + 2], "little")
+    content[place : place + 4] = struct.pack("<I", 10**6)
+    path.write_bytes(content)
+
+
+def names_another_file(path):
+    """An OME-TIFF whose second channel is in a file beside it, which holds other things."""
+    tifffile.imwrite(path.with_name("b.ome.tif"), DEEP[..., 0], metadata={"axes": "YX"})
+    with tifffile.TiffFile(path.with_name("b.ome.tif")) as file:
+        uuid = file.ome_metadata.split('UUID="')[1].split('"')[0]
+    tifffile.imwrite(path, np.stack([DEEP[..., 1], DEEP[..., 1]]), metadata={"axes": "CYX"}, photometric="minisblack")
+    with tifffile.TiffFile(path) as file:
+        text = file.ome_metadata
+    own = '<TiffData IFD="0" PlaneCount="2"/>'
+    assert own in text
+    other = f'<TiffData FirstC="1" IFD="0"><UUID FileName="b.ome.tif">{uuid}</UUID></TiffData>'
+    tifffile.imwrite(path, DEEP[..., 1], description=text.replace(own, f'<TiffData IFD="0"/>{other}'), metadata=None)
+
+
 def two_images(path):
     with tifffile.TiffWriter(path) as file:
         file.write(GREY, metadata=None)
@@ -195,6 +234,10 @@ REFUSED = {
     "only a thumbnail": ("a.tif", save_tiff(data=GREY, subfiletype=1, metadata=None), "0 images in one file"),
     "stack of colours": ("a.tif", save_tiff(data=np.stack([COLOUR, COLOUR])), "one channel axis"),
     "cut": ("a.tif", save_cut, "cannot be read as .tif"),
+    "strip beyond the end": ("a.tif", save_edited(273, 10**6), "cannot be read as .tif"),
+    "strips that are missing": ("a.tif", save_edited(273, 0), "a part of its pixels is missing"),
+    "pages that are missing": ("a.tif", broken_chain, "cannot be read as .tif"),
+    "OME that names another file": ("a.ome.tif", names_another_file, "its OME description names other files"),
     "complex": ("a.tif", save_tiff(data=GREY * 1j), "real numbers"),
     "TIFF called PNG": ("a.png", save_tiff(data=DEEP), "cannot be read as .png"),
     "PNG called TIFF": ("a.tif", save_bytes(imagecodecs.png_encode(GREY)), "cannot be read as .tif"),
@@ -207,6 +250,12 @@ def test_what_cannot_be_exact_is_refused(tmp_path, name, save, words):
     with pytest.raises(CompsegError, match=words) as raised:
         read_image(tmp_path / name)
     assert "\n" not in str(raised.value)
+
+
+def test_an_index_beyond_the_palette_is_damage():
+    for values in (INDEX, INDEX.astype(float)):
+        with pytest.raises(ValueError, match="index 3 of a palette of 2 colours"):
+            Pixels(values, PALETTE[:2])
 
 
 def save_png(array, **options):

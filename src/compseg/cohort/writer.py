@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 from collections import defaultdict
@@ -163,6 +164,8 @@ def _build(source: Source, path: Path, header: Header, log: Console) -> None:
     partial = partial_path(path)
     root = _open_partial(partial, header, log)
     remarks: dict[str, list[str]] = defaultdict(list)  # and the samples that each is about
+    if any(info.patient for info in infos) and (nobody := [info.name for info in infos if not info.patient]):
+        remarks["no patient is named, so that a patient may be in two splits"] += nobody
     for one, other in look_alikes(infos):
         remarks[f"patient {other.patient} ({other.split}) looks like {one.patient} ({one.split})"].append(other.name)
     try:
@@ -298,9 +301,10 @@ def _check_spread(where: str, image: Array, stored: Array, tissue: Array) -> Non
 
     In a quarter of the channels that vary at all rounding may not take more than `ROUNDING` of the sample's own spread.
     """
-    rows, columns = np.nonzero(tissue)
-    every = max(1, len(rows) // SEEN)
-    given, kept = (array[rows[::every], columns[::every]].astype(np.float64) for array in (image, stored))
+    # On a grid, because the places of all pixels of a large image would need more memory than the image.
+    step = max(1, math.isqrt(np.count_nonzero(tissue) // SEEN))
+    rows, columns = (place * step for place in np.nonzero(tissue[::step, ::step]))
+    given, kept = (array[rows, columns].astype(np.float64) for array in (image, stored))
     varying = np.ptp(given, axis=0) > 0 if len(given) else np.zeros(image.shape[2], bool)
     if not varying.any():
         return

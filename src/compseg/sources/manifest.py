@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from compseg.errors import CompsegError, closest
-from compseg.samples import SPLITS, SampleInfo
+from compseg.samples import SPLITS, SampleInfo, identifier
 
 FILES = ("image", "tissue", "truth", "reference")
 COLUMNS = ("sample", "label", "class", "split", "group", "patient", *FILES)
@@ -143,13 +143,15 @@ def _row(path: Path, number: int, cells: dict[str, str], classes: Classes | None
     label = _label(where, cells, classes) if labelled else 0
     if label is None:
         return None
-    split = cells["split"].lower()
+    split = identifier(cells["split"]).lower()
     if split not in ("", *SPLITS):
         hint = closest(split, SPLITS, "expected")
         raise CompsegError(f"{where}: split '{cells['split']}'; {hint} (empty lets the configuration split)")
-    if not cells["image"]:
+    if not identifier(cells["image"]):
         raise CompsegError(f"{where}: no image; give its path relative to the manifest")
-    files = {column: path.parent / cells[column] for column in FILES if cells[column]}
+    given = {column: path.parent / cells[column] for column in FILES if cells[column]}
+    # Tables of R and pandas write NA where there is no mask.
+    files = {column: file for column, file in given.items() if identifier(cells[column]) or file.is_file()}
     for column, file in files.items():
         if not file.is_file():
             raise CompsegError(f"{where}: {column} {file} does not exist; paths are relative to the manifest")
@@ -160,7 +162,7 @@ def _row(path: Path, number: int, cells: dict[str, str], classes: Classes | None
 def _label(where: str, cells: dict[str, str], classes: Classes | None) -> int | None:
     """The label in the row, or that of its class; None if the class is left out."""
     given = LABELS.get(cells["label"].lower())
-    if given is None and cells["label"]:
+    if given is None and identifier(cells["label"]):
         hint = closest(cells["label"], ("healthy", "disease", "0", "1"), "expected")
         raise CompsegError(f"{where}: label '{cells['label']}'; {hint}")
     word = cells["class"]

@@ -6,6 +6,10 @@ and orientation. docs/reference/files.md lists what is understood and what is re
 
 from __future__ import annotations
 
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +31,8 @@ Image.MAX_IMAGE_PIXELS = None
 ORIENTATION, PHOTOMETRIC_TAG, NO_DATA = 274, 262, 42113
 ALPHA = (1, 2)  # kinds of extra samples in a TIFF: with colours multiplied by it, and without
 BESIDE = ("thumbnail", "label", "macro", "map")  # what slide scanners store beside the slide
+# Size, depth, compression, places, order, colours and description of the pixels; an unknown orientation is upright.
+NEEDED = {256, 257, 258, 259, 262, 266, 270, 273, 277, 278, 279, 284, 317, 320, 322, 323, 324, 325, 330, 338, 339}
 EXPLAINED = (PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.MINISWHITE, PHOTOMETRIC.RGB, PHOTOMETRIC.PALETTE)
 
 
@@ -46,6 +52,10 @@ class Pixels:
     opaque: NDArray[np.bool_] | None = None
     lossy: bool = False
 
+    def __post_init__(self) -> None:
+        if self.palette is not None and (self.values.dtype.kind != "u" or self.values.max() >= len(self.palette)):
+            raise ValueError(f"index {self.values.max():g} of a palette of {len(self.palette)} colours")
+
     @property
     def coloured(self) -> Array:
         """The values, with colours in place of indices."""
@@ -55,7 +65,8 @@ class Pixels:
 def read_tiff(path: Path, key: str | None = None) -> Pixels:
     """The one image of a TIFF; its pages, planes or samples are the channels."""
     del key
-    with tifffile.TiffFile(path) as file:
+    # By itself tifffile also reads the other files that the description of an OME-TIFF may name.
+    with _damage_is_an_error(), tifffile.TiffFile(path, _multifile=False) as file:
         series = _whole_image(path, file)
         page, others = series.keyframe, [axis for axis in series.axes if axis not in "YX"]
         if len(others) > 1 or not {"Y", "X"} <= set(series.axes):
@@ -64,6 +75,8 @@ def read_tiff(path: Path, key: str | None = None) -> Pixels:
                 "save (C, H, W)"
             )
         require_memory(path, series.shape, series.dtype)
+        if any(page is None or not all((*page.dataoffsets, *page.databytecounts)) for page in series.pages):
+            raise CompsegError(f"{path}: a part of its pixels is missing; save it without leaving empty parts out")
         array = np.asarray(series.asarray())
         if others:
             array = np.moveaxis(array, series.axes.index(others[0]), -1)
@@ -79,6 +92,29 @@ def read_tiff(path: Path, key: str | None = None) -> Pixels:
         return Pixels(values, palette, opaque, page.compression == COMPRESSION.JPEG)
 
 
+@contextmanager
+def _damage_is_an_error() -> Iterator[None]:
+    """Raise what tifffile only logs, because it reads zeros in place of what is missing; but for tags without meaning.
+
+    Raises:
+        ValueError: What it says first.
+    """
+    said: list[str] = []
+    handler, logger = logging.Handler(), tifffile.logger()
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    propagated, logger.propagate = logger.propagate, False
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagated
+    for message in said:
+        tag = re.search(r"TiffTag (\d+) @", message)
+        if tag is None or int(tag[1]) in NEEDED:
+            raise ValueError(message)
+
+
 def _whole_image(path: Path, file: tifffile.TiffFile) -> tifffile.TiffPageSeries:
     """The series that is no thumbnail, mask or label of another one."""
     found = [
@@ -86,6 +122,8 @@ def _whole_image(path: Path, file: tifffile.TiffFile) -> tifffile.TiffPageSeries
         for series in file.series
         if not (series.keyframe.is_reduced or series.keyframe.is_mask or series.name.lower() in BESIDE)
     ]
+    if file.is_ome and any(series.kind != "ome" for series in found):
+        raise CompsegError(f"{path}: its OME description names other files; save all channels in one file")
     if len(found) != 1:
         shapes = ", ".join(str(series.shape) for series in found[:4])
         raise CompsegError(f"{path}: {len(found)} images in one file ({shapes}); save the one to read in its own file")
