@@ -19,12 +19,14 @@ def main(cfg: DictConfig) -> None:
     from rich.table import Table
 
     from compseg.cohort import Cohort, find_problems
+    from compseg.file_names import printable
 
     problems = find_problems(cfg.cohort, progress=True)
     if problems:
         table = Table("sample", "file", "problem", "fix")
         for problem in problems:
-            table.add_row(problem.sample, problem.file, problem.what, problem.fix)
+            # A stranger's names may hold what a terminal obeys.
+            table.add_row(*map(printable, (problem.sample, problem.file, problem.what, problem.fix)))
         # Without markup, because rich would take brackets in a file's name for a style.
         Console(markup=False).print(table)
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
 
@@ -49,8 +50,8 @@ def file_names(names: Iterable[str], endings: Sequence[str] = ("",)) -> dict[str
         CompsegError: A name comes twice.
     """
     listed = list(names)
-    twice = sorted({name for name in listed if listed.count(name) > 1}) if len(set(listed)) < len(listed) else []
-    require(not twice, f"{twice[:1]}: comes twice, and its files would overwrite one another; rename one")
+    twice = next((name for name, times in Counter(listed).items() if times > 1), None)
+    require(twice is None, f"{twice!r}: the name comes twice, and files of one would overwrite the other's; rename one")
     found, taken = {}, set[str]()
     for name in sorted(listed, key=lambda name: (file_name(name) != name, len(name), name)):
         for candidate in _candidates(name):

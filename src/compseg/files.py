@@ -9,14 +9,35 @@ import csv
 import io
 import json
 import os
+import re
+import stat
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+
+# What `atomic_open` calls a file until it is whole.
+_PARTIAL = re.compile(r"\..*\.[0-9a-f]{32}\.partial", re.DOTALL)
+# What a spreadsheet takes for the beginning of a formula.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def why_no_file(path: Path) -> str:
+    """Why a path is no file to read, in a few words; empty where it is one. It is not opened: a pipe would wait."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return "does not exist"
+    except (OSError, ValueError) as error:  # the latter for a null byte
+        return (getattr(error, "strerror", None) or str(error)).lower()
+    if stat.S_ISREG(mode):
+        return ""
+    return "is a folder" if stat.S_ISDIR(mode) else "is a pipe, a socket or a device"
 
 
 @contextmanager
@@ -31,14 +52,45 @@ def atomic_open(path: str | Path) -> Iterator[BinaryIO]:
     # Beside its place: a rename is atomic within one file system alone.
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
     try:
-        with temporary.open("xb") as file:
-            yield file
-            file.flush()
-            # Before the rename: after a loss of power the new name could be there without the bytes.
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        with _locked(temporary):
+            with temporary.open("wb") as file:
+                yield file
+                file.flush()
+                # Before the rename: after a loss of power the new name could be there without the bytes.
+                os.fsync(file.fileno())
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Make a file and hold its lock, which ends with the process: so a killed process's file is told from another."""
+    with path.open("xb") as file:
+        try:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX)
+            removed = not os.fstat(file.fileno()).st_nlink  # as a killed process's, before it was locked
+        # Windows and some network file systems have no such locks. What is left there stays.
+        except (ImportError, OSError):
+            file.close()
+            removed = False
+        if not removed:
+            yield
+            return
+    with _locked(path):
+        yield
+
+
+def remove_partials(folder: Path) -> None:
+    """Remove the files that killed processes have left half-written in a folder and in those below it."""
+    for left in filter(lambda path: _PARTIAL.fullmatch(path.name), folder.rglob(".*.partial")):
+        with suppress(ImportError, OSError), left.open("rb") as file:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # refused while somebody writes it
+            left.unlink()
 
 
 def atomic_bytes(path: str | Path, content: bytes) -> None:
@@ -48,8 +100,8 @@ def atomic_bytes(path: str | Path, content: bytes) -> None:
 
 
 def atomic_text(path: str | Path, text: str) -> None:
-    """Write text as UTF-8 with its line ends unchanged."""
-    atomic_bytes(path, text.encode())
+    r"""Write text as UTF-8 with its line ends unchanged; a byte of a file's name that is no UTF-8 as `\udcff`."""
+    atomic_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def atomic_json(path: str | Path, plain: Any) -> None:
@@ -57,14 +109,41 @@ def atomic_json(path: str | Path, plain: Any) -> None:
     atomic_text(path, json.dumps(plain, indent=2, ensure_ascii=False) + "\n")
 
 
-def csv_text(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A table with a header, commas and plain line ends."""
+def csv_text(columns: Sequence[Any], rows: Iterable[Sequence[Any]] = ()) -> str:
+    """A table with a header, commas and plain line ends; without rows also a line to append.
+
+    A text that a spreadsheet would compute (`=1+1`) gets an apostrophe before it, which `from_cell` takes away.
+    """
+    return "".join(map(_line, (columns, *rows)))
+
+
+def _line(values: Sequence[Any]) -> str:
     text = io.StringIO()
-    # By default the csv module ends lines with CRLF.
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    return text.getvalue()
+    # With the end CRLF, for which the module quotes both characters in a cell; we end lines with LF.
+    csv.writer(text, lineterminator="\r\n").writerow(map(_as_text, values))
+    return text.getvalue().removesuffix("\r\n") + "\n"
+
+
+def _as_text(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and _begins_formula(value) and not _is_number(value) else value
+
+
+def from_cell(cell: str) -> str:
+    """The text that `csv_text` has written a cell for."""
+    return cell[1:] if cell.startswith("'") and _begins_formula(cell) else cell
+
+
+def _begins_formula(text: str) -> bool:
+    # Those with apostrophes get one more, or the text `'=1` would be read as `=1`.
+    return text.lstrip("'").startswith(_FORMULA)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def atomic_npy(path: str | Path, array: NDArray[Any]) -> None:

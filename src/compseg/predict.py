@@ -26,7 +26,7 @@ def main(cfg: DictConfig) -> None:
     segmenter = load_segmenter(cfg.run or cfg.segmenter, pick_device(cfg.device), tuple(cfg.trust))
     if cfg.threshold is not None:
         segmenter = segmenter.with_threshold(fixed(cfg.threshold))
-    rows = predict(segmenter, images, out, cfg.channels_first, cfg.tile, cfg.overlap)
+    rows = predict(segmenter, images, out, cfg.channels_first, cfg.tile, cfg.overlap, cfg.overwrite)
     print(f"{len(rows)} images: maps, overlays and masks in {out / 'maps'}, area fractions in {out / 'areas.csv'}")
 
 

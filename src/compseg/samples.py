@@ -23,7 +23,8 @@ class SampleInfo:
     """What is known about a sample without reading its pixels.
 
     Attributes:
-        name: Unique in the cohort; also its file name for maps, so letters, digits, `.`, `_` and `-` only.
+        name: Unique in the cohort, and fit for a file name; in a stranger's cohort it may be any text, so a path is
+            made of it by `compseg.file_names` alone.
         label: 1 = disease, 0 = healthy.
         class_name: The pathologist's word, if any (`T`, `NAT`, ...).
         split: `train`, `val` or `test`; empty: assigned by the configuration.

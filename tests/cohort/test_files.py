@@ -1,13 +1,26 @@
 import csv
 import io
 import json
+import math
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 
-from compseg.files import atomic_bytes, atomic_json, atomic_npy, atomic_open, atomic_text, atomic_torch, csv_text
+from compseg.files import (
+    atomic_bytes,
+    atomic_json,
+    atomic_npy,
+    atomic_open,
+    atomic_text,
+    atomic_torch,
+    csv_text,
+    from_cell,
+    remove_partials,
+)
 
 
 def test_each_writes_what_its_reader_reads(tmp_path):
@@ -53,3 +66,52 @@ def test_a_table_comes_back_as_it_was():
     text = csv_text(["first", "second"], rows)
     assert "\r" not in text
     assert list(csv.reader(io.StringIO(text))) == [["first", "second"], *rows]
+
+
+FORMULAS = ["=1+1", "+1+1", "-1+1", "@SUM(A1)", "\t=1", "\r=1", "'=1", "''-a", '=HYPERLINK("x","y")']
+TEXTS = ["", "a=1", "'a", "'", "1 = 1", "日本語", "a, b", 'say "c"']
+
+
+@pytest.mark.parametrize("text", [*FORMULAS, *TEXTS])
+def test_no_cell_is_a_formula_and_each_comes_back(text):
+    written = csv_text(["name"], [[text]])
+    cell = next(csv.reader(io.StringIO(written.partition("\n")[2], newline="")))[0]
+    assert not cell.startswith(("=", "+", "-", "@", "\t", "\r"))
+    assert (cell != text) == (text in FORMULAS)
+    assert from_cell(cell) == text
+
+
+def test_numbers_stay_numbers():
+    row = [-1, -0.5, "-1e-3", "+2", "-inf", math.nan, True]
+    assert csv_text(row) == "-1,-0.5,-1e-3,+2,-inf,nan,True\n"
+
+
+def test_a_name_that_is_no_unicode_is_written_with_an_escape(tmp_path):
+    atomic_json(tmp_path / "j", {"name": "a\udcff"})
+    assert json.loads((tmp_path / "j").read_text(encoding="utf-8")) == {"name": "a\udcff"}
+    atomic_text(tmp_path / "t", csv_text(["a\udcff"]))
+    assert (tmp_path / "t").read_text(encoding="utf-8") == "a\\udcff\n"
+
+
+def test_what_a_killed_process_left_is_removed_and_what_is_being_written_stays(tmp_path):
+    killed = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import os, sys; from compseg.files import atomic_open\n"
+            "with atomic_open(sys.argv[1]) as file: os.kill(os.getpid(), 9)",
+            tmp_path / "below" / "last.ckpt",
+        ],
+        check=False,
+    )
+    assert killed.returncode == -9
+    (left,) = (tmp_path / "below").iterdir()
+    others = [tmp_path / name for name in ("mine.partial", ".mine.partial", "below/last.ckpt")]
+    for other in others:
+        other.write_bytes(b"")
+    with atomic_open(tmp_path / "f") as file:
+        file.write(b"whole")
+        remove_partials(tmp_path)
+    assert not left.exists()
+    assert all(other.exists() for other in others)
+    assert (tmp_path / "f").read_bytes() == b"whole"

@@ -92,9 +92,11 @@ def test_finished_samples_whose_bytes_changed_are_written_again(tmp_path):
     for lost in (path.with_name("c.partial") / "samples/s02/truth").rglob("0"):
         if lost.is_file():
             lost.unlink()
+    (path.with_name("c.partial") / f"zarr.{'0' * 32}.partial").write_bytes(b"what Zarr was writing")
     read = []
     prepare(MemorySource(before=lambda info: read.append(info.name)), path, progress=False)
     assert read == ["s01", "s04", "s05"]
+    assert list(path.rglob("*.partial")) == []
     assert find_problems(path) == []
 
 

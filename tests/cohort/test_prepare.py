@@ -153,7 +153,7 @@ def test_values_beyond_float16_fit_float32(tmp_path):
     assert quiet(with_image(value=7e4), tmp_path / "c", dtype="float32").image("s03")[2, 3, 1] == 7e4
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a b", ".hidden", "_a", "ä"])
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a b", ".hidden", "_a", "con", "a" * 300, "a\udcff"])
 def test_names_must_be_file_names(tmp_path, name):
     source = MemorySource()
     source.samples[1] = SampleInfo(name, 1)

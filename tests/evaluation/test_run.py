@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -16,6 +18,9 @@ import compseg.training
 from compseg.errors import CompsegError
 from compseg.evaluation import run as evaluation
 from compseg.evaluation.run import evaluate_run
+from compseg.files import from_cell
+from compseg.report import judge
+from hostile_names import NAMES, UNREADABLE, changed, rename_samples, snapshot
 
 
 class AskedError(Exception):
@@ -72,3 +77,26 @@ def test_validation_samples_alone_leave_no_table_of_samples(trained, tmp_path):
     assert found.metrics == {name: value for name, value in stored.items() if not name.startswith("test/")}
     assert json.loads((run / "segmenter" / "segmenter.json").read_text())["threshold"]["origin"] == "truth"
     assert found.threshold.origin == "truth"
+
+
+def test_no_name_of_a_strangers_cohort_leads_out_of_the_run(trained, tmp_path):
+    run, cohort = tmp_path / "run", tmp_path / "foreign.zarr"
+    shutil.copytree(trained.run, run)
+    shutil.copytree(trained.cohort, cohort)
+    names = [name for name in NAMES if name not in UNREADABLE][-12:]
+    rename_samples(cohort, names)
+    text = json.loads((cohort / "zarr.json").read_text())
+    for row in text["attributes"]["compseg"]["samples"]:
+        row["group"] = row["class_name"] = r"$\frac{$ <b> " + "g" * 300
+    (cohort / "zarr.json").write_text(json.dumps(text))
+    before = snapshot(tmp_path)
+    found = judge(run, str(cohort), "cpu")
+    assert all(run in path.parents for path in changed(before, snapshot(tmp_path)))
+    assert {item.info.name for item in found.test} >= set(names)
+    with next(run.rglob("samples.csv")).open(newline="", encoding="utf-8") as file:
+        rows = {from_cell(row["sample"]): row for row in csv.DictReader(file)}
+    for item in found.test:
+        (stored,) = run.rglob(f"{rows[item.info.name]['file']}.npy")
+        np.testing.assert_array_equal(np.load(stored), item.activation)
+    page = next(run.rglob("report.html")).read_text(encoding="utf-8")
+    assert "<script>alert" not in page

@@ -109,7 +109,7 @@ def test_samples_csv(tmp_path):
         by_hand([0.1, 0.1], truth=[0, 0], label=0, name="spot_2", class_name="N"),
     ]
     path = tmp_path / "new" / "samples.csv"
-    samples_csv(maps, THRESHOLD, path)
+    samples_csv(maps, THRESHOLD, path, {item.info.name: item.info.name for item in maps})
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["sample", "label", "class", "group", "patient", "area_fraction", "output", "dice"]

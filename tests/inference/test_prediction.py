@@ -62,7 +62,7 @@ def test_a_table_of_many_images_grows_line_by_line(segmenter, tmp_path):
     rows = rows_of(tmp_path / "out")
     assert [row["sample"] for row in rows] == [f"s{seed}" for seed in range(5)]
     assert [{key: str(value) for key, value in row.items()} for row in returned] == rows
-    predict(segmenter, new_images(tmp_path / "s3.npy"), tmp_path / "out")
+    predict(segmenter, new_images(tmp_path / "s3.npy"), tmp_path / "out", overwrite=True)
     assert [row["sample"] for row in rows_of(tmp_path / "out")] == ["s3"]  # another prediction, another table
 
 

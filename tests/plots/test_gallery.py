@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
+from compseg.plots.figures import activation_by_group
 from compseg.plots.gallery import TRUTH_RGB, Tile, gallery, paint_activation, paint_mask, vmax_of
+from compseg.plots.style import as_text, pixels
+from hostile_names import NAMES
 
 DISEASE, TISSUE, BACKGROUND = (213, 94, 0), (201, 206, 212), (244, 244, 242)
 
@@ -60,3 +64,18 @@ def test_what_a_sample_lacks_stays_empty():
     mixed = gallery([*tiles(1, "activation"), *tiles(1, "thumbnail", "activation")])
     assert [axes.get_title(loc="left") for axes in mixed.axes[:2]] == ["thumbnail", "activation"]
     assert [len(axes.images) for axes in mixed.axes] == [0, 1, 1, 1]
+
+
+@pytest.mark.filterwarnings("ignore:Glyph")  # the font lacks some scripts; then it shows boxes
+@pytest.mark.parametrize("name", NAMES)
+def test_any_name_can_be_shown(name):
+    tile = Tile(name, f"disease ({name})", {"activation": np.zeros((4, 4, 3), np.uint8)})
+    pixels(gallery([tile, tile]))
+    pixels(gallery([tile, tile], across=True))
+    pixels(activation_by_group([name, "other"], [0, 1], [0.1, 0.2]))
+
+
+def test_a_name_is_shown_as_it_is_in_one_line():
+    assert as_text(r"a $\frac{$ b") == r"a \$\frac{\$ b"
+    assert as_text("a\nb\udcff") == r"a\nb\udcff"
+    assert as_text("n" * 300, 9) == "nnnnnnnn…"

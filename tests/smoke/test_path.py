@@ -101,7 +101,9 @@ def test_predict_takes_a_cohort_a_manifest_or_one_image(trained, tmp_path):
     np.save(tmp_path / "one.npy", image)
     (tmp_path / "list.csv").write_text("sample,image\nfirst,one.npy\n")
     for given, expected in (("one.npy", ["one"]), ("list.csv", ["first"])):
-        succeed("predict", f"run={trained.run}", f"input={given}", "out=out", "threshold=0.5", cwd=tmp_path)
+        # The second replaces the first, which it may not be mixed with.
+        into = ("out=out", "overwrite=true", "threshold=0.5")
+        succeed("predict", f"run={trained.run}", f"input={given}", *into, cwd=tmp_path)
         rows = read_rows(tmp_path / "out" / "areas.csv")
         assert [row["sample"] for row in rows] == expected
         assert rows[0]["threshold"] == "0.5"

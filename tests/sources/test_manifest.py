@@ -1,5 +1,6 @@
 import csv
 import io
+import os
 
 import pytest
 from hypothesis import given
@@ -7,7 +8,7 @@ from hypothesis import strategies as st
 
 from compseg.errors import CompsegError
 from compseg.samples import identifier
-from compseg.sources.manifest import LABELS, clean_name, read_manifest
+from compseg.sources.manifest import LABELS, read_manifest
 
 
 @pytest.fixture(scope="module")
@@ -165,9 +166,40 @@ def test_any_bytes_are_read_or_refused_in_one_line(folder, content):
         assert rows
 
 
-@given(st.text(max_size=30))
-def test_clean_names_are_fit_for_files_and_stay_clean(text):
-    name = clean_name(text)
-    assert all(c.isascii() and (c.isalnum() or c in "._-") for c in name)
-    assert not name.startswith((".", "_"))
-    assert clean_name(name) == name
+NAMES = {
+    "日本語": "日本語",
+    "Probe 1": "Probe_1",
+    "e\u0301": "é",
+    "../x": "x",
+    "con": "con_",
+    "'=1+1": "1+1",
+    "<b>": "b_",
+}
+
+
+@pytest.mark.parametrize(("name", "expected"), NAMES.items())
+def test_names_are_fit_for_files(folder, name, expected):
+    (row,) = read(folder, f"sample,image,label\n{name},a.png,1\n")
+    assert row.info.name == expected
+
+
+def test_a_table_of_ours_gives_back_its_groups(folder):
+    (row,) = read(folder, "sample,image,label,group,patient\ns1,a.png,1,'=A1,'B\n")
+    assert (row.info.group, row.info.patient) == ("=A1", "'B")
+
+
+def test_paths_that_cannot_be_files(folder):
+    for path, words in (("p" * 5000, "file name too long"), ("a\0b", "null"), (".", "is a folder")):
+        with pytest.raises(CompsegError) as raised:
+            read(folder, f"sample,image,label\ns1,{path},1\n")
+        assert "line 2, sample s1: image" in str(raised.value)
+        assert words in str(raised.value)
+        assert len(str(raised.value)) < 600
+
+
+def test_a_pipe_is_refused_and_does_not_hang(folder):
+    os.mkfifo(folder / "pipe.png")
+    with pytest.raises(CompsegError, match="is a pipe"):
+        read(folder, "sample,image,label\ns1,pipe.png,1\n")
+    with pytest.raises(CompsegError, match="is a pipe"):
+        read_manifest(folder / "pipe.png")

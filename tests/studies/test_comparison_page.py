@@ -5,6 +5,7 @@ import io
 
 import pytest
 
+from compseg.files import from_cell
 from compseg.studies.comparison_page import comparison_frame, comparison_page
 from compseg.studies.page import csv_of
 from compseg.studies.pictures import picture_of_comparison, png
@@ -154,3 +155,18 @@ def test_without_the_metric_there_is_no_picture(made):
 
 def test_it_is_a_png(outcomes):
     assert png(picture_of_comparison(outcomes, PICTURED))[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.mark.filterwarnings("ignore:Glyph")
+def test_groups_may_have_any_name(made):
+    groups = [r"$\frac{$", "=1+1", "a|b", "<script>", "a\nb", "\x1b[31m"]
+    outcomes = [made(0.5, held_out=group, method=method) for group in groups for method in (r"$\frac{$", "b")]
+    assert png(picture_of_comparison(outcomes, LAYOUT))
+    rows = rows_of(table(outcomes, "test"))
+    assert [from_cell(row["held_out"]) for row in rows] == [group for group in groups for _ in range(2)]
+    assert not any(row["held_out"].startswith("=") for row in rows)
+    text = comparison_page("name", outcomes, LAYOUT, with_picture=False)
+    assert " <script>" not in text
+    lines = text[text.index("## Left-out groups") :].strip().splitlines()[2:]
+    assert len(lines) == 2 + len(outcomes)
+    assert all(line.isprintable() for line in lines)

@@ -88,6 +88,8 @@ def test_group_names_with_slashes_make_no_folders_of_their_own():
         ({"seeds": 0}, "seeds=0: expected how many"),
         ({"seeds": ["a"]}, "seeds="),
         ({"methods": ["a", "a"]}, "methods: a is there twice"),
+        ({"methods": ["a", "A"]}, "methods: A is there twice"),
+        ({"methods": [{"method": "a", "name": "x" * 300}]}, "becomes a folder"),
         ({"methods": []}, "methods: nothing to compare"),
         ({"methods": [{"name": "a"}]}, "methods: {'name': 'a'}: which method"),
         (
@@ -136,6 +138,23 @@ def test_any_value_reaches_hydra_unchanged(value):
     assert parsed == value
 
 
-@given(st.text(st.characters(blacklist_categories=("Cs", "Cc"))))
+@given(st.text(st.characters(blacklist_categories=("Cs", "Cc"))).filter(lambda text: "${" not in text))
 def test_any_text_reaches_hydra_unchanged(text):
     assert OverridesParser.create().parse_override(f"key={quoted(text)}").value() == text
+
+
+def test_a_group_cannot_ask_for_the_environment():
+    with pytest.raises(CompsegError, match=r"\$\{oc.env:HOME\}: a configuration would replace"):
+        planned().jobs({"phantom": ["a", "${oc.env:HOME}"]})
+
+
+def test_each_left_out_group_has_a_folder_of_its_own():
+    groups = ["A 1", "A_1", "a_1", "A/1", "..", "日本"]
+    jobs = planned().jobs({"phantom": groups})
+    names = [job.name for job in jobs]
+    assert len({name.lower() for name in names}) == len(groups)
+    assert "phantom/unet/compseg/without_A_1/seed_0" in names
+    assert "phantom/unet/compseg/without_日本/seed_0" in names
+    assert {name.count("/") for name in names} == {4}
+    assert [job.held_out for job in jobs] == groups
+    assert names == [job.name for job in planned().jobs({"phantom": groups})]

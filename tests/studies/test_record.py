@@ -104,8 +104,11 @@ def test_a_locked_folder_is_running_until_its_process_dies(add_job):
         process.kill()
         process.join()
     assert read_record(folder).status == "unfinished"
+    (folder / "checkpoints").mkdir()
+    left = folder / "checkpoints" / f".last.ckpt.{'0' * 32}.partial"
+    left.write_bytes(b"what it was writing when it was killed")
     with run_lock(folder):
-        pass
+        assert not left.exists()
 
 
 def test_training_works_without_locks(tmp_path, monkeypatch):

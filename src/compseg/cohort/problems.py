@@ -16,6 +16,7 @@ from compseg.cohort.locations import exists, location
 from compseg.cohort.splits import look_alikes
 from compseg.cohort.store import Cohort
 from compseg.errors import CompsegError
+from compseg.file_names import file_name, same_file
 from compseg.samples import SPLITS
 
 PREPARE_AGAIN = "prepare the cohort again"
@@ -42,8 +43,9 @@ def find_problems(path: str | Path, progress: bool = False) -> list[Problem]:
     """Read every array of a cohort and list what is wrong.
 
     It finds an unfinished preparation, damaged or changed bytes, wrong shapes, values that are not finite, empty
-    tissue, truth in a healthy sample, empty truth in a diseased one, samples with identical pixels or equal names, a
-    patient in two splits, also where it is written in two ways, and splits without one of the labels.
+    tissue, truth in a healthy sample, empty truth in a diseased one, samples with identical pixels, names that are
+    equal or no file names, a patient in two splits, also where it is written in two ways, and splits without one of the
+    labels.
 
     Args:
         path: The cohort: a folder or a URL.
@@ -63,7 +65,7 @@ def find_problems(path: str | Path, progress: bool = False) -> list[Problem]:
         if not exists(where):
             return problems
     cohort = Cohort.open(where)
-    problems += [*_repeated_names(cohort), *_patients_in_two_splits(cohort), *_missing_labels(cohort)]
+    problems += [*_names(cohort), *_patients_in_two_splits(cohort), *_missing_labels(cohort)]
     # Checksums stay, arrays go: one sample is in memory at a time.
     same_pixels: dict[tuple[object, ...], list[Record]] = defaultdict(list)
     for record in track(cohort.records, f"Checking {where}", console=Console(stderr=True), disable=not progress):
@@ -80,14 +82,17 @@ def find_problems(path: str | Path, progress: bool = False) -> list[Problem]:
     return problems
 
 
-def _repeated_names(cohort: Cohort) -> Iterator[Problem]:
+def _names(cohort: Cohort) -> Iterator[Problem]:
+    """Names that `prepare` would not write: they come from elsewhere, and may be made to lead out of a folder."""
     seen: dict[str, str] = {}
-    for info in cohort.infos:
-        # In small letters: some file systems do not tell `a` from `A`.
-        if other := seen.get(info.name.lower()):
+    for name in (info.name for info in cohort.infos):
+        if name != (fitting := file_name(name)):
+            what = f"no name for a file; what is written for it is called {fitting}"
+            yield Problem(name, "zarr.json", what, f"rename it, {PREPARE_AGAIN}")
+        if other := seen.get(key := same_file(name)):
             what = f"has the name of another sample, {other}"
-            yield Problem(info.name, "zarr.json", what, f"rename one, {PREPARE_AGAIN}")
-        seen[info.name.lower()] = info.name
+            yield Problem(name, "zarr.json", what, f"rename one, {PREPARE_AGAIN}")
+        seen[key] = name
 
 
 def _patients_in_two_splits(cohort: Cohort) -> Iterator[Problem]:

@@ -20,6 +20,7 @@ from compseg.cohort.layout import ATTRIBUTE, SCHEMA, THUMBNAIL, Array, Record, n
 from compseg.cohort.locations import Location, exists, is_url, location, open_store, read_errors, reason
 from compseg.cohort.splits import hold_out
 from compseg.errors import CompsegError
+from compseg.files import why_no_file
 from compseg.samples import SPLITS, Channels, Image, Mask, SampleInfo, Window
 
 LARGE = 16 * 2**20  # bytes: smaller arrays are read in one request, and their copies do not matter
@@ -187,7 +188,10 @@ class Cohort:
         if self._pid != os.getpid():
             self._arrays, self._pid = {}, os.getpid()
         if path not in self._arrays:
-            self._arrays[path] = zarr.open_array(open_store(self.path), path=path, mode="r", zarr_format=3)
+            _refuse_pipes(self.path, f"{path}/zarr.json")
+            array = zarr.open_array(open_store(self.path), path=path, mode="r", zarr_format=3)
+            _refuse_pipes(self.path, f"{path}/{array.metadata.encode_chunk_key((0,) * array.ndim)}")
+            self._arrays[path] = array
         return self._arrays[path]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -199,12 +203,19 @@ def read_attributes(where: Location) -> dict[str, Any] | None:
     """The `compseg` attribute of a Zarr v3 group; None if there is no group or it has none."""
     errors = read_errors(where)
     try:
+        _refuse_pipes(where, "zarr.json")
         # The format is named, or zarr also asks for the files of format 2: more requests in object storage.
         attributes = zarr.open_group(open_store(where), mode="r", zarr_format=3).attrs.asdict()
     except errors:
         return None
     found = attributes.get(ATTRIBUTE)
     return found if isinstance(found, dict) else None
+
+
+def _refuse_pipes(where: Location, key: str) -> None:
+    """Raise a ValueError where a file of a cohort is a pipe or a device, which may have no end, or never begin."""
+    if isinstance(where, Path) and (problem := why_no_file(where / key)) not in ("", "does not exist"):
+        raise ValueError(f"{Path(key).name} {problem}")
 
 
 def _absent(where: Location) -> str:

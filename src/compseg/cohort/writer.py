@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import shutil
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,6 +34,7 @@ from compseg.cohort.locations import is_url
 from compseg.cohort.splits import DEFAULT_SPLITS, assign_splits, look_alikes
 from compseg.cohort.store import Cohort, read_attributes
 from compseg.errors import CompsegError
+from compseg.file_names import file_name, same_file
 from compseg.preprocessing.tissue import resolve_rule, tissue_mask
 from compseg.samples import Channels, SampleArrays, SampleInfo, Source
 
@@ -190,18 +190,16 @@ def _build(source: Source, path: Path, header: Header, log: Console) -> None:
 
 
 def _check_names(infos: Sequence[SampleInfo]) -> None:
-    """Refuse names that cannot be file names or that occur twice; some file systems do not tell `a` from `A`."""
+    """Refuse names that cannot be file names, or that some file system does not tell apart."""
     if not infos:
         raise CompsegError("the source has no samples; expected at least one")
     seen: set[str] = set()
     for info in infos:
-        if not re.fullmatch(r"[A-Za-z0-9-][A-Za-z0-9._-]*", info.name):
-            raise CompsegError(
-                f"sample '{info.name}': expected letters, digits, '-', and after the first also '.' and '_'; rename it"
-            )
-        if info.name.lower() in seen:
+        if (fitting := file_name(info.name)) != info.name:
+            raise CompsegError(f"sample {info.name!r}: no name for a file; rename it, for example {fitting}")
+        if (key := same_file(info.name)) in seen:
             raise CompsegError(f"sample {info.name}: its name comes twice; rename one")
-        seen.add(info.name.lower())
+        seen.add(key)
 
 
 def _open_partial(partial: Path, header: Header, log: Console) -> zarr.Group:
@@ -209,6 +207,8 @@ def _open_partial(partial: Path, header: Header, log: Console) -> zarr.Group:
     begun = read_attributes(partial)
     if begun is not None and all(begun.get(key) == header[key] for key in header):
         log.print(f"{partial}: continuing where an earlier preparation stopped")
+        for left in filter(Path.is_file, partial.rglob("*.partial")):
+            left.unlink()  # what Zarr was writing when it was killed
         return zarr.open_group(partial, mode="a", zarr_format=3)
     if partial.exists():
         log.print(f"{partial}: left by a preparation with other samples or settings; starting again")

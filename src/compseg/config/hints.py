@@ -13,6 +13,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandat
 from yaml import YAMLError
 
 from compseg.errors import CompsegError, closest
+from compseg.file_names import printable
 
 E = TypeVar("E", bound=BaseException)
 
@@ -92,7 +93,7 @@ def explain(error: BaseException, groups: Collection[str] = ()) -> str | None:
         line: str | None = _message(own)
     else:
         line = _composition(chain, groups) or _target(chain) or _system(chain) or _other(chain)
-    return None if line is None else " ".join(line.split())
+    return None if line is None else printable(" ".join(line.split()))
 
 
 def _first(chain: Sequence[BaseException], *kinds: type[E]) -> E | None:

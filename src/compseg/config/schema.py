@@ -112,6 +112,7 @@ class PredictConfig:
     segmenter: str | None = None  # or a segmenter folder
     input: str = MISSING  # a cohort, a folder or an image
     out: str = MISSING  # the folder to write to
+    overwrite: bool = False  # whether to delete what another prediction has left there
     threshold: float | None = None  # in place of the one stored with the segmenter
     device: str = MISSING  # auto, or a torch device
     trust: list[str] = field(default_factory=list)  # further packages whose code a segmenter may name

@@ -18,9 +18,11 @@ from compseg.errors import CompsegError
 from compseg.evaluation.curves import SampleMap
 from compseg.evaluation.tables import flat_metrics, metrics_of_splits, samples_csv, write_replicates
 from compseg.evaluation.thresholds import fit_threshold
-from compseg.files import atomic_json
+from compseg.file_names import file_names
+from compseg.files import atomic_json, remove_partials
 from compseg.inference import Segmenter, Threshold, load_segmenter
 from compseg.inference.building import build_safe
+from compseg.inference.outputs import ENDINGS, MAPS
 from compseg.inference.prediction import write_map
 from compseg.inference.segmenter import activation_of
 from compseg.run_folder import (
@@ -96,6 +98,8 @@ def evaluate_run(
             f"{cohort.path}: has {cohort.channels.count} channels, the segmenter was trained on "
             f"{segmenter.channels.count}; prepare the cohort with the same channels"
         )
+    # Before the first map, since a stranger's names may be anything.
+    files = file_names([info.name for info in cohort.split("test")] if split == "test" else [], ENDINGS)
     val_maps = list(maps_of(segmenter, head, cohort, _members(cohort, "val")))
     test_maps = list(maps_of(segmenter, head, cohort, _members(cohort, "test"))) if split == "test" else []
     # Fitted to test samples it would be an upper bound and no result (docs/explanation/thresholds.md).
@@ -103,13 +107,14 @@ def evaluate_run(
     segmenter = segmenter.with_threshold(threshold)
     found = metrics_of_splits(val_maps, test_maps, threshold)
     metrics = flat_metrics(found, threshold, segmenter.provenance["val_loss"])
+    remove_partials(run)
     segmenter.save_description(run / "segmenter")
     for item in test_maps if maps else ():
         thumbnail, marked = cohort.thumbnail(item.info.name), threshold.apply(item.activation, item.tissue)
         picture = cohort.image(item.info.name) if thumbnail is None else thumbnail
-        write_map(run / "maps", item.info.name, picture, item.activation, marked)
+        write_map(run / MAPS, files[item.info.name], picture, item.activation, marked)
     if split == "test":
-        samples_csv(test_maps, threshold, run / "samples.csv")
+        samples_csv(test_maps, threshold, run / "samples.csv", files)
     write_replicates(found, run / "bootstrap.npz")
     atomic_json(run / "metrics.json", metrics)
     return Evaluation(config, cohort, segmenter, val_maps, test_maps, metrics)

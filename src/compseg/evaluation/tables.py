@@ -137,9 +137,14 @@ def write_replicates(found: Mapping[str, Measured], path: Path) -> None:
         np.savez(file, **{name: replicates for name, (_, replicates) in found.items()})  # type: ignore[arg-type]
 
 
-def samples_csv(maps: Sequence[SampleMap], threshold: Threshold, path: Path) -> None:
-    """Write a row for every test sample, atomically; `dice` is empty where there is no truth to compare with."""
-    atomic_text(path, csv_text(COLUMNS, (sample_row(item, threshold) for item in maps)))
+def samples_csv(maps: Sequence[SampleMap], threshold: Threshold, path: Path, files: Mapping[str, str]) -> None:
+    """Write a row for every test sample, atomically; `dice` is empty where there is no truth to compare with.
+
+    `files` is what the files of each sample's map are called: a column of its own where that is not the sample's name.
+    """
+    differ = any(name != file for name, file in files.items())
+    rows = (sample_row(item, threshold) + (files[item.info.name],) * differ for item in maps)
+    atomic_text(path, csv_text((*COLUMNS, "file") if differ else COLUMNS, rows))
 
 
 def sample_row(item: SampleMap, threshold: Threshold) -> tuple[str | int | float, ...]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from compseg.errors import CompsegError
+from compseg.files import remove_partials
 
 LOCK = ".run.lock"
 
@@ -17,7 +18,7 @@ LOCK = ".run.lock"
 def run_lock(run: Path) -> Iterator[None]:
     """Hold a run folder while training in it. The lock of a process that is killed ends with the process.
 
-    On a file system without locks nothing is held.
+    What such a process has left half-written is removed. On a file system without locks nothing is held.
 
     Args:
         run: The run folder.
@@ -35,6 +36,7 @@ def run_lock(run: Path) -> Iterator[None]:
     # Some network file systems have no locks; there a run without one is better than no run.
     except (OSError, NotImplementedError):
         pass
+    remove_partials(run)
     try:
         yield
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,12 +12,14 @@ from numpy.typing import NDArray
 
 from compseg.cohort import Cohort, is_url
 from compseg.errors import CompsegError
+from compseg.files import why_no_file
 from compseg.memory import ReusableBuffer
 from compseg.preprocessing.tissue import otsu, tissue_mask
 from compseg.samples import Image, Mask, Window
-from compseg.sources.manifest import clean_name, read_manifest
+from compseg.sources.manifest import read_manifest
 from compseg.sources.readers import READERS, open_image, read_mask, read_picture
 
+LOG = logging.getLogger("compseg")
 BLOCK = 64  # rows that are read at a time for Otsu's level, which needs the whole image
 
 
@@ -25,7 +28,7 @@ class NewImage:
     """An image to map, not yet opened.
 
     Attributes:
-        name: Of the files that are written.
+        name: As its file or sample is called; `file_names` makes names of files of it.
         path: Its file, or the folder or address of the cohort that holds it.
         tissue: Mask file, if there is one.
         thumbnail: Picture file, if there is one.
@@ -164,30 +167,36 @@ def new_images(path: str | Path) -> list[NewImage]:
     Raises:
         CompsegError: If there is nothing to map.
     """
+    problem = "" if is_url(path) else why_no_file(Path(path))
+    is_folder = problem == "is a folder"
     # Before folders of images: a cohort is a folder too, in which no image would be found.
-    if is_url(path) or (Path(path) / "zarr.json").is_file():
+    if is_url(path) or (is_folder and (Path(path) / "zarr.json").is_file()):
         cohort = Cohort.open(path)
         return [NewImage(info.name, path, cohort=cohort) for info in cohort.infos]
     path = Path(path)
-    if path.is_dir():
+    if is_folder:
         return _images_in(path)
-    if not path.is_file():
-        raise CompsegError(f"input={path}: does not exist; give an image, a folder of images, a manifest or a cohort")
+    if problem:
+        raise CompsegError(f"input={path!s:.200}: {problem}; give an image, a folder of images, a manifest or a cohort")
     if path.suffix.lower() == ".csv":
         rows = read_manifest(path, labelled=False)
         return [
             NewImage(row.info.name, row.files["image"], row.files.get("tissue"), row.files.get("reference"))
             for row in rows
         ]
-    return [NewImage(clean_name(path.stem), path)]
+    return [NewImage(path.stem, path)]
 
 
 def _images_in(path: Path) -> list[NewImage]:
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() in READERS)
+    # Hidden files are not the user's images: macOS leaves a `._a.png` beside each a.png on other file systems.
+    shown = sorted(file for file in path.iterdir() if file.suffix.lower() in READERS and file.name[0] != ".")
+    problems = {file: why_no_file(file) for file in shown}
+    for file in filter(problems.get, shown):
+        LOG.warning(f"{file}: {problems[file]}; skipped")
+    files = [file for file in shown if not problems[file]]
     if not files:
         raise CompsegError(f"input={path}: no image in this folder; expected files ending in {', '.join(READERS)}")
-    # Names become file names: a.npy and a.png would write over each other's map.
-    images = [NewImage(clean_name(file.stem), file) for file in files]
+    images = [NewImage(file.stem, file) for file in files]
     names = [image.name for image in images]
     if doubles := sorted({name for name in names if names.count(name) > 1}):
         raise CompsegError(

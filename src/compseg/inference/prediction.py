@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from torch import Tensor
 from compseg.errors import CompsegError
 from compseg.files import atomic_npy, atomic_open, atomic_text, csv_text
 from compseg.inference.images import NewImage, OpenImage
+from compseg.inference.outputs import ENDINGS, MAPS, TABLE, reserve
 from compseg.inference.segmenter import Segmenter, activation_of
 from compseg.inference.threshold import Threshold
 from compseg.inference.tiling import Tile, receptive_field_of
@@ -41,6 +41,7 @@ def predict(
     channels_first: bool = False,
     tile: int | None = None,
     overlap: int | None = None,
+    overwrite: bool = False,
 ) -> list[dict[str, Any]]:
     """Map every image and write `maps/NAME.npy`, overlay and mask PNGs, and `areas.csv`.
 
@@ -51,22 +52,23 @@ def predict(
     Args:
         segmenter: With a threshold.
         images: What to map.
-        out: Folder, made if absent.
+        out: Folder, made if absent; see `outputs.reserve`.
         channels_first: Whether .npy, .npz and .mat files hold `(C, H, W)`.
         tile: Largest side in pixels of what a tile sees; None: by memory, see `Segmenter.tiles`.
         overlap: Margin around a tile in pixels; None: the radius of the network's receptive field.
+        overwrite: Whether to delete what another prediction has left in the folder.
 
     Returns:
         The rows of `areas.csv`.
 
     Raises:
-        CompsegError: If the segmenter has no threshold, or an image is unreadable, of other channels or of another size
-            than its mask. What was written for the images before it stays.
+        CompsegError: If the segmenter has no threshold, the folder holds another prediction, or an image is unreadable,
+            of other channels or of another size than its mask. What was written for the images before it stays.
     """
     threshold = segmenter.threshold
     if threshold is None:
         raise CompsegError("segmenter: has no threshold yet; run compseg.evaluate on its run, or give threshold=0.5")
-    results = Results(out, threshold)
+    results = Results(out, threshold, reserve(out, segmenter, images, overwrite))
     with (
         # One thread: windows of a cohort lie in the same memory, each made from the one before.
         ThreadPoolExecutor(1, "read") as reader,
@@ -231,13 +233,15 @@ class Results:
     Args:
         out: The folder.
         threshold: The activation above which a pixel counts.
+        files: What the files of each image are called.
 
     Attributes:
-        rows: Of `areas.csv`, so far.
+        rows: Of `areas.csv`, so far; with a column `file` where that is not the name of each sample.
     """
 
-    def __init__(self, out: Path, threshold: Threshold) -> None:
-        self.out, self.threshold = out, threshold
+    def __init__(self, out: Path, threshold: Threshold, files: Mapping[str, str]) -> None:
+        self.out, self.threshold, self.files = out, threshold, files
+        self.columns = COLUMNS if all(name == file for name, file in files.items()) else (*COLUMNS, "file")
         self.rows: list[dict[str, Any]] = []
         self._result: Result | None = None
 
@@ -257,8 +261,8 @@ class Results:
     def write(self, result: Result) -> None:
         """Write an image's maps, then its line of the table, which tells that the files are there."""
         name, thumbnail = result.opened.new.name, result.opened.thumbnail
-        mask = self.threshold.apply(result.activation, result.tissue)
-        write_map(self.out / "maps", name, result.picture if thumbnail is None else thumbnail, result.activation, mask)
+        mask, file = self.threshold.apply(result.activation, result.tissue), self.files[name]
+        write_map(self.out / MAPS, file, result.picture if thumbnail is None else thumbnail, result.activation, mask)
         pixels = int(result.tissue.sum())
         row = {
             "sample": name,
@@ -266,13 +270,15 @@ class Results:
             "mean_activation": round(float(result.activation.sum()) / max(pixels, 1), 6),
             "tissue_pixels": pixels,
             "threshold": round(self.threshold.value, 6),
+            "file": file,
         }
-        table, line = self.out / "areas.csv", [row[column] for column in COLUMNS]
+        row = {column: row[column] for column in self.columns}
+        table, line = self.out / TABLE, list(row.values())
         if not self.rows:
-            atomic_text(table, csv_text(COLUMNS, [line]))
+            atomic_text(table, csv_text(self.columns, [line]))
         else:  # appended: writing all of a long list again for each image would cost its square
-            with table.open("a", newline="", encoding="utf-8") as file:
-                csv.writer(file, lineterminator="\n").writerow(line)
+            with table.open("a", newline="", encoding="utf-8", errors="backslashreplace") as lines:
+                lines.write(csv_text(line))
         self.rows.append(row)
 
 
@@ -281,7 +287,7 @@ def write_map(folder: Path, name: str, picture: Image, activation: NDArray[np.fl
 
     Args:
         folder: Made if absent.
-        name: Of the sample.
+        name: Of the files, as `file_names` has made it of the sample's.
         picture: The picture under the overlay, see `overlay`.
         activation: `(H, W)` in [0, 1].
         mask: `(H, W)` bool, above the threshold.
@@ -289,7 +295,7 @@ def write_map(folder: Path, name: str, picture: Image, activation: NDArray[np.fl
     Returns:
         The paths written.
     """
-    paths = [folder / f"{name}{ending}" for ending in (".npy", ".png", "_mask.png")]
+    paths = [folder / f"{name}{ending}" for ending in ENDINGS]
     atomic_npy(paths[0], activation)
     for path, pixels in zip(paths[1:], (overlay(picture, activation, mask), mask * np.uint8(255)), strict=True):
         with atomic_open(path) as file:

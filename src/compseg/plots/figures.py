@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from compseg.plots.style import CLASS_COLOURS, DISEASE, FAINT, HEALTHY, INK, OTHER, empty_figure, styled
+from compseg.plots.style import CLASS_COLOURS, DISEASE, FAINT, HEALTHY, INK, OTHER, as_text, empty_figure, styled
 from compseg.samples import Channels
 
 SAMPLED = 100  # spectra of each component
@@ -211,7 +211,7 @@ def activation_by_group(groups: Sequence[str], labels: Sequence[int], x: Sequenc
         xticks=range(len(names)),
         xlim=(-0.6, len(names) - 0.4),
     )
-    axes.set_xticklabels([name or "(no group)" for name in names], rotation=30 if len(names) > 5 else 0)
+    axes.set_xticklabels([as_text(name, 32) or "(no group)" for name in names], rotation=30 if len(names) > 5 else 0)
     axes.set_ylim(bottom=0)
     axes.legend()
     return figure
@@ -256,10 +256,10 @@ def _channel_axis(axes: Axes, channels: Channels, axis: Floats) -> None:
     if not channels.spectral:
         axes.set_xlabel("channel")
         if channels.names:
-            axes.set_xticks(axis, channels.names)
+            axes.set_xticks(axis, [as_text(name) for name in channels.names])
         return
     wavenumber = unit == "cm⁻¹"
     quantity = "wavenumber" if wavenumber else "wavelength" if unit in ("nm", "um", "µm") else "position"
-    axes.set_xlabel(f"{quantity} ({unit})" if unit else quantity)
+    axes.set_xlabel(f"{quantity} ({as_text(unit)})" if unit else quantity)
     # Infrared spectra are read from high wavenumbers to low.
     axes.set_xlim((axis.max(), axis.min()) if wavenumber else (axis.min(), axis.max()))

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from compseg.plots.overlay import DISEASE_RGB, RGB, outline
-from compseg.plots.style import empty_figure, styled
+from compseg.plots.style import as_text, empty_figure, styled
 from compseg.samples import Mask
 
 TITLES = ("thumbnail", "activation", "thresholded", "truth")
@@ -83,11 +83,11 @@ def gallery(samples: Sequence[Tile], title: str = "", across: bool = False) -> F
             axes.set(xticks=[], yticks=[])
             axes.spines[:].set_visible(False)
         if across:
-            places[0].set_title(sample.name, fontsize=7)
-            places[-1].set_xlabel(sample.caption, fontsize=7)
+            places[0].set_title(as_text(sample.name, 32), fontsize=7)
+            places[-1].set_xlabel(as_text(sample.caption), fontsize=7)
         else:
-            places[0].set_ylabel(sample.name, fontsize=8)
-            places[len(titles) // 2].set_xlabel(sample.caption, fontsize=8)
+            places[0].set_ylabel(as_text(sample.name, 32), fontsize=8)
+            places[len(titles) // 2].set_xlabel(as_text(sample.caption), fontsize=8)
     if not across:
         for axes, kind in zip(grid[0], titles, strict=True):
             axes.set_title(kind)

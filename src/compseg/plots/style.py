@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from compseg.file_names import printable
 from compseg.plots.overlay import RGB
 
 # Vermilion and blue of Okabe and Ito's palette: apart for colour-blind readers and in grey print.
@@ -34,6 +35,16 @@ STYLE: Any = {
 }
 
 styled = matplotlib.rc_context(STYLE)
+
+
+def as_text(name: str, most: int = 60) -> str:
+    """What somebody has called something, as matplotlib shows it: in one line of at most `most` characters.
+
+    Between two dollars it would read a formula, and end the run over one that it cannot read.
+    """
+    line = printable(name)
+    line = line if len(line) <= most else f"{line[: most - 1]}…"
+    return line.replace("$", r"\$")
 
 
 def empty_figure(width: float, height: float) -> Figure:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import difflib
 import io
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from compseg.errors import CompsegError, closest
+from compseg.file_names import file_name, same_file
+from compseg.files import from_cell, why_no_file
 from compseg.samples import SPLITS, SampleInfo, identifier
 
 FILES = ("image", "tissue", "truth", "reference")
@@ -53,6 +54,10 @@ def read_manifest(path: str | Path, classes: Classes | None = None, labelled: bo
         CompsegError: Names the line that is wrong.
     """
     path = Path(path)
+    if problem := why_no_file(path):
+        raise CompsegError(
+            f"{path!s:.200}: cannot be read ({problem}); expected a manifest, a CSV with sample,image,label"
+        )
     lines = _lines(path)
     if not lines:
         raise CompsegError(f"{path}: empty; expected a header with sample,image,label")
@@ -65,7 +70,7 @@ def read_manifest(path: str | Path, classes: Classes | None = None, labelled: bo
     seen: dict[str, str] = {}
     for row in rows:
         name = row.info.name
-        other = seen.setdefault(name.lower(), name)  # some file systems do not tell `a` from `A`
+        other = seen.setdefault(same_file(name), name)
         if other is not name:
             raise CompsegError(
                 f"{path}: sample {name} ({row.info.origin}) has the name of another sample, {other}; rename one"
@@ -75,11 +80,6 @@ def read_manifest(path: str | Path, classes: Classes | None = None, labelled: bo
             f"{path}: no samples; expected a row for each below the header (classes mapped to null are left out)"
         )
     return rows
-
-
-def clean_name(text: str) -> str:
-    """A name fit for files: letters, digits, `.`, `_` and `-`; other characters become `_`; no leading `.` or `_`."""
-    return re.sub(r"[^A-Za-z0-9._-]", "_", text.strip()).lstrip("._")
 
 
 def _lines(path: Path) -> list[tuple[int, list[str]]]:
@@ -136,9 +136,10 @@ def _cells(path: Path, number: int, columns: list[str], cells: list[str]) -> dic
 def _row(path: Path, number: int, cells: dict[str, str], classes: Classes | None, labelled: bool) -> Row | None:
     """A checked row; None if its class is left out."""
     where = f"{path}: line {number}"
-    name = clean_name(cells["sample"])
-    if not name:
+    cells = {column: cell if column in FILES else from_cell(cell) for column, cell in cells.items()}
+    if not any(map(str.isalnum, cells["sample"])):
         raise CompsegError(f"{where}: sample '{cells['sample']}' is no name; use letters, digits, '.', '_' and '-'")
+    name = file_name(cells["sample"])
     where += f", sample {name}"
     label = _label(where, cells, classes) if labelled else 0
     if label is None:
@@ -153,8 +154,8 @@ def _row(path: Path, number: int, cells: dict[str, str], classes: Classes | None
     # Tables of R and pandas write NA where there is no mask.
     files = {column: file for column, file in given.items() if identifier(cells[column]) or file.is_file()}
     for column, file in files.items():
-        if not file.is_file():
-            raise CompsegError(f"{where}: {column} {file} does not exist; paths are relative to the manifest")
+        if problem := why_no_file(file):
+            raise CompsegError(f"{where}: {column} {file!s:.200} {problem}; paths are relative to the manifest")
     info = SampleInfo(name, label, cells["class"], split, cells["group"], cells["patient"], origin=cells["image"])
     return Row(info, files)
 

@@ -14,6 +14,7 @@ from compseg.cohort import Cohort
 from compseg.config import check_targets, compose
 from compseg.errors import CompsegError
 from compseg.evaluation.names import MAP_METRICS
+from compseg.files import remove_partials
 from compseg.studies.comparison_page import write_comparison
 from compseg.studies.page import Writer
 from compseg.studies.plan import Layout, Planned, composed, literal, plan, quoted
@@ -41,6 +42,7 @@ def compare(cfg: DictConfig) -> Path:
         CompsegError: If an entry is wrong, before anything is trained; or at the end, if jobs have failed.
     """
     folder, layout, chosen = Path(cfg.out), layout_of(cfg), plan(cfg)
+    remove_partials(folder)
     configs = composed(chosen, training_config)
     cohorts = open_cohorts(configs)
     groups = groups_of(cohorts, cfg.split) if cfg.cv == "group" else {}

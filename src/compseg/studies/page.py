@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from compseg.errors import CompsegError
 from compseg.evaluation.names import lower_is_better
-from compseg.files import atomic_bytes, atomic_text
+from compseg.file_names import printable
+from compseg.files import atomic_bytes, atomic_text, csv_text
 from compseg.studies.record import INTERVAL_ENDS, STATES, Record, read_records, swept_keys
 
 if TYPE_CHECKING:
@@ -71,16 +72,19 @@ def sweep_frame(records: Sequence[Record], keys: Sequence[str]) -> pd.DataFrame:
 
 def csv_of(frame: pd.DataFrame) -> str:
     """CSV with every digit; a value that is no number is `nan`, one that is missing is empty."""
-    # A metric that was computed and is no number is another thing than one that was not computed.
-    text: str = frame.to_csv(index=False, lineterminator="\n", na_rep="nan")
-    return text
+    return csv_text(list(frame.columns), frame.itertuples(index=False, name=None))
 
 
 def markdown(head: Iterable[object], rows: Iterable[Iterable[object]]) -> str:
     """A Markdown table."""
     lines = [list(head)]
     lines += [["---"] * len(lines[0]), *map(list, rows)]
-    return "".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+    return "".join("| " + " | ".join(map(_cell, line)) + " |\n" for line in lines)
+
+
+def _cell(value: object) -> str:
+    # What users have named something must neither end the row nor begin a tag.
+    return printable(str(value)).replace("|", "\\|").replace("<", "\\<")
 
 
 def summarise(sweep: Path, rank_by: str) -> list[Record]:

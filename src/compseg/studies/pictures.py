@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from compseg.evaluation.names import lower_is_better
-from compseg.plots.style import DISEASE, FAINT, HEALTHY, INK, OTHER, styled
+from compseg.plots.style import DISEASE, FAINT, HEALTHY, INK, OTHER, as_text, styled
 from compseg.studies.plan import Layout
 from compseg.studies.record import natural
 from compseg.studies.scores import Contender, Outcome, Score, labels_of, ordered, ranking, scores
@@ -58,10 +58,11 @@ def picture_of_sweep(jobs: pd.DataFrame, keys: Sequence[str], rank_by: str) -> F
         axes.set_ylabel(f"{rank_by}, {better} is better")
     best = jobs.iloc[0]
     at = ", ".join(f"{key}={best[key] or None}" for key in keys)
-    title = f"{len(jobs)} jobs; best (ring): job {best['job']}, {best[rank_by]:.4g} at {at}"
+    title = as_text(f"{len(jobs)} jobs; best (ring): job {best['job']}, {best[rank_by]:.4g} at {at}", 1000)
     figure.suptitle(textwrap.fill(title, int(13 * figure.get_figwidth())), x=0.01, ha="left", fontsize=9.5)
     if colour_key:
-        figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower left", ncols=4, title=colour_key)
+        handles = grid[0, 0].get_legend_handles_labels()
+        figure.legend(*handles, loc="outside lower left", ncols=4, title=as_text(colour_key))
     return figure
 
 
@@ -86,7 +87,7 @@ def _key_panel(axes: Axes, jobs: pd.DataFrame, key: str, colour_key: str | None,
         x = column_of(members, key).map(places) + nudge
         y = members[rank_by].astype(float)
         colour, marker = GROUP_STYLES[number]
-        axes.plot(x, y, marker, color=colour, markersize=5, alpha=0.55, markeredgewidth=0, label=group or None)
+        axes.plot(x, y, marker, color=colour, markersize=5, alpha=0.55, markeredgewidth=0, label=as_text(group) or None)
         if len(values) <= FEW:
             medians = y.groupby(x).median()
             # Names have no order that a line could follow.
@@ -94,10 +95,10 @@ def _key_panel(axes: Axes, jobs: pd.DataFrame, key: str, colour_key: str | None,
             axes.plot(medians.index, medians, linestyle=line, marker="_", markersize=11, color=colour)
         if 0 in members.index:
             axes.plot(x[0], y[0], "o", markersize=12, markerfacecolor="none", color=INK)
-    axes.set_xlabel(key)
+    axes.set_xlabel(as_text(key))
     axes.grid(axis="y", color=FAINT, linewidth=0.4)
     if not dense:
-        names = [textwrap.shorten(value, 24, placeholder="...") for value in values]
+        names = [as_text(value, 24) for value in values]
         crowded = sum(map(len, names)) > 34
         axes.set_xticks(range(len(names)), names, rotation=25 if crowded else 0, ha="right" if crowded else "center")
         axes.set_xlim(-0.5, len(names) - 0.5)
@@ -147,12 +148,12 @@ def picture_of_comparison(outcomes: Sequence[Outcome], layout: Layout) -> Figure
         here = [one for one in found if one.cohort == cohort]
         jobs = [one for one in outcomes if one.planned.cohort == cohort and layout.rank_by in one.record.metrics]
         _cohort_panel(axes, here, jobs, rows, layout)
-        axes.set_title(cohort)
+        axes.set_title(as_text(cohort))
         handles |= {name: handle for handle, name in zip(*axes.get_legend_handles_labels(), strict=True)}
     for axes in grid.flat[len(cohorts) :]:
         axes.set_axis_off()
     names = labels_of(rows)
-    grid[0, 0].set_yticks(range(len(rows)), [names[contender] for contender in rows])
+    grid[0, 0].set_yticks(range(len(rows)), [as_text(names[contender]) for contender in rows])
     figure.legend(list(handles.values()), list(handles), loc="outside lower left", ncols=4)
     return figure
 
@@ -181,7 +182,7 @@ def _cohort_panel(
         # The mean over models, where there are several.
         if means := [one.mean for one in here if one.contender[1] == name]:
             mean = float(np.mean(means))
-            axes.axvline(mean, color=colour, linestyle=dashes, linewidth=1.1, label=f"{role}: {name}")
+            axes.axvline(mean, color=colour, linestyle=dashes, linewidth=1.1, label=as_text(f"{role}: {name}"))
     axes.set_xlabel(layout.rank_by)
     axes.grid(axis="y", color=FAINT, linewidth=0.4)
     axes.set_ylim(len(rows) - 0.5, -0.5)

@@ -10,7 +10,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from compseg.errors import CompsegError
+from compseg.errors import CompsegError, require
+from compseg.file_names import file_name, file_names, same_file
 from compseg.studies.slots import device_count
 
 # What an entry may hold beside the word that it is about.
@@ -37,12 +38,12 @@ class Planned:
     seed: int
     held_out: str  # the group that is left out of training; empty where the cohort's own splits are used
     overrides: tuple[str, ...]  # what `compseg.train` is given to run it
+    group_folder: str = ""  # what the folder calls the group that is left out
 
     @property
     def name(self) -> str:
         """Path of its folder inside the comparison's."""
-        # A group may be called `a/b`, which must not become two folders.
-        without = "without_" + re.sub(r"[^\w.+-]", "_", self.held_out) if self.held_out else ""
+        without = f"without_{self.group_folder or file_name(self.held_out)}" if self.held_out else ""
         return "/".join(filter(None, [self.cohort, self.model, self.method, without, f"seed_{self.seed}"]))
 
     @property
@@ -100,8 +101,14 @@ class Plan:
         Args:
             groups: The groups to leave out in turn, by the name of the cohort; without any, its own splits are used.
         """
+        # Of all groups together, or `A 1` and `A_1` would share their folders, and so their metrics.
+        folders = {cohort: file_names(names) for cohort, names in groups.items()}
         return [
-            Planned(c.name, m.name, k.name, seed, group, self._of_job(c, m, k, seed, group))
+            Planned(
+                *(c.name, m.name, k.name, seed, group),
+                self._of_job(c, m, k, seed, group),
+                folders[c.name][group] if group else "",
+            )
             for seed in self.seeds
             for c in self.cohorts
             for group in groups.get(c.name) or [""]
@@ -133,7 +140,12 @@ def plan(cfg: DictConfig) -> Plan:
 
 
 def quoted(value: object) -> str:
-    """A value as Hydra's command line takes it, with any characters in it."""
+    """A value as Hydra's command line takes it, with any characters in it.
+
+    Raises:
+        CompsegError: If it holds `${`. A group of a stranger's cohort could ask for a variable of the environment.
+    """
+    require("${" not in str(value), f"{value}: a configuration would replace what ${{ begins; rename it")
     # To Hydra a backslash is an escape only before a quote.
     text = re.sub(r'(\\*)(")', r"\1\1\\\2", str(value))
     return '"' + re.sub(r"(\\+)$", r"\1\1", text) + '"'
@@ -228,11 +240,11 @@ def _unique(key: str, choices: list[Choice]) -> list[Choice]:
     """The choices, if their names can be told apart and can be folders."""
     seen: set[str] = set()
     for choice in choices:
-        if choice.name in seen:
+        if same_file(choice.name) in seen:
             raise CompsegError(f"{key}: {choice.name} is there twice; give the entries names: {{name: ..., ...}}")
-        if not re.fullmatch(r"[\w.+-]*\w[\w.+-]*", choice.name):
-            raise CompsegError(f"{key}: the name {choice.name!r} becomes a folder; use letters, digits and . _ + -")
-        seen.add(choice.name)
+        if choice.name != (fitting := file_name(choice.name)):
+            raise CompsegError(f"{key}: the name {choice.name!r} becomes a folder; give another, for example {fitting}")
+        seen.add(same_file(choice.name))
     if not choices:
         raise CompsegError(f"{key}: nothing to compare; give {key}=[...]")
     return choices
