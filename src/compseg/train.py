@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from compseg.config import verb
 from compseg.faults import StopSignals, run_lock
 from compseg.log import rank
-from compseg.studies import run_job, was_pruned
+from compseg.studies import is_job, run_job, was_pruned
 
 
 @verb("train", sweep_job=run_job)
@@ -20,9 +20,11 @@ def main(cfg: DictConfig) -> None:
     from compseg.inference.building import targets_of
     from compseg.monitor import Dashboards
     from compseg.report import judge
-    from compseg.training import train
+    from compseg.training import refuse_unread, train
 
     run = Path(HydraConfig.get().runtime.output_dir)
+    if not is_job(run):  # a study checks what was given for all of its jobs
+        refuse_unread(cfg, HydraConfig.get().overrides.task)
     signals, judged = StopSignals(run), cfg.evaluation
     with signals.caught(), nullcontext() if rank() else run_lock(run), Dashboards.of(cfg.logger) as dashboards:
         device = train(cfg, run, signals, dashboards)

@@ -11,6 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
 from compseg.config import check_targets, compose
+from compseg.training import refuse_unread
 
 ROOT = Path(__file__).parents[2]
 # The lab log tells of commands as they were then.
@@ -48,4 +49,8 @@ def test_command_composes(verb, arguments):
     if verb == "sweep_report":  # its folder comes without a key
         words = [f"dir={words[0]}", *words[1:]]
     parsed = OverridesParser.create().parse_overrides([word for word in words if "interval(" not in word])
-    check_targets(compose(verb, [first(override) for override in parsed]))
+    overrides = [first(override) for override in parsed]
+    cfg = compose(verb, overrides)
+    check_targets(cfg)
+    if verb == "train":
+        refuse_unread(cfg, overrides)

@@ -37,7 +37,8 @@ def waits():
 @pytest.mark.parametrize("method", ["compseg", "paper2020"])
 @pytest.mark.parametrize("cache", ["device", "ram", "none"])
 def test_no_step_has_the_host_wait_for_the_gpu(tmp_path, waits, cache, method):
-    options = (f"data.cache={cache}", f"method={method}", "augmentation=flip_rotate90_jitter", "data.workers=1")
+    options = [f"data.cache={cache}", f"method={method}", "augmentation=flip_rotate90_jitter"]
+    options += ["data.workers=1"] if cache == "none" else []
     callback = "+callbacks.waiting._target_=waiting.Waiting"
     arguments = tiny(tmp_path / "cohort.zarr", tmp_path / "run", *ON_GPU, "trainer.compile=null", *options, callback)
     assert run_here("train", *arguments) == 0

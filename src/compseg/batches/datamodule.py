@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import prod
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -70,6 +71,16 @@ class CohortData(pl.LightningDataModule):
         self.crops = Crops(crop, seed) if crop else None
         self._cohort: Cohort | None = None
         self._opened_for: tuple[torch.device, bool] | None = None
+
+    @staticmethod
+    def unread(node: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+        """Arguments that do nothing beside the others."""
+        found = {}
+        if node.get("held_out") is None:
+            found["held_out_as"] = ("no group is held out", "give data.held_out")
+        if node.get("cache") in ("ram", "device"):
+            found["workers"] = (f"data.cache={node['cache']} leaves nothing to read", "give data.cache=none")
+        return found
 
     @property
     def cohort(self) -> Cohort:

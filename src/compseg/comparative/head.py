@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from compseg.comparative.pools import MeanPool
-from compseg.comparative.transfers import Sigma, Transfer, Trapezoid
+from compseg.comparative.transfers import PAPER_ALPHA, Sigma, Transfer, Trapezoid
 
 
 class HeadOutput(NamedTuple):
@@ -49,7 +50,12 @@ class ComparativeHead(nn.Module):
     Args:
         pool: From logits `(B, M, H, W)` and tissue `(B, 1, H, W)` to x `(B,)`.
         transfer: From x to o, each `(B,)`.
+
+    Attributes:
+        acts_on: Fields of a `HeadOutput` that an argument has a part in; all others act on o alone.
     """
+
+    acts_on: Mapping[str, frozenset[str]] = {"pool": frozenset({"x", "o"})}
 
     def __init__(self, pool: nn.Module, transfer: Transfer) -> None:
         super().__init__()
@@ -79,16 +85,16 @@ class SigmaHead(ComparativeHead):
     """The paper's head: mean activation, then `Sigma`.
 
     Args:
-        alpha: Level of saturation.
+        alpha: Level of saturation. `auto`: the paper's, until training has measured the cohort.
         beta: Twice the slope at 0.
         gamma: Slope left after saturation.
         pool: Another pool than the mean over the tissue.
     """
 
     def __init__(
-        self, alpha: float = 0.1, beta: float = 5.0, gamma: float = 0.001, pool: nn.Module | None = None
+        self, alpha: float | str = PAPER_ALPHA, beta: float = 5.0, gamma: float = 0.001, pool: nn.Module | None = None
     ) -> None:
-        super().__init__(pool or MeanPool(), Sigma(alpha, beta, gamma))
+        super().__init__(pool or MeanPool(), Sigma(PAPER_ALPHA if alpha == "auto" else float(alpha), beta, gamma))
 
 
 class TrapezoidHead(ComparativeHead):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, distributed, nn
@@ -50,13 +50,14 @@ class Objective(nn.Module):
     Attributes:
         columns: K, how many numbers `statistics` gives per sample.
         needs_truth: Whether `statistics` reads pixel masks.
-        reads: What `statistics` reads of a `HeadOutput` beyond what the head fills in: `image`, `rotated`, `flipped`,
-            `ema`.
+        reads: What `statistics` reads of a `HeadOutput` beyond logits, activation and tissue: `x`, `o`, and of what the
+            head does not fill in `image`, `rotated`, `flipped`, `ema`. A key that acts on something else alone is
+            refused, so an objective that says nothing counts as reading `x` and `o`.
     """
 
     columns: int = 1
     needs_truth: bool = False
-    reads: frozenset[str] = frozenset()
+    reads: frozenset[str] = frozenset({"x", "o"})
 
     def __init__(self, weight: float = 1.0) -> None:
         super().__init__()
@@ -155,6 +156,8 @@ class PooledLoss(Objective):
         CompsegError: A value is unknown, or `bce` is combined with another target than `maximum` or with `one_sided`.
     """
 
+    reads = frozenset({"o"})
+
     def __init__(
         self,
         loss: Literal["l1", "rmse", "mse", "bce"] = "l1",
@@ -179,6 +182,12 @@ class PooledLoss(Objective):
         if self.one_sided:
             error = error.clamp(max=0).where(labels > 0.5, error)
         return (error.abs() if self.loss == "l1" else error.square()).unsqueeze(1)
+
+    @staticmethod
+    def unread(node: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+        """Arguments that do nothing beside the others."""
+        beyond = node.get("one_sided") and node.get("target") == "maximum"
+        return {"one_sided": ("o never exceeds its maximum", "give target=alpha")} if beyond else {}
 
     def finish(self, means: Tensor) -> Tensor:
         """The mean, or for `rmse` its root."""
@@ -227,6 +236,7 @@ class TwoMap(Objective):
     """
 
     columns = 2
+    reads = frozenset({"o"})
 
     def __init__(self, alpha: float = 0.1, beta: float = 5.0, gamma: float = 0.001, weight: float = 1.0) -> None:
         super().__init__(weight)
@@ -263,6 +273,8 @@ class LogBarrier(Objective):
         CompsegError: The bounds are not 0 <= lower < upper <= 1, or t is not above 0.
     """
 
+    reads = frozenset()
+
     def __init__(self, lower: float = 0.1, upper: float = 0.85, t: float = 5.0, weight: float = 1.0) -> None:
         super().__init__(weight)
         require(0 <= lower < upper <= 1, f"objective.lower: expected 0 <= lower < upper <= 1, got {lower} and {upper}")
@@ -290,6 +302,8 @@ class PixelBCE(Objective):
     constant answer for a spectrum is the share of disease samples among the samples that contain it.
     """
 
+    reads = frozenset()
+
     def statistics(self, out: HeadOutput, labels: Tensor, truth: Tensor | None = None) -> Tensor:
         """The mean cross-entropy over the tissue, `(B, 1)`."""
         # From logits: the logarithm of an activation that has rounded to 0 is infinite.
@@ -305,6 +319,7 @@ class SupervisedPixels(Objective):
     """
 
     needs_truth = True
+    reads = frozenset()
 
     def statistics(self, out: HeadOutput, labels: Tensor, truth: Tensor | None = None) -> Tensor:
         """The mean cross-entropy over the tissue, `(B, 1)`.
@@ -339,6 +354,7 @@ class PositiveUnlabelled(Objective):
     """
 
     columns = 4
+    reads = frozenset()
 
     def __init__(self, prior: float = 0.3, weight: float = 1.0) -> None:
         super().__init__(weight)

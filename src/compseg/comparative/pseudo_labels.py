@@ -26,6 +26,7 @@ from torch.nn.utils.rnn import pad_sequence
 CONVERGED = 0.001  # share of pixels whose mark may still change when marking ends
 ROUNDS = 30  # of marking and refitting, at most
 BLOCK = 1024  # pixels of a product: they stay in the cache
+LOW = 0.1  # which disease samples count as those of least disease; one sample alone may be marked by mistake
 
 
 class Fit(NamedTuple):
@@ -93,6 +94,8 @@ class FisherPseudoLabels(nn.Module):
         share: pi of the last round, in [0, 1].
         own: Whether a pixel is compared with its own sample.
         stand_in: Whether the highest-scoring healthy sample replaces a sample's own mean that scores higher.
+        low_share: What a tenth of the disease samples fitted to have less than marked, a share of their tissue; NaN
+            before fitting.
         held_out_auc: How well the marked share predicts the labels of samples it was not fitted to, area under the
             ROC; NaN before fitting, and with fewer than two samples of a class.
     """
@@ -114,7 +117,7 @@ class FisherPseudoLabels(nn.Module):
     ) -> None:
         super().__init__()
         self.neighbourhood, self.supervises, self.pixels, self.shrinkage = neighbourhood, supervises, pixels, shrinkage
-        self.held_out_auc = math.nan
+        self.held_out_auc = self.low_share = math.nan
         self.register_buffer("filter", torch.zeros(channels))
         self.register_buffer("level", torch.tensor(0.0))
         self.register_buffer("highest", torch.zeros(channels))
@@ -139,8 +142,11 @@ class FisherPseudoLabels(nn.Module):
         aucs = [held_out_auc(spectra, of_mode[1:]) for of_mode in fits]
         best = max(range(len(MODES)), key=lambda number: aucs[number] - BETTER * (number > 0))
         self.held_out_auc = aucs[best]
-        for name, value in fits[best][0].fit._asdict().items():
+        found = fits[best][0]
+        for name, value in found.fit._asdict().items():
             getattr(self, name).copy_(value)
+        marked = shares_of(found.scores.double(), spectra.sizes, found.fit)
+        self.low_share = float(torch.quantile(marked[spectra.disease], LOW))
 
     def forward(self, image: Tensor, tissue: Tensor, labels: Tensor) -> Tensor:
         """The marked region, `(B, 1, H, W)` bool: nothing in healthy samples."""

@@ -23,6 +23,8 @@ class DenseNegatives(Objective):
     of the image; here by the N tissue pixels, so that a small spot counts as much as a large one.
     """
 
+    reads = frozenset()
+
     def statistics(self, out: HeadOutput, labels: Tensor, truth: Tensor | None = None) -> Tensor:
         """The mean of -log(1 - a) of healthy samples, `(B, 1)`."""
         # softplus(z) is -log(1 - a), and stays finite where a rounds to 1.
@@ -35,6 +37,8 @@ class OutsideTissue(Objective):
     The one objective that reads pixels outside the tissue; pools never do. Useful where people look at whole maps, or
     where later images have no tissue mask.
     """
+
+    reads = frozenset()
 
     def statistics(self, out: HeadOutput, labels: Tensor, truth: Tensor | None = None) -> Tensor:
         """The sum of -log(1 - a) outside the tissue, divided by all H W pixels, `(B, 1)`."""
@@ -57,6 +61,8 @@ class SizePenalty(Objective):
         CompsegError: The bounds are not 0 <= lower <= upper <= 1.
     """
 
+    reads = frozenset()
+
     def __init__(self, lower: float = 0.1, upper: float = 0.85, weight: float = 1.0) -> None:
         super().__init__(weight)
         holds = 0 <= lower <= upper <= 1
@@ -78,6 +84,8 @@ class Entropy(Objective):
     hardens early mistakes.
     """
 
+    reads = frozenset()
+
     def statistics(self, out: HeadOutput, labels: Tensor, truth: Tensor | None = None) -> Tensor:
         """The mean entropy over the tissue, `(B, 1)`."""
         z = out.logits[:, :1]
@@ -87,6 +95,8 @@ class Entropy(Objective):
 
 class TotalVariation(Objective):
     """Mean `|a_i - a_j|` over all pairs of 4-neighbours in the tissue (after Rudin, Osher and Fatemi, 1992)."""
+
+    reads = frozenset()
 
     def statistics(self, out: HeadOutput, labels: Tensor, truth: Tensor | None = None) -> Tensor:
         """The mean step between neighbours, `(B, 1)`."""

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from compseg.errors import require
 
+PAPER_ALPHA = 0.1
+
 
 class Transfer(nn.Module):
     """A function of x, applied to each sample.
@@ -50,7 +52,7 @@ class Sigma(Transfer):
         CompsegError: A value is out of its range.
     """
 
-    def __init__(self, alpha: float = 0.1, beta: float = 5.0, gamma: float = 0.001) -> None:
+    def __init__(self, alpha: float = PAPER_ALPHA, beta: float = 5.0, gamma: float = 0.001) -> None:
         super().__init__()
         require(alpha > 0, f"head.alpha: expected a number above 0, got {alpha}; the paper's is 0.1")
         require(beta > 0, f"head.beta: expected a number above 0, got {beta}; the paper's is 5")

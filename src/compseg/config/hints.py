@@ -152,6 +152,9 @@ def _unknown_key(words: str, error: OmegaConfBaseException, groups: Collection[s
     asked_key = asked[1] if asked else key
     if new := renamed(asked_key, known if "." not in key else ()):
         return f"{asked_key}: now called {new}"
+    owner = key.rpartition(".")[0]
+    if owner and not known:
+        return f"{asked_key}: does nothing here: {owner} is null; choose what sets it, or leave the key out"
     return f"{key}: no such key; {closest(error.key, known)}"
 
 

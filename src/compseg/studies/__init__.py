@@ -6,7 +6,7 @@ Every training run imports this room, so it imports nothing heavy.
 from __future__ import annotations
 
 from compseg.studies.page import summarise
-from compseg.studies.record import was_pruned
+from compseg.studies.record import is_job, was_pruned
 from compseg.studies.sweep import SweepCallback, run_job
 
-__all__ = ["SweepCallback", "run_job", "summarise", "was_pruned"]
+__all__ = ["SweepCallback", "is_job", "run_job", "summarise", "was_pruned"]

@@ -17,12 +17,13 @@ from compseg.evaluation.names import MAP_METRICS
 from compseg.files import remove_partials
 from compseg.studies.comparison_page import write_comparison
 from compseg.studies.page import Writer
-from compseg.studies.plan import Layout, Planned, composed, literal, plan, quoted
+from compseg.studies.plan import Layout, Plan, Planned, composed, literal, plan, quoted
 from compseg.studies.progress import Eta, Kind, Progress, in_words
 from compseg.studies.record import read_history, read_record, refuse_another
 from compseg.studies.runner import OUTPUT, Job, run_jobs
 from compseg.studies.scores import Outcome, read_outcome
 from compseg.studies.slots import Slots, count_of
+from compseg.training.unread import complaint, unread
 
 Configs = Mapping[tuple[str, str, str], DictConfig]  # of training runs, by cohort, model and method
 
@@ -44,6 +45,7 @@ def compare(cfg: DictConfig) -> Path:
     folder, layout, chosen = Path(cfg.out), layout_of(cfg), plan(cfg)
     remove_partials(folder)
     configs = composed(chosen, training_config)
+    refuse_unread_in(chosen, configs)
     cohorts = open_cohorts(configs)
     groups = groups_of(cohorts, cfg.split) if cfg.cv == "group" else {}
     refuse_what_needs_truth(layout, configs, cohorts)
@@ -68,6 +70,24 @@ def training_config(overrides: Sequence[str]) -> DictConfig:
     cfg = compose("train", overrides)
     check_targets(cfg)
     return cfg
+
+
+def refuse_unread_in(plan: Plan, configs: Configs) -> None:
+    """Refuse an override that can have no effect in any of the runs that it was given for.
+
+    Not those that choose: a baseline without a network is compared with every model, and that is what it is for.
+
+    Raises:
+        CompsegError: There is one.
+    """
+    complaints: dict[str, list[str | None]] = {}
+    for names, config in configs.items():
+        found = list(unread(config))
+        for override in plan.given(*names):
+            complaints.setdefault(override, []).append(complaint(override, found))
+    for lines in complaints.values():
+        if all(lines):
+            raise CompsegError(str(lines[0]))
 
 
 def layout_of(cfg: DictConfig) -> Layout:

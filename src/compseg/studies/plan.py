@@ -95,6 +95,12 @@ class Plan:
         picks = [item for choice in three for item in choice.picks]
         return (*picks, *self.overrides, *(item for choice in three for item in choice.overrides))
 
+    def given(self, cohort: str, model: str, method: str) -> list[str]:
+        """Overrides of all runs of these names, without those that choose cohort, model and method."""
+        chosen = zip((self.cohorts, self.models, self.methods), (cohort, model, method), strict=True)
+        own = [one.overrides for choices, name in chosen for one in choices if one.name == name]
+        return [*self.overrides, *(item for overrides in own for item in overrides)]
+
     def jobs(self, groups: Mapping[str, Sequence[str]]) -> list[Planned]:
         """Every run, seed by seed, so that a comparison that is stopped half-way has some runs of everything.
 

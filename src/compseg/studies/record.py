@@ -67,6 +67,11 @@ def mark_pruned(folder: Path, why: str) -> None:
     atomic_json(folder / RECORD, {**record, "status": "pruned", "why": why})
 
 
+def is_job(folder: Path) -> bool:
+    """Whether a run is a job of a study."""
+    return (folder / RECORD).is_file()
+
+
 def was_pruned(folder: Path) -> bool:
     """Whether a run was a job of a search that was stopped early."""
     return (_json(folder / RECORD) or {}).get("status") == "pruned"

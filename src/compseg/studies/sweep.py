@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
+import re
 import signal
 import sys
 import traceback
@@ -14,11 +16,14 @@ from typing import Any
 from hydra.conf import HydraConf
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.core.utils import JobReturn, JobStatus, configure_log
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from compseg.config import check_targets, compose
 from compseg.errors import CompsegError
 from compseg.studies.page import Writer, summarise
 from compseg.studies.record import DONE, Record, read_record, refuse_another, swept_keys
@@ -150,6 +155,10 @@ class SweepCallback(Callback):
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Let a sweep that is told to end (`kill`, a queue's time limit) end its job too."""
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+        try:
+            refuse_unread_in(config)
+        except CompsegError as error:
+            sys.exit(f"compseg train: {error}")  # as below, an exception would be a warning
         self.writer = writer_of(config)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
@@ -172,6 +181,52 @@ class SweepCallback(Callback):
         LOG.info("sweep: %s", sweep / "sweep.md")
         if any(record.status not in DONE for record in records):
             sys.exit(f"compseg train: {problem_of(sweep, records)}")
+
+
+def refuse_unread_in(config: DictConfig) -> None:
+    """Refuse a sweep in which a job is given a value that can have no effect in it, before the first job.
+
+    Raises:
+        CompsegError: There is one.
+    """
+    from compseg.training import refuse_unread  # late, for it brings torch along
+
+    for overrides in jobs_to_check(config.hydra.overrides.task):
+        try:
+            cfg = compose(config.hydra.job.config_name, [*overrides, *searched_too(config.hydra)])
+            check_targets(cfg)
+        except Exception:  # an error in a job is the job's own
+            continue
+        refuse_unread(cfg, overrides)
+
+
+def searched_too(hydra: Any) -> list[str]:
+    """The override that has configurations looked for where `--config-dir` says."""
+    places = [f"file://{source.path}" for source in hydra.runtime.config_sources if source.provider == "command-line"]
+    return [f"hydra.searchpath={places}"] if places else []
+
+
+def jobs_to_check(arguments: Sequence[str]) -> list[list[str]]:
+    """Overrides of jobs of a sweep: every combination of names, but of numbers each beside the first of the others."""
+    parsed = OverridesParser.create().parse_overrides(list(arguments))
+    values = [[f"{item.get_key_element()}={value}" for value in values_in(item)] for item in parsed]
+    combined = [given if all(map(_is_name, given)) else given[:1] for given in values]
+    jobs = list(map(list, itertools.product(*combined)))
+    for place, given in enumerate(values):
+        jobs += [[*jobs[0][:place], value, *jobs[0][place + 1 :]] for value in given[len(combined[place]) :]]
+    return jobs
+
+
+def values_in(item: Override) -> list[str]:
+    """The values that an override gives, one at least; of a range of numbers its beginning."""
+    if not item.is_sweep_override():
+        return [str(item.input_line).partition("=")[2]]
+    sweep = item.value()
+    return [str(sweep.start)] if isinstance(sweep, IntervalSweep) else list(item.sweep_string_iterator())
+
+
+def _is_name(override: str) -> bool:
+    return re.fullmatch(r"[A-Za-z_]\w*", override.partition("=")[2]) is not None
 
 
 def problem_of(sweep: Path, records: Sequence[Record]) -> str:

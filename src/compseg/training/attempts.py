@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,8 +26,6 @@ from compseg.run_folder import BEST, CHECKPOINTS, LAST, best_metric, load_checkp
 from compseg.training.fit import FOUND
 
 INITS = "inits"
-# What was asked for by name stays beside what a method's fallback brings.
-ADDED_TO = ("regularisers", "callbacks")
 
 
 @dataclass(frozen=True)
@@ -51,12 +50,14 @@ class Outcome:
     """What came of an attempt.
 
     Attributes:
+        cfg: The attempt's configuration, with what was resolved on the way.
         trained: Whether it was trained to its end.
         is_global_zero: Whether this process is rank zero.
         device: That trained; None where nothing was trained.
         findings: Collapses that were named so far; the last one may have ended the attempt.
     """
 
+    cfg: DictConfig
     trained: bool
     is_global_zero: bool
     device: torch.device | None = None
@@ -133,15 +134,22 @@ def _with(cfg: DictConfig, seed: int | None = None, n_init: int | None = None, *
 
 def fallback_of(cfg: DictConfig) -> DictConfig:
     """The configuration with the method's fallback in place of what needs pseudo-labels."""
-    log(f"below {FOUND:.2f}: method={cfg.method.name} continues without pseudo-labels")
     cfg, fallback = copy.deepcopy(cfg), cfg.method.fallback
+    keys = ", ".join(map(str, fallback))
+    log(f"below {FOUND:.2f}: method={cfg.method.name} continues without pseudo-labels; method.fallback sets {keys}")
     for key, node in fallback.items():
-        if key in ADDED_TO:
-            OmegaConf.update(cfg, key, node, force_add=True)
-        else:
-            cfg[key] = node
+        _lay_over(cfg, str(key), node)
     cfg.method.fallback = None
     return cfg
+
+
+def _lay_over(cfg: DictConfig, key: str, node: Any) -> None:
+    """Replace a value or a whole object; what merely groups them is merged, so that what was asked for stays beside."""
+    if isinstance(node, DictConfig) and "_target_" not in node:
+        for name, child in node.items():
+            _lay_over(cfg, f"{key}.{name!s}", child)
+    else:
+        OmegaConf.update(cfg, key, node, merge=False, force_add=True)
 
 
 def seed_after(seed: int, findings: Sequence[Finding]) -> int:

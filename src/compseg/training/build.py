@@ -13,7 +13,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback
 
-from compseg.comparative import Sum
+from compseg.comparative import ComparativeHead, Objective, Sum
 from compseg.errors import CompsegError
 from compseg.faults import StopSignals
 from compseg.faults.watchdog import Watchdog
@@ -34,12 +34,10 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
 
 def build_module(cfg: DictConfig) -> CompSegNet:
     """Instantiate segmenter, head, objective, preprocessing, optimizer and schedule, and join them."""
-    objective = instantiate(cfg.objective)
-    if cfg.regularisers:
-        objective = Sum({"objective": objective, **instantiate(cfg.regularisers)})
+    head, objective = build_comparison(cfg)
     return CompSegNet(
         segmenter=instantiate(cfg.model),
-        head=instantiate(cfg.head),
+        head=head,
         objective=objective,
         preprocess=instantiate(cfg.preprocess),
         pseudo_labels=instantiate(cfg.pseudo_labels),
@@ -49,6 +47,17 @@ def build_module(cfg: DictConfig) -> CompSegNet:
         seed=cfg.seed,
         config=plain(cfg),
     )
+
+
+def build_comparison(cfg: DictConfig) -> tuple[ComparativeHead, Objective]:
+    """Instantiate head and objective, which two configurations may differ in alone."""
+    return instantiate(cfg.head), build_objective(cfg)
+
+
+def build_objective(cfg: DictConfig) -> Objective:
+    """Instantiate the objective with its regularisers."""
+    objective: Objective = instantiate(cfg.objective)
+    return Sum({"objective": objective, **instantiate(cfg.regularisers)}) if cfg.regularisers else objective
 
 
 def _scheduler_factory(node: DictConfig | None) -> SchedulerFactory | None:

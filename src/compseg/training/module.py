@@ -115,6 +115,10 @@ class CompSegNet(pl.LightningModule):
         """Raw image `(B, C, H, W)` and tissue `(B, 1, H, W)` to map, pooled activation and output."""
         return self._of_input(self.network_input(image, tissue), tissue)
 
+    def compare_by(self, head: ComparativeHead, objective: Objective, config: Mapping[str, Any]) -> None:
+        """Take another head and objective of the same kind, before training; `config` is the configuration of all."""
+        self.head, self.objective, self.config = head, objective, dict(config)
+
     @property
     def trains_on_pseudo_labels(self) -> bool:
         """Whether the objective takes a pseudo-labeller's marks for truth."""

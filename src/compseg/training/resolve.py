@@ -1,7 +1,7 @@
 """Every value that was left to `auto`, resolved by the cohort and the machine: a new configuration, and the reasons.
 
 By rule and not by a stopwatch, so that the same run resolves alike each time; measured in docs/research/performance.md.
-A value that was given stays.
+A value that was given stays. One value waits until the pseudo-labels are fitted: `resolve_alpha`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from compseg.cohort import Cohort
+from compseg.comparative import FisherPseudoLabels
 from compseg.errors import CompsegError
 from compseg.samples import Channels
 from compseg.training.fit import MEMORY_FORMATS
@@ -27,6 +28,8 @@ from compseg.training.trainer import number_of_devices
 LONG_SPECTRUM = 16
 # Without a spectrum shape has to tell, which takes a wider view (docs/research/lab-log.md).
 DEPTH_FOR_PICTURES, DEPTH_FOR_SPECTRA = 3, 1
+# Where nothing is known of the smallest share, a transfer that rises up to the end of x.
+ALPHA_UNKNOWN = 1.0
 # Steps; of the paper's, each saved 5 ms on an H200, and compiling took 10 to 30 s (docs/research/performance.md).
 WORTH_COMPILING = 4000
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
@@ -65,20 +68,41 @@ def resolve(cfg: DictConfig, cohort: Cohort) -> Resolved:
     Raises:
         CompsegError: `channels` is not the cohort's number, or there is no such compile mode or memory format.
     """
-    asked: dict[str, Any] = {}
     cfg = copy.deepcopy(cfg)
     if cfg.method.baseline is not None:
         cfg.model, cfg.method.baseline = cfg.method.baseline, None
-    choices = [*_of_channels(cfg, cohort.channels), *_of_the_step(cfg, cohort)]
+    resolved = _chosen(cfg, [*_of_channels(cfg, cohort.channels), *_of_the_step(cfg, cohort)])
+    _require("compile", resolved.cfg.trainer.compile, (None, *COMPILE_MODES))
+    _require("memory_format", resolved.cfg.trainer.memory_format, tuple(MEMORY_FORMATS))
+    return resolved
+
+
+def resolve_alpha(cfg: DictConfig, pseudo_labels: FisherPseudoLabels | None) -> Resolved:
+    """Resolve `head.alpha: auto`, the smallest share of the tissue that is expected to be disease in a disease sample.
+
+    Args:
+        cfg: Resolved but for this; it is not changed.
+        pseudo_labels: Fitted; None: there are none.
+    """
+    if OmegaConf.select(cfg, "head.alpha") != "auto":
+        return Resolved(cfg, {}, "")
+    if pseudo_labels is None:
+        return _chosen(
+            cfg, [Choice("head.alpha", ALPHA_UNKNOWN, "no pseudo-labels to measure the share of disease by")]
+        )
+    # Rounded: more digits would only be harder to repeat by hand.
+    share = max(round(pseudo_labels.low_share, 3), 0.001)
+    return _chosen(cfg, [Choice("head.alpha", share, "less is marked in a tenth of the disease samples")])
+
+
+def _chosen(cfg: DictConfig, choices: list[Choice]) -> Resolved:
+    """A copy with the choices made."""
+    cfg, asked = copy.deepcopy(cfg), {key: OmegaConf.select(cfg, key) for key, _, _ in choices}
     for key, value, _ in choices:
-        asked[key] = OmegaConf.select(cfg, key)
         # `optimizer.fused` is a key that the configuration does not have.
         with open_dict(cfg):
             OmegaConf.update(cfg, key, value, merge=False)
-    reasons = ", ".join(f"{key}={_shown(value)} ({why})" for key, value, why in choices if why)
-    _require("compile", cfg.trainer.compile, (None, *COMPILE_MODES))
-    _require("memory_format", cfg.trainer.memory_format, tuple(MEMORY_FORMATS))
-    return Resolved(cfg, asked, reasons)
+    return Resolved(cfg, asked, ", ".join(f"{key}={_shown(value)} ({why})" for key, value, why in choices if why))
 
 
 def _of_channels(cfg: DictConfig, channels: Channels) -> Iterator[Choice]:

@@ -7,6 +7,7 @@ bottom: seed, data, model, callbacks, trainer, fit. `attempts` decides what is a
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -20,10 +21,17 @@ from compseg.log import log, quiet_libraries
 from compseg.monitor import Dashboards
 from compseg.run_folder import record
 from compseg.training.attempts import Attempt, Outcome, advance, attempts, keep_best
-from compseg.training.build import build_module, build_trainer, detector_of, plain, require_best_and_last
+from compseg.training.build import (
+    build_comparison,
+    build_module,
+    build_trainer,
+    detector_of,
+    plain,
+    require_best_and_last,
+)
 from compseg.training.extract import extract, map_maker
 from compseg.training.fit import fit, fit_preprocessing, fit_pseudo_labels, fit_segmenter, found_nothing, speed_up
-from compseg.training.resolve import resolve
+from compseg.training.resolve import resolve, resolve_alpha
 
 
 def train(
@@ -57,7 +65,7 @@ def train(
         with Dashboards.of(cfg.logger, attempt.init) if several else nullcontext(dashboards) as shown:
             outcome = train_once(attempt, data, resolved.asked, signals, shown)
         if outcome.trained and outcome.is_global_zero:
-            trained.append(attempt)
+            trained.append(replace(attempt, cfg=outcome.cfg))
             # Built again: of a network that was trained in shares, this rank may hold one share alone.
             extract(build_module(attempt.cfg), attempt.cfg, data.cohort, attempt.folder)
     if torch.distributed.is_initialized():
@@ -96,8 +104,13 @@ def train_once(
     fit_preprocessing(module, data)
     fit_pseudo_labels(module, data)
     if found_nothing(module) and cfg.method.fallback is not None:
-        return Outcome(trained=False, is_global_zero=trainer.is_global_zero)
+        return Outcome(cfg, trained=False, is_global_zero=trainer.is_global_zero)
     fit_segmenter(module, data)
+    with_alpha = resolve_alpha(cfg, module.pseudo_labels)
+    if with_alpha.reasons:
+        log(f"auto: {with_alpha.reasons}")
+        module.compare_by(*build_comparison(with_alpha.cfg), config=plain(with_alpha.cfg))
+    cfg, asked = with_alpha.cfg, {**asked, **with_alpha.asked}
     # Not earlier: where the pseudo-labeller finds nothing, the attempt without it writes its own configuration.
     if trainer.is_global_zero:
         record(run, plain(cfg), asked)
@@ -106,6 +119,7 @@ def train_once(
     fit(trainer, module, data, checkpoint, signals)
     detector = detector_of(trainer)
     return Outcome(
+        cfg,
         trained=detector is None or not detector.restarting,
         is_global_zero=trainer.is_global_zero,
         device=trainer.strategy.root_device,

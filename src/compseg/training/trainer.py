@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,15 @@ class Trainer(pl.Trainer):
         leave_signals_alone(self)  # `StopBetweenSteps` asks for them between steps
         self._refuse_another_number()
         self.resume, self.compile, self.memory_format = resume, compile, memory_format
+
+    @staticmethod
+    def unread(node: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+        """Arguments that do nothing beside the others."""
+        idle = ("training neither tests nor predicts", "give trainer.limit_val_batches")
+        found = dict.fromkeys(("limit_test_batches", "limit_predict_batches"), idle)
+        if node.get("gradient_clip_val") is None:
+            found["gradient_clip_algorithm"] = ("no gradient is clipped", "give trainer.gradient_clip_val")
+        return found
 
     def _refuse_another_number(self) -> None:
         """Each rank would else train alone, in one folder with the others, or wait for those that never come."""

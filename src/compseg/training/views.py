@@ -45,8 +45,6 @@ class Views(nn.Module):
         Returns:
             Fields of `HeadOutput` by name.
         """
-        if not self.reads:
-            return {}
 
         def rotated(network: nn.Module, ways: Sequence[FlipRotate]) -> Tensor:
             return activation_of_rotated(network, image, sampled_rotations(image, index, self.seed, epoch, ways))
