@@ -23,15 +23,18 @@ def main(cfg: DictConfig) -> None:
 
     problems = find_problems(cfg.cohort, progress=True)
     if problems:
-        table = Table("sample", "file", "problem", "fix")
+        table = Table("sample", "file", "problem", "fix", "training")
         for problem in problems:
             # A stranger's names may hold what a terminal obeys.
-            table.add_row(*map(printable, (problem.sample, problem.file, problem.what, problem.fix)))
+            training = "refuses to start" if problem.fatal else ""
+            table.add_row(*map(printable, (problem.sample, problem.file, problem.what, problem.fix, training)))
         # Without markup, because rich would take brackets in a file's name for a style.
         Console(markup=False).print(table)
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         raise CompsegError(f"{cfg.cohort}: {count}; the table says how to fix each")
-    print(f"{cfg.cohort}: sound, {len(Cohort.open(cfg.cohort).infos)} samples")
+    cohort = Cohort.open(cfg.cohort)
+    use = "" if cohort.split("train") else "; none in split train, so it can be judged on and not trained on"
+    print(f"{cfg.cohort}: sound, {len(cohort.infos)} samples{use}")
 
 
 if __name__ == "__main__":

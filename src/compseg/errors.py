@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import errno
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from textwrap import shorten
 
 
 class CompsegError(Exception):
@@ -22,6 +26,68 @@ def require(holds: bool, message: str) -> None:
     """
     if not holds:
         raise CompsegError(message)
+
+
+@contextmanager
+def reading(path: str | Path, fix: str) -> Iterator[None]:
+    """Turn all that a library raises over a damaged file into one line that names the file.
+
+    What the system refuses (permissions, too many open files, memory) is no damage and passes through, with the path.
+
+    Args:
+        path: Of the file.
+        fix: What to do where it is damaged.
+
+    Raises:
+        CompsegError: The file is damaged.
+    """
+    try:
+        with naming(path):
+            yield
+    except CompsegError:
+        raise
+    except Exception as error:  # of which kinds, no library promises
+        if is_refusal(error):
+            raise
+        raise CompsegError(f"{path}: damaged, or something else ({cause(error)}); {fix}") from error
+
+
+@contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Give an error of the system the path that it happened at, where it names none, as while bytes are written."""
+    try:
+        yield
+    except OSError as error:
+        # A library that raises an OSError of its own words has no errno.
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+def cause(error: BaseException) -> str:
+    """What an exception says, in a few words; its kind where it says nothing."""
+    lines = str(error).strip().splitlines() or [""]
+    # torch's own advice is to load the file in the way that runs code of whoever wrote it.
+    words = "it holds more than tensors and plain values" if "weights_only" in str(error) else lines[0]
+    return shorten(words, 120, placeholder="...") or type(error).__name__
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether the system refused (permission, memory, too many open files), not a file that is damaged."""
+    # A damaged file may send a library to a place before its start, which the system calls an invalid argument.
+    refused = isinstance(error, OSError) and error.errno not in (None, errno.EINVAL, errno.EOVERFLOW)
+    return refused or is_out_of_memory(error)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the host or the device had no memory left."""
+    # torch has a class of its own for CUDA alone; by name, for this file must not wait for torch.
+    words = ("can't allocate memory", "out of memory", "not enough memory")
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or (isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words))
+    )
 
 
 class Stopped(BaseException):

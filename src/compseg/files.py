@@ -15,10 +15,14 @@ import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
+
+from compseg.errors import naming, reading
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+T = TypeVar("T")
 
 
 # What `atomic_open` calls a file until it is whole.
@@ -52,7 +56,7 @@ def atomic_open(path: str | Path) -> Iterator[BinaryIO]:
     # Beside its place: a rename is atomic within one file system alone.
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
     try:
-        with _locked(temporary):
+        with naming(path), _locked(temporary):
             with temporary.open("wb") as file:
                 yield file
                 file.flush()
@@ -107,6 +111,24 @@ def atomic_text(path: str | Path, text: str) -> None:
 def atomic_json(path: str | Path, plain: Any) -> None:
     """Write plain values as indented JSON."""
     atomic_text(path, json.dumps(plain, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: str | Path, kind: type[T], fix: str) -> T:
+    """Read plain values from JSON.
+
+    Args:
+        path: Of the file.
+        kind: `dict` or `list`: what the outermost value has to be.
+        fix: What to do where it is damaged.
+
+    Raises:
+        CompsegError: It is damaged, or holds something else.
+    """
+    with reading(path, fix):
+        plain = json.loads(Path(path).read_text(encoding="utf-8"))
+        if not isinstance(plain, kind):
+            raise TypeError(f"expected a {kind.__name__}, found {plain!r:.40}")
+        return plain
 
 
 def csv_text(columns: Sequence[Any], rows: Iterable[Sequence[Any]] = ()) -> str:

@@ -6,6 +6,7 @@ readable.
 
 from __future__ import annotations
 
+import csv
 import platform
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -14,10 +15,11 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from compseg.errors import CompsegError
+from compseg.errors import CompsegError, reading
 from compseg.files import atomic_json, atomic_text
 
 CHECKPOINTS, BEST, LAST = "checkpoints", "best.ckpt", "last.ckpt"
+HISTORY = "history.csv"
 
 
 def load_config(run: Path) -> DictConfig:
@@ -29,9 +31,12 @@ def load_config(run: Path) -> DictConfig:
     path = run / "config.yaml"
     if not path.is_file():
         raise CompsegError(f"{run}: not a run folder (config.yaml is missing); give a folder that compseg.train wrote")
-    config = OmegaConf.load(path)
-    assert isinstance(config, DictConfig)
-    return config
+    with reading(path, "restore it, or train again"):
+        config = OmegaConf.load(path)
+        if not isinstance(config, DictConfig):
+            raise TypeError("expected the configuration of a training run")
+        OmegaConf.resolve(config)
+        return config
 
 
 def threshold_of(config: DictConfig) -> str | float:
@@ -46,6 +51,24 @@ def trains_on_pseudo_labels(config: DictConfig) -> bool:
     return bool(node and node.get("supervises", node.get("teaches", True)))
 
 
+def read_history(run: Path) -> list[dict[str, str]]:
+    """The rows of a run's `history.csv`, one an epoch, by column; empty while there is none.
+
+    Raises:
+        CompsegError: It is damaged.
+    """
+    path = run / HISTORY
+    if not path.is_file():
+        return []
+    with reading(path, "delete it; the curves of its epochs are lost, and nothing else"):
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file, strict=True))
+        for row in rows:
+            float(row["epoch"])
+            _ = [float(cell or "nan") for cell in row.values()]
+        return rows
+
+
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint of plain values and tensors.
 
@@ -56,13 +79,11 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
     if not path.is_file():
         raise CompsegError(f"{path}: no such checkpoint; train at least one epoch, or give another run")
-    try:
+    with reading(path, "use another checkpoint, or train again"):
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a damaged file
-        raise CompsegError(
-            f"{path}: not a readable checkpoint ({str(error).splitlines()[0]}); use another or train again"
-        ) from error
-    return checkpoint
+        if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+            raise TypeError("no checkpoint of a training run")
+        return checkpoint
 
 
 def best_metric(checkpoint: dict[str, Any]) -> float:

@@ -100,7 +100,7 @@ def test_prepare_and_check_find_look_alikes_across_splits(tmp_path, capfd):
     ]
     assert [(one.name, other.name) for one, other in look_alikes(source.samples)] == [("s00", "s04")]
     prepare(source, tmp_path / "c")
-    assert "patient p-01 (test) looks like P1 (train) (1 samples: s04)" in capfd.readouterr().err
+    assert "patient p-01 (test) looks like P1 (train) of sample s00; write one" in capfd.readouterr().err
     (problem,) = find_problems(tmp_path / "c")
     assert (problem.sample, problem.file) == ("s04", "s04.npy")
     assert "patient p-01 (test) looks like P1 (train) of sample s00" in problem.what

@@ -88,7 +88,7 @@ ODD = {
     ),
     "healthy": (
         lambda info, a: replace(a, truth=a.truth | (a.tissue & (info.name == "s02"))),
-        "healthy, but its truth marks disease (1 samples: s02)",
+        "healthy, but its truth marks disease; correct its label or its truth (1 samples: s02)",
     ),
     "inverted": (inverted, "most of the truth is not on tissue; is it inverted? (3 samples: s01, s03, s05)"),
     "said by the source": (

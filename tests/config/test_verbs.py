@@ -168,7 +168,7 @@ def test_an_interrupt_is_one_line(started, capsys):
         raise KeyboardInterrupt
 
     assert started(task) == 130
-    assert capsys.readouterr().err == "compseg check: interrupted\n"
+    assert capsys.readouterr().err == "compseg check: interrupted; run the same command again\n"
 
 
 def test_a_sweep_names_the_job_with_the_error(started, capsys):

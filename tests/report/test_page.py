@@ -11,7 +11,7 @@ from compseg.evaluation.shortcuts import Shortcuts
 from compseg.evaluation.tables import flat_metrics, metrics_of_splits
 from compseg.inference.threshold import Threshold
 from compseg.plots.figures import Spectra
-from compseg.report import read_history, write_report
+from compseg.report import history_columns, write_report
 from compseg.report.page import map_uri
 from compseg.samples import Channels
 from made_maps import by_hand, mixture
@@ -123,13 +123,13 @@ def test_large_pictures_are_made_small_and_many_samples_thinned(tmp_path):
 
 def test_history_is_read_with_gaps(tmp_path):
     (tmp_path / "history.csv").write_text("epoch,train/loss,val/loss\n0,0.5,\n1,0.25,0.3\n")
-    history = read_history(tmp_path / "history.csv")
+    history = history_columns(tmp_path)
     assert history["epoch"] == [0, 1]
     assert history["train/loss"] == [0.5, 0.25]
     assert np.isnan(history["val/loss"][0])
-    assert read_history(tmp_path / "nothing.csv") == {}
-    (tmp_path / "empty.csv").write_text("epoch\n")
-    assert read_history(tmp_path / "empty.csv") == {}
+    assert history_columns(tmp_path / "nothing") == {}
+    (tmp_path / "history.csv").write_text("epoch\n")
+    assert history_columns(tmp_path) == {}
 
 
 @pytest.mark.parametrize("shape", [(40, 90), (300, 200)])

@@ -5,9 +5,9 @@ import io
 import pytest
 from rich.console import Console
 
+from compseg.run_folder import read_history
 from compseg.studies.plan import Planned
 from compseg.studies.progress import Eta, Progress, in_words
-from compseg.studies.record import read_history
 
 METRIC = "test/pixel_ap"
 

@@ -128,9 +128,9 @@ def test_a_given_depth_stands_and_a_given_number_of_channels_is_checked():
 
 
 def test_what_is_given_stays():
-    cfg = resolved("trainer.precision=64-true", "trainer.compile=default", "trainer.memory_format=contiguous")
+    cfg = resolved("trainer.precision=16-mixed", "trainer.compile=default", "trainer.memory_format=contiguous")
     assert (cfg.trainer.precision, cfg.trainer.compile, cfg.trainer.memory_format) == (
-        "64-true",
+        "16-mixed",
         "default",
         "contiguous",
     )

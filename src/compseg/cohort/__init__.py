@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from compseg.cohort.locations import exists, is_url, location, upload
-from compseg.cohort.problems import Problem, find_problems
+from compseg.cohort.problems import Problem, find_problems, refuse_fatal
 from compseg.cohort.splits import DEFAULT_SPLITS, assign_splits, hold_out
 from compseg.cohort.store import Cohort
 from compseg.cohort.writer import prepare
@@ -19,5 +19,6 @@ __all__ = [
     "is_url",
     "location",
     "prepare",
+    "refuse_fatal",
     "upload",
 ]

@@ -74,7 +74,8 @@ def exists(where: Location) -> bool:
 
 def read_errors(where: Location) -> tuple[type[Exception], ...]:
     """What reading stored arrays raises where bytes are damaged, missing or not accessible."""
-    local = (OSError, ValueError, KeyError, TypeError, RuntimeError)
+    # Metadata that cannot be meant takes Zarr to the last four of these.
+    local = (OSError, ValueError, LookupError, TypeError, RuntimeError, ArithmeticError, AttributeError, AssertionError)
     if isinstance(where, Path):
         return local
     from obstore.exceptions import BaseError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,13 +17,16 @@ from numpy.typing import NDArray
 from zarr import Array as ZarrArray
 from zarr.buffer import cpu
 
+from compseg.cohort.attributes import MAX_SIDE, check_attributes
 from compseg.cohort.layout import ATTRIBUTE, SCHEMA, THUMBNAIL, Array, Record, node, partial_path
 from compseg.cohort.locations import Location, exists, is_url, location, open_store, read_errors, reason
 from compseg.cohort.splits import hold_out
-from compseg.errors import CompsegError
+from compseg.errors import CompsegError, is_refusal, reading
 from compseg.files import why_no_file
+from compseg.memory import free_host_memory
 from compseg.samples import SPLITS, Channels, Image, Mask, SampleInfo, Window
 
+STRIP = 2**28  # bytes of an array in memory at a time where all of it is looked through
 LARGE = 16 * 2**20  # bytes: smaller arrays are read in one request, and their copies do not matter
 
 
@@ -79,10 +83,12 @@ class Cohort:
                 f"{where}: no cohort (a Zarr v3 group with attribute {ATTRIBUTE}); give the folder that prepare wrote"
             )
         # Only newer ones are refused: every version reads all earlier schemas.
-        if attributes["schema"] > SCHEMA:
-            schema = attributes["schema"]
+        schema = attributes.get("schema")
+        if isinstance(schema, int) and schema > SCHEMA:
             raise CompsegError(f"{where}: schema {schema}, this compseg reads up to {SCHEMA}; update compseg")
-        return cls(where, attributes)
+        with reading(f"{where}/zarr.json", "prepare the cohort again"):
+            check_attributes(attributes)
+            return cls(where, attributes)
 
     def holding_out(self, group: object, role: str = "test") -> Cohort:
         """The same cohort with new splits: one group judges what the others train; see `hold_out`. None: as it is."""
@@ -143,13 +149,26 @@ class Cohort:
     def part(self, name: str, part: str, window: Window | None = None) -> Array:
         """One stored array of a sample: `image`, `tissue`, `truth` or `reference` (the thumbnail)."""
         with self._naming(name, part):
-            array = self._array(node(name, part))
+            array = self._array(name, part)
         sizes = array.shape[:2]
         if window is not None:
             sizes = tuple(len(range(*side.indices(size))) for side, size in zip(window, sizes, strict=True))
+        size = math.prod((*sizes, *array.shape[2:])) * array.dtype.itemsize
+        # The system would grant more than there is, and kill the process when it is used.
+        if size > LARGE and size > (free := free_host_memory()):
+            raise MemoryError(f"{self.path}/{node(name, part)}: {size:.2g} bytes, {free:.2g} are free")
         out = np.empty((*sizes, *array.shape[2:]), array.dtype)
         self.read_into(out, name, part, window)
         return out
+
+    def strips(self, name: str, part: str) -> Iterator[Array]:
+        """All of an array in strips of rows, of about `STRIP` bytes each; most arrays are one strip."""
+        with self._naming(name, part):
+            array = self._array(name, part)
+        rows = max(1, STRIP // max(1, array.nbytes // array.shape[0]))
+        for top in range(0, array.shape[0], rows):
+            window = slice(top, min(top + rows, array.shape[0])), slice(0, array.shape[1])
+            yield self.part(name, part, window)
 
     def read_into(self, out: Array, name: str, part: str, window: Window | None = None) -> None:
         """Decode an array into existing memory, which has the stored dtype and the window's shape.
@@ -160,7 +179,7 @@ class Cohort:
         height, width = out.shape[:2]
         top, left = (0, 0) if window is None else (window[0].start or 0, window[1].start or 0)
         with self._naming(name, part):
-            array = self._array(node(name, part))
+            array = self._array(name, part)
             cuts = [top, top + height]
             # Not from object storage, where each further request waits for an answer.
             if out.nbytes >= LARGE and not is_url(self.path):
@@ -178,21 +197,34 @@ class Cohort:
         try:
             yield
         except read_errors(self.path) as error:
+            if is_refusal(error) and not isinstance(error, FileNotFoundError):
+                raise
             raise CompsegError(
                 f"{self.path}/{node(name, part)}: damaged or missing ({reason(error)}); "
                 f"python -m compseg.check cohort={self.path} lists all damage, then prepare it again"
             ) from error
 
-    def _array(self, path: str) -> ZarrArray[Any]:
+    def _array(self, name: str, part: str) -> ZarrArray[Any]:
         # zarr reads with threads, which a fork does not copy, so arrays opened before it are opened again.
         if self._pid != os.getpid():
             self._arrays, self._pid = {}, os.getpid()
+        path = node(name, part)
         if path not in self._arrays:
             _refuse_pipes(self.path, f"{path}/zarr.json")
             array = zarr.open_array(open_store(self.path), path=path, mode="r", zarr_format=3)
+            self._check(array, name, part)
             _refuse_pipes(self.path, f"{path}/{array.metadata.encode_chunk_key((0,) * array.ndim)}")
             self._arrays[path] = array
         return self._arrays[path]
+
+    def _check(self, array: Any, name: str, part: str) -> None:
+        """Compare an array with the table of samples before memory is taken for it: it may be a stranger's."""
+        shape = self.record(name).shape
+        if part == THUMBNAIL:
+            shape = (*array.shape[:2], 3) if max(array.shape) <= MAX_SIDE else shape
+        expected = {"image": (shape, self.dtype), THUMBNAIL: (shape, "uint8")}.get(part, (shape[:2], "bool"))
+        if (found := (array.shape, str(array.dtype))) != expected:
+            raise ValueError(f"{part} is {found[1]} {found[0]}, expected {expected[1]} {expected[0]}")
 
     def __getstate__(self) -> dict[str, Any]:
         # Open arrays stay behind: they are large to pickle, and of no use in another process.
@@ -206,7 +238,9 @@ def read_attributes(where: Location) -> dict[str, Any] | None:
         _refuse_pipes(where, "zarr.json")
         # The format is named, or zarr also asks for the files of format 2: more requests in object storage.
         attributes = zarr.open_group(open_store(where), mode="r", zarr_format=3).attrs.asdict()
-    except errors:
+    except errors as error:
+        if is_refusal(error) and not isinstance(error, FileNotFoundError | NotADirectoryError):
+            raise
         return None
     found = attributes.get(ATTRIBUTE)
     return found if isinstance(found, dict) else None

@@ -25,13 +25,13 @@ from compseg.cohort.layout import (
     THUMBNAIL,
     Array,
     Record,
-    checksum,
     node,
     partial_path,
     write_array,
 )
 from compseg.cohort.locations import is_url
-from compseg.cohort.splits import DEFAULT_SPLITS, assign_splits, look_alikes
+from compseg.cohort.problems import Contents, problems_in, summary_of
+from compseg.cohort.splits import DEFAULT_SPLITS, assign_splits
 from compseg.cohort.store import Cohort, read_attributes
 from compseg.errors import CompsegError
 from compseg.file_names import file_name, same_file
@@ -166,18 +166,15 @@ def _build(source: Source, path: Path, header: Header, log: Console) -> None:
     remarks: dict[str, list[str]] = defaultdict(list)  # and the samples that each is about
     if any(info.patient for info in infos) and (nobody := [info.name for info in infos if not info.patient]):
         remarks["no patient is named, so that a patient may be in two splits"] += nobody
-    for one, other in look_alikes(infos):
-        remarks[f"patient {other.patient} ({other.split}) looks like {one.patient} ({one.split})"].append(other.name)
     try:
-        records = [
+        written = [
             _finished(root, info) or _write_sample(source, root, partial, info, header, remarks)
             for info in track(infos, f"Preparing {path.name}", console=log, disable=log.quiet)
         ]
     finally:  # an interrupted preparation does not read its finished samples again
-        for remark, names in remarks.items():
-            log.print(f"{path}: {remark} ({len(names)} samples: {', '.join(names[:3])}{' ...' if names[3:] else ''})")
+        _tell(path, remarks, log)
     classes = {info.class_name: info.label for info in infos if info.class_name}
-    samples = [record.to_dict() for record in records]
+    samples = [record.to_dict() for record, _ in written]
     # Only now: a group without `samples` is an unfinished cohort, which no reader opens.
     root.attrs.put({ATTRIBUTE: {**header, "classes": classes, "samples": samples}})
     # No folder can be replaced in one step, so an old cohort is first renamed and deleted at the end.
@@ -187,6 +184,22 @@ def _build(source: Source, path: Path, header: Header, log: Console) -> None:
         path.rename(old)
     partial.rename(path)
     shutil.rmtree(old, ignore_errors=True)
+    _tell_problems(Cohort.open(path), [seen for _, seen in written], log)
+
+
+def _tell_problems(cohort: Cohort, contents: Sequence[Contents], log: Console) -> None:
+    """Say what is wrong with the new cohort, the worst first, while the files that it came from are at hand."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for problem in sorted(problems_in(cohort, contents), key=lambda problem: not problem.fatal):
+        training = "training will refuse this: " if problem.fatal else ""
+        found[f"{training}{problem.what}; {problem.fix}"] += [problem.sample] * bool(problem.sample)
+    _tell(Path(cohort.path), found, log)
+
+
+def _tell(path: Path, remarks: Mapping[str, Sequence[str]], log: Console) -> None:
+    for remark, names in remarks.items():
+        of = f" ({len(names)} samples: {', '.join(names[:3])}{' ...' if names[3:] else ''})" if names else ""
+        log.print(f"{path}: {remark}{of}")
 
 
 def _check_names(infos: Sequence[SampleInfo]) -> None:
@@ -216,31 +229,43 @@ def _open_partial(partial: Path, header: Header, log: Console) -> zarr.Group:
     return zarr.create_group(partial, zarr_format=3, attributes={ATTRIBUTE: header})
 
 
-def _finished(root: zarr.Group, info: SampleInfo) -> Record | None:
-    """The record of a sample that an earlier preparation finished, if its bytes are unchanged."""
+def _finished(root: zarr.Group, info: SampleInfo) -> tuple[Record, Contents] | None:
+    """The record of a sample that an earlier preparation finished, and what it holds, if its bytes are unchanged."""
     try:
         group: Any = root[node(info.name)]
         record = Record.from_dict(group.attrs[ATTRIBUTE])
-        unchanged = all(checksum(group[part][...]) == written for part, written in record.checksums.items())
+        seen = _contents(info, {part: group[part][...] for part in record.checksums})
     except (KeyError, OSError, ValueError, TypeError, RuntimeError):  # half-written: it is written again
         return None
-    return record if unchanged and record.info == info else None
+    return (record, seen) if record == _record(seen) else None
+
+
+def _contents(info: SampleInfo, parts: Mapping[str, Array]) -> Contents:
+    summaries = {part: summary_of([array]) for part, array in parts.items()}
+    return Contents(info, parts["image"].shape, summaries, {})
+
+
+def _record(seen: Contents) -> Record:
+    height, width, channels = seen.shape
+    checksums = {part: summary.checksum for part, summary in seen.parts.items()}
+    return Record(seen.info, (height, width, channels), checksums)
 
 
 def _write_sample(
     source: Source, root: zarr.Group, partial: Path, info: SampleInfo, header: Header, remarks: dict[str, list[str]]
-) -> Record:
+) -> tuple[Record, Contents]:
     arrays = source.read(info)
     parts = _parts(info, arrays, header)
-    for remark in (*arrays.remarks, *_odd_truth(info, parts["tissue"], parts.get("truth"))):
+    for remark in (*arrays.remarks, *_odd_truth(parts["tissue"], parts.get("truth"))):
         remarks[remark].append(info.name)
     # What an interruption left of this sample may have other shapes.
     shutil.rmtree(partial / SAMPLES / info.name, ignore_errors=True)
     for part, array in parts.items():
         write_array(root, node(info.name, part), array, header["chunk"])
-    record = Record(info, parts["image"].shape, {part: checksum(array) for part, array in parts.items()})
+    seen = _contents(info, parts)
+    record = _record(seen)
     root[node(info.name)].attrs.put({ATTRIBUTE: record.to_dict()})  # last: it marks the sample as finished
-    return record
+    return record, seen
 
 
 def _parts(info: SampleInfo, arrays: SampleArrays, header: Header) -> dict[str, Array]:
@@ -263,12 +288,10 @@ def _parts(info: SampleInfo, arrays: SampleArrays, header: Header) -> dict[str, 
     return parts
 
 
-def _odd_truth(info: SampleInfo, tissue: Array, truth: Array | None) -> Iterator[str]:
-    """What speaks against a truth mask without disproving it."""
+def _odd_truth(tissue: Array, truth: Array | None) -> Iterator[str]:
+    """What speaks against a truth mask without disproving it; what disproves it is a problem."""
     if truth is None or not truth.any():
         return
-    if info.label == 0:
-        yield "healthy, but its truth marks disease"
     if tissue.any() and truth[tissue].all():
         yield "truth covers all of the tissue"
     if 2 * np.count_nonzero(truth & ~tissue) > np.count_nonzero(truth):

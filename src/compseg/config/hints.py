@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
-from compseg.errors import CompsegError, closest
+from compseg.errors import CompsegError, cause, closest, is_out_of_memory
 from compseg.file_names import printable
 
 E = TypeVar("E", bound=BaseException)
@@ -51,7 +51,25 @@ _FIXES = {
     errno.ENOSPC: "free some space or write elsewhere",
     errno.EDQUOT: "free some space or write elsewhere",
     errno.EACCES: "check the permissions",
+    errno.EPERM: "check the permissions",
     errno.ENOENT: "check the path",
+    errno.ENOTDIR: "check the path",
+    errno.EISDIR: "check the path",
+    errno.EROFS: "write elsewhere",
+    errno.EINVAL: "its file system or device refuses this; use another",
+    errno.EIO: "its disk may be failing; use another",
+    errno.EFBIG: "raise the limit on the size of a file (ulimit -f), or write elsewhere",
+    errno.ENAMETOOLONG: "shorten the path",
+    errno.EMFILE: "raise the limit on open files (ulimit -n 4096)",
+    errno.ENFILE: "end other programs, or raise the limit of the system",
+    errno.ENOMEM: "end other programs, or use a machine with more memory",
+}
+# What to lower where memory runs out, by verb.
+_SMALLER = {
+    "train": "lower data.batch_size, or give data.crop or data.cache=none",
+    "predict": "give a smaller tile, for example tile=256",
+    "evaluate": "give device=cpu",
+    "compare": "give fewer jobs at once",
 }
 
 
@@ -76,12 +94,13 @@ def renamed(key: str, known: Collection[str] = ()) -> str | None:
     return None
 
 
-def explain(error: BaseException, groups: Collection[str] = ()) -> str | None:
+def explain(error: BaseException, groups: Collection[str] = (), verb: str = "") -> str | None:
     """One line for an error that the user can fix.
 
     Args:
         error: What was raised. For an error of Hydra's, its causes are looked at too.
         groups: Config groups of the verb, which may be set as well as the keys of its configuration.
+        verb: Its name.
 
     Returns:
         The line, or None for an error that is not the user's.
@@ -92,7 +111,7 @@ def explain(error: BaseException, groups: Collection[str] = ()) -> str | None:
     if own := _first(chain, CompsegError):
         line: str | None = _message(own)
     else:
-        line = _composition(chain, groups) or _target(chain) or _system(chain) or _other(chain)
+        line = _memory(chain, verb) or _composition(chain, groups) or _target(chain) or _system(chain) or _other(chain)
     return None if line is None else printable(" ".join(line.split()))
 
 
@@ -104,6 +123,14 @@ def _message(error: BaseException) -> str:
     """An error's message, also where a worker process of the loader wrapped it in a traceback."""
     text = str(error).strip()
     return text.splitlines()[-1].partition(": ")[2] if "Original Traceback" in text else text
+
+
+def _memory(chain: Sequence[BaseException], verb: str) -> str | None:
+    """A host or a device without memory left."""
+    error = next((error for error in chain if is_out_of_memory(error)), None)
+    if error is None:
+        return None
+    return f"out of memory ({cause(error)}); {_SMALLER.get(verb, 'end other programs, or use a machine with more')}"
 
 
 def _composition(chain: Sequence[BaseException], groups: Collection[str]) -> str | None:

@@ -8,10 +8,11 @@ import inspect
 import itertools
 import os
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from compseg.config.hints import explain
 from compseg.config.names import check_text, keep_text
 from compseg.config.schema import register_schemas
 from compseg.config.targets import check_targets
-from compseg.errors import Stopped
+from compseg.errors import Stopped, naming
 
 Task = Callable[[DictConfig], Any]
 
@@ -185,12 +186,16 @@ def _errors_in_one_line(name: str) -> Iterator[None]:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print itself
     try:
         yield
+        with naming("standard output"):
+            sys.stdout.flush()  # or Python would find out at its very end, and say so in lines of its own
     except KeyboardInterrupt:
-        message, code = "interrupted", 130
+        message, code = "interrupted; run the same command again", 128 + signal.SIGINT
+    except BrokenPipeError:
+        message, code = "its output was closed before all was printed; files are whole", 128 + signal.SIGPIPE
     except Stopped as stopped:
         message, code = str(stopped), stopped.exit_code
     except Exception as error:
-        line = explain(error, _groups(name))
+        line = explain(error, _groups(name), name)
         if line is None:
             raise
         if os.environ.get("COMPSEG_DEBUG") == "1":
@@ -198,8 +203,18 @@ def _errors_in_one_line(name: str) -> Iterator[None]:
         message, code = line, 1
     else:
         return
-    print(f"compseg {name}{_speaker()}: {message}", file=sys.stderr)
+    _let_go_of_output()
+    with suppress(OSError):  # stderr may be closed as well
+        print(f"compseg {name}{_speaker()}: {message}", file=sys.stderr)
     raise SystemExit(code)
+
+
+def _let_go_of_output() -> None:
+    """Throw away what a closed pipe or a full device does not take; Python would try again at its end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _speaker() -> str:

@@ -16,8 +16,8 @@ from types import FrameType
 
 from compseg.errors import Stopped
 
-# `kill`, a queue's time limit or a container's end; SLURM as Lightning asks it to; SLURM as submitit asks it to.
-STOPS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+# Ctrl-C; `kill`, a queue's time limit or a container's end; SLURM as Lightning asks it to, and as submitit asks it to.
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 # A queue may signal a process and its parent at once, and the parent passes it on: that is one request, not two.
 ECHO_SECONDS = 5.0
 
@@ -44,7 +44,9 @@ class StopSignals:
         if threading.current_thread() is not threading.main_thread():
             yield self  # Python gives signals to the main thread alone
             return
-        before = {number: signal.signal(number, self._handle) for number in STOPS}
+        # A shell has its jobs in the background ignore Ctrl-C, which is meant for another.
+        heard = [number for number in STOPS if signal.getsignal(number) is not signal.SIG_IGN]
+        before = {number: signal.signal(number, self._handle) for number in heard}
         try:
             yield self
         finally:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from compseg.comparative import FisherPseudoLabels
 from compseg.comparative.pseudo_labels import sum_of_spectra
-from compseg.errors import CompsegError
+from compseg.errors import CompsegError, require
 from compseg.files import atomic_json
 from compseg.inference.building import build_safe, without_fetching
 from compseg.inference.folder import (
@@ -158,7 +158,12 @@ class Segmenter:
 
         Returns:
             Tiles whose cores partition the image; a small image is one tile.
+
+        Raises:
+            CompsegError: A side or an overlap that is no number of pixels.
         """
+        require(side is None or side >= 1, f"tile={side}: expected a number of pixels, at least 1; leave it out")
+        require(overlap is None or overlap >= 0, f"overlap={overlap}: expected a number of pixels; leave it out")
         network = receptive_field_of(self.model)
         overlap = network.radius if overlap is None else overlap
         if side is None:

@@ -5,7 +5,6 @@ docs/explanation/collapse.md has the runs behind it, and behind the constants.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +16,8 @@ from numpy.typing import NDArray
 from pytorch_lightning.callbacks import Callback
 from scipy.stats import f as f_distribution
 
-from compseg.files import atomic_json
+from compseg.errors import reading
+from compseg.files import atomic_json, read_json
 from compseg.log import log
 from compseg.monitor.diagnostics import Diagnosis, Floats, Network, Pooled, diagnosis_of
 
@@ -232,7 +232,11 @@ def write_findings(run: Path, findings: Sequence[Finding]) -> None:
 def read_findings(run: Path) -> list[Finding]:
     """What a run has named so far."""
     file = run / FILE
-    return [Finding(**plain) for plain in json.loads(file.read_text(encoding="utf-8"))] if file.is_file() else []
+    if not file.is_file():
+        return []
+    fix = "delete it; a run that had started again from another seed is then trained again from its first seed"
+    with reading(file, fix):
+        return [Finding(**plain) for plain in read_json(file, list, fix)]
 
 
 class CollapseDetector(Callback):

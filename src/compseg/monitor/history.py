@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import sys
 import time
 from pathlib import Path
@@ -12,6 +11,7 @@ from pytorch_lightning.callbacks import Checkpoint
 
 from compseg.files import atomic_text, csv_text
 from compseg.log import log
+from compseg.run_folder import read_history
 
 
 class History(Checkpoint):
@@ -34,10 +34,10 @@ class History(Checkpoint):
         """Take over the rows of earlier epochs in a resumed run; start the clock, also in the middle of an epoch."""
         del pl_module
         self.started = time.perf_counter()
-        if trainer.current_epoch and self.path.exists():
-            with self.path.open(newline="", encoding="utf-8") as file:
-                # A run that was killed between row and checkpoint repeats the epoch, whose row is there already.
-                self.rows = [row for row in csv.DictReader(file) if int(row["epoch"]) < trainer.current_epoch]
+        if trainer.current_epoch:
+            # A run that was killed between row and checkpoint repeats the epoch, whose row is there already.
+            before = read_history(self.path.parent)
+            self.rows = [row for row in before if float(row["epoch"]) < trainer.current_epoch]
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""

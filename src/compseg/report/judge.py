@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,8 +13,9 @@ from compseg.evaluation.curves import SampleMap
 from compseg.evaluation.metrics import prevalence
 from compseg.evaluation.run import Evaluation, evaluate_run
 from compseg.evaluation.shortcuts import Shortcuts, cue_values, cues, group_gap, origin_of, thinned
+from compseg.files import read_json
 from compseg.plots.figures import Spectra
-from compseg.report.page import read_history, write_report
+from compseg.report.page import history_columns, write_report
 
 SPECTRA_A_SAMPLE = 200
 IMAGES_FOR_CUES = 100  # of each class; each is read once, which takes about as long as an epoch
@@ -59,11 +59,11 @@ def write_page(run: Path, found: Evaluation) -> Path:
         test_maps=found.test,
         val_maps=found.val,
         shortcuts=shortcuts_of(found),
-        history=read_history(run / "history.csv"),
+        history=history_columns(run),
         thumbnails={name: picture for name, picture in thumbnails.items() if picture is not None},
         spectra=spectra_of(found),
         config_text=(run / "config.yaml").read_text(encoding="utf-8"),
-        environment=json.loads((run / "environment.json").read_text(encoding="utf-8")),
+        environment=read_json(path, dict, "delete it") if (path := run / "environment.json").is_file() else {},
     )
 
 

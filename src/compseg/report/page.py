@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
@@ -23,6 +22,7 @@ from compseg.plots.overlay import RGB, resize
 from compseg.plots.style import file_of
 from compseg.report.pictures import chosen, colour_vmax, draw_figures, ranked, spread, tiles_of
 from compseg.report.verdict import verdict_on
+from compseg.run_folder import read_history
 
 SIDE = 128  # pixels of a picture in the gallery, at most
 SHOWN = 48  # samples; more would make the page too large to send
@@ -53,7 +53,7 @@ def write_report(
         test_maps: Test samples with their maps, at least one.
         val_maps: Validation samples with theirs, to compare groups.
         shortcuts: Signs that the maps follow something other than the region.
-        history: Columns of `history.csv` (`read_history`); may be empty.
+        history: Columns of `history.csv` (`history_columns`); may be empty.
         thumbnails: Pictures for people, `(h, w, 3)` uint8, by sample name, where there are any.
         spectra: Spectra of two components, or None for no such picture.
         config_text: The resolved configuration as YAML.
@@ -110,12 +110,9 @@ def write_report(
     return path
 
 
-def read_history(path: Path) -> dict[str, list[float]]:
-    """Columns of a `history.csv`; empty cells become NaN, and a missing file no columns."""
-    if not path.is_file():
-        return {}
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+def history_columns(run: Path) -> dict[str, list[float]]:
+    """Columns of a run's `history.csv`; empty cells become NaN, and a missing file no columns."""
+    rows = read_history(run)
     return {key: [float(row[key] or "nan") for row in rows] for key in (rows[0] if rows else {})}
 
 

@@ -15,11 +15,12 @@ from compseg.config import check_targets, compose
 from compseg.errors import CompsegError
 from compseg.evaluation.names import MAP_METRICS
 from compseg.files import remove_partials
+from compseg.run_folder import read_history
 from compseg.studies.comparison_page import write_comparison
 from compseg.studies.page import Writer
 from compseg.studies.plan import Layout, Plan, Planned, composed, literal, plan, quoted
 from compseg.studies.progress import Eta, Kind, Progress, in_words
-from compseg.studies.record import read_history, read_record, refuse_another
+from compseg.studies.record import read_record, refuse_another
 from compseg.studies.runner import OUTPUT, Job, run_jobs
 from compseg.studies.scores import Outcome, read_outcome
 from compseg.studies.slots import Slots, count_of

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -11,11 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from compseg.errors import CompsegError
+from compseg.errors import CompsegError, reading
 from compseg.faults import is_locked
-from compseg.files import atomic_json
+from compseg.files import atomic_json, read_json
+from compseg.run_folder import read_history
 
 RECORD = "job.json"
+RUN_AGAIN = "delete it; the job is then run again"
 DONE = ("finished", "pruned")
 STATES = ("finished", "pruned", "failed", "running", "unfinished", "waiting")
 INTERVAL_ENDS = ("_ci_low", "_ci_high")
@@ -84,9 +84,13 @@ def refuse_another(folder: Path, overrides: Sequence[str], key: str) -> None:
         CompsegError: If the folder holds another job.
     """
     record = _json(folder / RECORD)
-    if record is None or sorted(record["overrides"]) == sorted(overrides):
+    if record is None:
         return
-    differing = sorted(set(record["overrides"]) - set(overrides)) or ["fewer values"]
+    with reading(folder / RECORD, RUN_AGAIN):
+        before = [str(value) for value in record["overrides"]]
+    if sorted(before) == sorted(overrides):
+        return
+    differing = sorted(set(before) - set(overrides)) or ["fewer values"]
     raise CompsegError(
         f"{folder}: holds another job ({' '.join(differing)}); repeat the command with the values it was started "
         f"with, or give another {key}"
@@ -106,15 +110,16 @@ def read_record(folder: Path, name: str = "") -> Record:
     record, metrics = _json(folder / RECORD), _json(folder / "metrics.json")
     if record is None:
         return Record(name, {}, "waiting")
-    return Record(
-        name=name,
-        overrides=dict(map(_key_and_value, record["overrides"])),
-        status=_status(folder, record["status"], metrics is not None),
-        why=record["why"],
-        seconds=record["seconds"],
-        epochs=len(read_history(folder)),
-        metrics=metrics or {},
-    )
+    with reading(folder / RECORD, RUN_AGAIN):
+        return Record(
+            name=name,
+            overrides=dict(map(_key_and_value, record["overrides"])),
+            status=_status(folder, record["status"], metrics is not None),
+            why=record["why"],
+            seconds=record["seconds"],
+            epochs=len(read_history(folder)),
+            metrics=metrics or {},
+        )
 
 
 def read_records(study: Path) -> list[Record]:
@@ -129,15 +134,6 @@ def read_records(study: Path) -> list[Record]:
         raise CompsegError(f"{study}: no sweep (no job of one inside); give the folder that compseg.train -m named")
     records = [read_record(folder, folder.relative_to(study).as_posix()) for folder in folders]
     return sorted(records, key=lambda record: natural(record.name))
-
-
-def read_history(folder: Path) -> list[dict[str, str]]:
-    """The rows of a run's `history.csv`, one an epoch; empty while there is none."""
-    history = folder / "history.csv"
-    if not history.is_file():
-        return []
-    with history.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 def natural(text: str) -> list[tuple[float, str]]:
@@ -168,4 +164,4 @@ def _status(folder: Path, recorded: str, has_metrics: bool) -> str:
 
 
 def _json(path: Path) -> dict[str, Any] | None:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return read_json(path, dict, RUN_AGAIN) if path.is_file() else None

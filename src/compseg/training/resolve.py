@@ -32,6 +32,8 @@ DEPTH_FOR_PICTURES, DEPTH_FOR_SPECTRA = 3, 1
 ALPHA_UNKNOWN = 1.0
 # Steps; of the paper's, each saved 5 ms on an H200, and compiling took 10 to 30 s (docs/research/performance.md).
 WORTH_COMPILING = 4000
+# Weights, head and objective are in float32; autocast lets the network alone compute in less.
+PRECISIONS = ("32-true", "32", "bf16-mixed", "bf16", "16-mixed", "16")
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 
 
@@ -66,12 +68,14 @@ def resolve(cfg: DictConfig, cohort: Cohort) -> Resolved:
         cohort: Whose samples are trained on.
 
     Raises:
-        CompsegError: `channels` is not the cohort's number, or there is no such compile mode or memory format.
+        CompsegError: `channels` is not the cohort's number, or there is no such precision, compile mode or
+            memory format.
     """
     cfg = copy.deepcopy(cfg)
     if cfg.method.baseline is not None:
         cfg.model, cfg.method.baseline = cfg.method.baseline, None
     resolved = _chosen(cfg, [*_of_channels(cfg, cohort.channels), *_of_the_step(cfg, cohort)])
+    _require("precision", str(cfg.trainer.precision), PRECISIONS)
     _require("compile", resolved.cfg.trainer.compile, (None, *COMPILE_MODES))
     _require("memory_format", resolved.cfg.trainer.memory_format, tuple(MEMORY_FORMATS))
     return resolved

@@ -16,6 +16,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from compseg.batches import CohortData
+from compseg.cohort import refuse_fatal
 from compseg.faults import StopSignals
 from compseg.log import log, quiet_libraries
 from compseg.monitor import Dashboards
@@ -55,6 +56,7 @@ def train(
     dashboards, signals = dashboards or Dashboards(), signals or StopSignals(run)
     data: CohortData = instantiate(cfg.data)
     data.prepare_data()
+    refuse_fatal(data.cohort)
     resolved = resolve(cfg, data.cohort)
     if resolved.reasons:
         log(f"auto: {resolved.reasons}")
