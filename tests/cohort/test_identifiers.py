@@ -90,6 +90,13 @@ def test_a_held_out_group_may_be_a_number(group):
     assert [info.split for info in hold_out(infos, group)].count("test") == 4
 
 
+@pytest.mark.parametrize("group", ["NA", "", "none"])
+def test_samples_without_a_group_are_no_group(group):
+    infos = [SampleInfo(f"s{i}", i % 2, split="train") for i in range(4)]
+    with pytest.raises(CompsegError, match="no sample is of this group"):
+        hold_out(infos, group)
+
+
 def test_prepare_and_check_find_look_alikes_across_splits(tmp_path, capfd):
     source = MemorySource(8)
     patients = ["P1", "P2", "P3", "P4", "p-01", "P6", "P7", "P 04"]

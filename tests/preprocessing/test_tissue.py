@@ -36,6 +36,12 @@ def test_otsu_cuts_where_the_variance_within_the_two_classes_is_least():
     assert np.mean(mask.ravel() != reference) < 0.002  # they may differ by one bin of the histogram
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_otsu_needs_finite_values(value):
+    with pytest.raises(CompsegError, match="NaN or infinite values have no level"):
+        tissue_mask(np.full((2, 2, 1), value), "otsu")
+
+
 def test_unknown_rule_names_the_choices():
     with pytest.raises(CompsegError, match="auto, all, nonzero or otsu"):
         tissue_mask(np.zeros((1, 1, 1)), "magic")

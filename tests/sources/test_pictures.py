@@ -239,6 +239,11 @@ REFUSED = {
     "pages that are missing": ("a.tif", broken_chain, "cannot be read as .tif"),
     "OME that names another file": ("a.ome.tif", names_another_file, "its OME description names other files"),
     "complex": ("a.tif", save_tiff(data=GREY * 1j), "real numbers"),
+    "animated PNG": (
+        "a.png",
+        save_pillow(Image.fromarray(GREY), save_all=True, append_images=[Image.fromarray(255 - GREY)]),
+        "2 pictures in one file",
+    ),
     "TIFF called PNG": ("a.png", save_tiff(data=DEEP), "cannot be read as .png"),
     "PNG called TIFF": ("a.tif", save_bytes(imagecodecs.png_encode(GREY)), "cannot be read as .tif"),
 }

@@ -96,7 +96,7 @@ def hold_out(infos: Sequence[SampleInfo], group: object, role: str = "test") -> 
     """
     if role not in ("test", "val"):
         raise CompsegError(f"data.held_out_as={role}: expected test or val")
-    group = identifier(group)
+    group = identifier(group) or "NA"  # which is nobody's group: samples without a group are none
     members = {info.name for info in infos if info.group == group and (role == "test" or info.split != "test")}
     if not members:
         words = "training or validation " if role == "val" else ""
@@ -131,12 +131,13 @@ def _test_samples_train(infos: Sequence[SampleInfo]) -> list[SampleInfo]:
 
 def look_alikes(infos: Sequence[SampleInfo]) -> list[tuple[SampleInfo, SampleInfo]]:
     """Pairs of samples in different splits whose patients are written almost alike, as `P1` and `p-01`."""
-    first: dict[tuple[object, ...], dict[str, SampleInfo]] = defaultdict(dict)
+    # By split too: of a patient in two splits one sample of each may look like the other patient.
+    first: dict[tuple[object, ...], dict[tuple[str, str], SampleInfo]] = defaultdict(dict)
     for info in infos:
         if info.patient and (key := look_alike(info.patient)):
-            first[key].setdefault(info.patient, info)
+            first[key].setdefault((info.patient, info.split), info)
     pairs = (pair for written in first.values() for pair in combinations(written.values(), 2))
-    return [(one, other) for one, other in pairs if one.split != other.split]
+    return [(one, other) for one, other in pairs if one.split != other.split and one.patient != other.patient]
 
 
 def _check_patients(infos: Sequence[SampleInfo]) -> None:

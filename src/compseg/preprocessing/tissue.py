@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from compseg.errors import CompsegError
+from compseg.errors import CompsegError, require
 from compseg.samples import Channels, Image, Mask
 
 
@@ -50,7 +50,11 @@ def otsu(values: Image, bins: int = 256) -> float:
     """Otsu's threshold: the cut that maximises the variance between the two classes.
 
     Otsu, IEEE Trans. SMC 9:62, 1979.
+
+    Raises:
+        CompsegError: A value is NaN or infinite.
     """
+    require(bool(np.isfinite(values).all()), "tissue=otsu: NaN or infinite values have no level; set them to 0")
     counts, edges = np.histogram(values, bins=bins)
     centres = (edges[:-1] + edges[1:]) / 2
     below = np.cumsum(counts)
