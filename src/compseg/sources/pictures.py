@@ -168,8 +168,8 @@ def read_pillow(path: Path, key: str | None = None) -> Pixels:
     del key
     # By content, not by suffix: a TIFF that is called .png would be read by Pillow's reader.
     with Image.open(path, formats=("PNG", "JPEG", "BMP", "DIB")) as picture:
-        if picture.format == "PNG" and getattr(picture, "is_animated", False):
-            raise CompsegError(f"{path}: {picture.n_frames} pictures in one file; save the one to read in its own file")
+        if picture.format == "PNG" and (frames := getattr(picture, "n_frames", 1)) > 1:
+            raise CompsegError(f"{path}: {frames} pictures in one file; save the one to read in its own file")
         bands = len(picture.getbands())
         require_memory(path, (picture.height, picture.width, bands), np.int32 if picture.mode in "IF" else np.uint8)
         if deep := picture.format == "PNG" and _is_deep_colour(path):
