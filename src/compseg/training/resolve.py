@@ -75,7 +75,7 @@ def resolve(cfg: DictConfig, cohort: Cohort) -> Resolved:
     if cfg.method.baseline is not None:
         cfg.model, cfg.method.baseline = cfg.method.baseline, None
     resolved = _chosen(cfg, [*_of_channels(cfg, cohort.channels), *_of_the_step(cfg, cohort)])
-    _require("precision", str(cfg.trainer.precision), PRECISIONS)
+    _require("precision", str(resolved.cfg.trainer.precision), PRECISIONS)
     _require("compile", resolved.cfg.trainer.compile, (None, *COMPILE_MODES))
     _require("memory_format", resolved.cfg.trainer.memory_format, tuple(MEMORY_FORMATS))
     return resolved
