@@ -22,7 +22,7 @@ from compseg.studies.sweep import jobs_to_check
 from compseg.training import refuse_unread
 from compseg.training.build import build_comparison, build_module
 from compseg.training.resolve import resolve_alpha
-from compseg.training.unread import complaint, unread
+from compseg.training.unread import problem_with, unread
 
 # What is given, and what the line has to say: the key, why, what to change.
 # ruff: noqa: E501  # a case a line
@@ -153,7 +153,7 @@ def after(cfg: DictConfig, key: str, value: object) -> str | torch.Tensor:
     OmegaConf.update(cfg, key, value)
     try:
         # A baseline has no weights that could tell.
-        return complaint(f"{key}={value}", list(unread(cfg))) or ("" if cfg.method.baseline else trained(cfg))
+        return problem_with(f"{key}={value}", list(unread(cfg))) or ("" if cfg.method.baseline else trained(cfg))
     except InstantiationException as error:  # for example of a loss that allows one target alone
         return explain(error) or ""
 

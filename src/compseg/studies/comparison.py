@@ -24,7 +24,7 @@ from compseg.studies.record import read_record, refuse_another
 from compseg.studies.runner import OUTPUT, Job, run_jobs
 from compseg.studies.scores import Outcome, read_outcome
 from compseg.studies.slots import Slots, count_of
-from compseg.training.unread import complaint, unread
+from compseg.training.unread import problem_with, unread
 
 Configs = Mapping[tuple[str, str, str], DictConfig]  # of training runs, by cohort, model and method
 
@@ -81,12 +81,12 @@ def refuse_unread_in(plan: Plan, configs: Configs) -> None:
     Raises:
         CompsegError: There is one.
     """
-    complaints: dict[str, list[str | None]] = {}
+    problems: dict[str, list[str | None]] = {}
     for names, config in configs.items():
         found = list(unread(config))
         for override in plan.given(*names):
-            complaints.setdefault(override, []).append(complaint(override, found))
-    for lines in complaints.values():
+            problems.setdefault(override, []).append(problem_with(override, found))
+    for lines in problems.values():
         if all(lines):
             raise CompsegError(str(lines[0]))
 

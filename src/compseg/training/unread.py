@@ -53,11 +53,11 @@ def refuse_unread(cfg: DictConfig, overrides: Iterable[str]) -> None:
     """
     found = list(unread(cfg))
     for override in overrides:
-        if line := complaint(override, found):
+        if line := problem_with(override, found):
             raise CompsegError(line)
 
 
-def complaint(override: str, found: Sequence[Unread]) -> str | None:
+def problem_with(override: str, found: Sequence[Unread]) -> str | None:
     """The line that names an override among what is not read; None if it is read."""
     parsed = OverridesParser.create().parse_override(override)
     name = str(parsed.get_key_element()).lstrip("+~")
