@@ -105,17 +105,14 @@ def fit_standardisation(preprocess: Preprocess, samples: Iterable[tuple[Tensor, 
         preprocess: Changed in place.
         samples: Pairs of image `(C, H, W)` and tissue `(1, H, W)` bool. All pixels have the same weight.
     """
-    channels = preprocess.mean.numel()
-    count, mean, square = 0, torch.zeros(channels, dtype=torch.float64), torch.zeros(channels, dtype=torch.float64)
-    for image, tissue in samples:
-        pixels = preprocess.correct(image[None])[0][:, tissue[0]].double()
-        if not (n := pixels.shape[1]):
-            continue
+    count, mean = 0, torch.zeros_like(preprocess.mean, dtype=torch.float64)
+    square = torch.zeros_like(mean)
+    for pixels in (strip for image, tissue in samples for strip in _strips(image, tissue)):
+        corrected = preprocess.correct(pixels.T[None, :, None])[0, :, 0].double()
+        n, of_strip = corrected.shape[1], corrected.mean(dim=1)
         # Chan's update of mean and sum of squares loses no digits, however large the offset of the data is.
-        shift = pixels.mean(dim=1) - mean
-        square += (pixels - pixels.mean(dim=1, keepdim=True)).square().sum(dim=1) + shift.square() * (
-            count * n / (count + n)
-        )
+        shift = of_strip - mean
+        square += (corrected - of_strip[:, None]).square().sum(dim=1) + shift.square() * (count * n / (count + n))
         mean += shift * (n / (count + n))
         count += n
     if count:
@@ -123,6 +120,13 @@ def fit_standardisation(preprocess: Preprocess, samples: Iterable[tuple[Tensor, 
         # A channel that never changes carries no information; dividing by one keeps it at zero.
         std = (square / count).sqrt()
         preprocess.std.copy_(torch.where(std > 1e-6, std, 1.0))
+
+
+def _strips(image: Tensor, tissue: Tensor) -> Iterable[Tensor]:
+    """The tissue pixels `(n, C)` of an image `(C, H, W)`, a few at a time on a processor."""
+    pixels = image.permute(1, 2, 0)[tissue[0]]
+    step = max(1, STRIP // len(image)) if image.device.type == "cpu" else len(pixels)
+    return torch.split(pixels, step) if len(pixels) else ()
 
 
 class StandardNormalVariate(nn.Module):
