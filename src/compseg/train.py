@@ -14,12 +14,11 @@ from compseg.log import rank
 from compseg.studies import is_job, run_job, was_pruned
 
 
-@verb("train", sweep_job=run_job)
+@verb("train", sweep_job=run_job, announces=True)
 def main(cfg: DictConfig) -> None:
     """Train a CompSegNet from sample labels, extract its segmenter, evaluate it and write the report."""
     from compseg.inference.building import targets_of
     from compseg.monitor import Dashboards
-    from compseg.report import judge
     from compseg.training import refuse_unread, train
 
     run = Path(HydraConfig.get().runtime.output_dir)
@@ -29,6 +28,8 @@ def main(cfg: DictConfig) -> None:
     with signals.caught(), nullcontext() if rank() else run_lock(run), Dashboards.of(cfg.logger) as dashboards:
         device = train(cfg, run, signals, dashboards)
         if device is not None and judged.split != "none" and not was_pruned(run):
+            from compseg.report import judge  # as late, so that training does not wait for it
+
             # What the user has composed is trusted; a run folder that somebody else has written is not.
             trust = targets_of(OmegaConf.to_container(cfg, resolve=False))
             found = judge(run, device=device, split=judged.split, report=judged.report, trust=trust)

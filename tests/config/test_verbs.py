@@ -199,3 +199,7 @@ def test_called_with_a_configuration_the_function_runs_directly():
     assert task(OmegaConf.create({"cohort": "a"})) == "a"
     with pytest.raises(CompsegError):
         task(OmegaConf.create({"cohort": "bad"}))
+
+
+def test_a_run_says_first_where_its_files_go(trained):
+    assert f"run folder: {trained.run}" in trained.printed.splitlines()[0]

@@ -69,7 +69,7 @@ def compose(name: str, overrides: Sequence[str] = ()) -> DictConfig:
         return hydra.compose(name, [keep_text(name, override) for override in overrides])
 
 
-def verb(name: str, sweep_job: Task | None = None) -> Callable[[Task], Callable[..., Any]]:
+def verb(name: str, sweep_job: Task | None = None, announces: bool = False) -> Callable[[Task], Callable[..., Any]]:
     """Make a command of a function: `conf/NAME.yaml` is composed with the command line, checked and handed over.
 
     An error of the user ends the command with one line on stderr and exit code 1 (an unknown flag with 2, an interrupt
@@ -80,6 +80,7 @@ def verb(name: str, sweep_job: Task | None = None) -> Callable[[Task], Callable[
     Args:
         name: The verb, and the name of its file in `conf/`.
         sweep_job: Runs a job of a sweep (`-m`) in place of the function, with a configuration that is not yet checked.
+        announces: Whether to say where its files go, before libraries are imported, which takes seconds.
 
     Returns:
         A decorator for a function of the composed configuration, whose return value is what a sweeper optimises.
@@ -93,6 +94,8 @@ def verb(name: str, sweep_job: Task | None = None) -> Callable[[Task], Callable[
                 if sweep_job and HydraConfig.get().mode == RunMode.MULTIRUN:
                     return sweep_job(cfg)
                 check_text(cfg)
+                if announces:
+                    log.log(f"run folder: {HydraConfig.get().runtime.output_dir}")
                 check_targets(cfg)
                 return task(cfg)
 
