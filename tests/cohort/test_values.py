@@ -91,6 +91,10 @@ ODD = {
         "healthy, but its truth marks disease; correct its label or its truth (1 samples: s02)",
     ),
     "inverted": (inverted, "most of the truth is not on tissue; is it inverted? (3 samples: s01, s03, s05)"),
+    "types": (
+        lambda info, a: replace(a, image=(a.image * 20 + 99).astype(np.uint8)) if info.name == "s04" else a,
+        "values of type uint8, others not; are all on one scale? (1 samples: s04)",
+    ),
     "said by the source": (
         lambda info, a: replace(a, remarks=("truth: 255 is taken for disease",) if info.label else ()),
         "truth: 255 is taken for disease (3 samples: s01, s03, s05)",

@@ -44,6 +44,7 @@ Header = dict[str, Any]
 # constant that varies by less than 1e-6.
 SMALLEST, LARGEST = 1e-5, 1e15
 ROUNDING = 0.05  # of the spread: spectra of absorbance stay below .01, counts on a pedestal of a hundred spreads above
+OF_TYPE = "values of type"
 SEEN = 4096  # pixels of a sample that are enough to know the spread
 
 
@@ -172,7 +173,7 @@ def _build(source: Source, path: Path, header: Header, log: Console) -> None:
             for info in track(infos, f"Preparing {path.name}", console=log, disable=log.quiet)
         ]
     finally:  # an interrupted preparation does not read its finished samples again
-        _tell(path, remarks, log)
+        _tell(path, _without_one_type(remarks), log)
     classes = {info.class_name: info.label for info in infos if info.class_name}
     samples = [record.to_dict() for record, _ in written]
     # Only now: a group without `samples` is an unfinished cohort, which no reader opens.
@@ -185,6 +186,12 @@ def _build(source: Source, path: Path, header: Header, log: Console) -> None:
     partial.rename(path)
     shutil.rmtree(old, ignore_errors=True)
     _tell_problems(Cohort.open(path), [seen for _, seen in written], log)
+
+
+def _without_one_type(remarks: Mapping[str, list[str]]) -> dict[str, list[str]]:
+    """The remarks; those on the type of values only where types differ, since their scales may differ too."""
+    types = [remark for remark in remarks if remark.startswith(OF_TYPE)]
+    return {remark: names for remark, names in remarks.items() if len(types) > 1 or remark not in types}
 
 
 def _tell_problems(cohort: Cohort, contents: Sequence[Contents], log: Console) -> None:
@@ -256,7 +263,9 @@ def _write_sample(
 ) -> tuple[Record, Contents]:
     arrays = source.read(info)
     parts = _parts(info, arrays, header)
-    for remark in (*arrays.remarks, *_odd_truth(parts["tissue"], parts.get("truth"))):
+    kind = "float" if arrays.image.dtype.kind == "f" else arrays.image.dtype.name
+    of_type = f"{OF_TYPE} {kind}, others not; are all on one scale?"
+    for remark in (of_type, *arrays.remarks, *_odd_truth(parts["tissue"], parts.get("truth"))):
         remarks[remark].append(info.name)
     # What an interruption left of this sample may have other shapes.
     shutil.rmtree(partial / SAMPLES / info.name, ignore_errors=True)
