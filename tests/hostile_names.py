@@ -11,8 +11,9 @@ NAMES = [
     *("../../x", "/abs/x", "a/b", "..", ".", "", "con", "n" * 300, "日本語", "<script>alert(1)</script>", "a\nb"),
     *("=1+1", r"$\frac{$", "a\udcffb", "A 1", "A_1", "a_1", "a", "a_mask", "a|b", "\x1b]0;title\x07", "e\u0301", "é"),
 ]
-# What Zarr refuses to read, so that a cohort cannot hold it.
+# What Zarr refuses to read; and a cohort with an empty name is refused as a whole.
 UNREADABLE = ("../../x", "..", ".", "n" * 300, "a\udcffb")
+READABLE = [name for name in NAMES if name and name not in UNREADABLE]
 
 
 def snapshot(folder: Path) -> dict[str, str]:

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
-from compseg.errors import naming, reading
+from compseg.errors import naming, reading, require
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -44,6 +44,19 @@ def why_no_file(path: Path) -> str:
     return "is a folder" if stat.S_ISDIR(mode) else "is a pipe, a socket or a device"
 
 
+def require_writable(folder: Path, key: str) -> None:
+    """Refuse a folder that cannot be written to, or be made, before hours of work; `key` is what the user may set.
+
+    Raises:
+        CompsegError: It is read-only.
+    """
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    require(
+        there.is_dir() and os.access(there, os.W_OK | os.X_OK),
+        f"{there}: cannot be written to; check the permissions, or give another {key}=",
+    )
+
+
 @contextmanager
 def atomic_open(path: str | Path) -> Iterator[BinaryIO]:
     """Open a file for writing that appears at `path` only if the block ends without an error.
@@ -63,8 +76,13 @@ def atomic_open(path: str | Path) -> Iterator[BinaryIO]:
                 # Before the rename: after a loss of power the new name could be there without the bytes.
                 os.fsync(file.fileno())
             temporary.replace(path)
+    except OSError as error:
+        if str(error.filename) == str(temporary):
+            error.filename = str(path)  # the name that the user knows
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # where the name is too long or the disk read-only, this fails like the rest
+            temporary.unlink()
 
 
 @contextmanager

@@ -52,6 +52,12 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path):
     assert os.listdir(tmp_path) == ["f"]  # noqa: PTH208
 
 
+def test_an_error_names_the_file_that_was_wanted(tmp_path):
+    with pytest.raises(OSError, match="too long") as raised:
+        atomic_text(tmp_path / ("f" * 230), "x")
+    assert raised.value.filename == str(tmp_path / ("f" * 230))
+
+
 def test_permissions_follow_the_umask(tmp_path):
     before = os.umask(0o022)
     try:

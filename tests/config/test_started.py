@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import itertools
 
+import pytest
+from hydra import compose, initialize_config_dir
 from torch.distributed import TCPStore
 
 from compseg.config import verbs
+from compseg.studies.plan import quoted
 
 
 def test_ranks_agree_on_each_run_of_a_process(monkeypatch):
@@ -19,3 +22,11 @@ def test_ranks_agree_on_each_run_of_a_process(monkeypatch):
         ranks.append([verbs._started("%f"), verbs._started("%f")])
     assert ranks[0] == ranks[1]
     assert len(set(ranks[0])) == 2
+
+
+@pytest.mark.parametrize(("name", "folder"), [("compseg", "compseg"), ("../my run", "my_run"), ("日本/1", "日本_1")])
+def test_a_runs_name_is_one_folder(name, folder):
+    verbs._register()
+    with initialize_config_dir(str(verbs.conf_dir()), version_base="1.3"):
+        cfg = compose("train", [f"name={quoted(name)}"], return_hydra_config=True)
+    assert [place.split(f"{folder}_")[0] for place in (cfg.hydra.run.dir, cfg.hydra.sweep.dir)] == ["outputs/"] * 2

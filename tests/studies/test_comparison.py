@@ -108,3 +108,15 @@ def test_a_problem_is_one_line_before_anything_runs(tmp_path, given, line):
         compare(cfg)
     assert explain(error.value).startswith(line)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_made(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "taken").touch()
+    with pytest.raises(CompsegError, match="taken: cannot be written to; check the permissions, or give another out="):
+        compare(compose("compare", ["out=taken/out"]))
+    monkeypatch.setattr("os.access", lambda path, _: path != tmp_path / "read_only")
+    (tmp_path / "read_only").mkdir()
+    with pytest.raises(CompsegError, match="read_only: cannot be written to"):
+        compare(compose("compare", [f"out={tmp_path}/read_only/below/out"]))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["read_only", "taken"]

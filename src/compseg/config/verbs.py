@@ -29,6 +29,7 @@ from compseg.config.names import check_text, keep_text
 from compseg.config.schema import register_schemas
 from compseg.config.targets import check_targets
 from compseg.errors import Stopped, naming
+from compseg.file_names import file_name
 
 Task = Callable[[DictConfig], Any]
 
@@ -118,8 +119,9 @@ def verb(name: str, sweep_job: Task | None = None, announces: bool = False) -> C
 
 
 def _register() -> None:
-    """Make the schemas and `${started:}` known to Hydra."""
+    """Make the schemas, `${started:}` and `${file_name:}` known to Hydra."""
     register_schemas()
+    OmegaConf.register_new_resolver("file_name", lambda name: file_name(str(name)), replace=True)
     OmegaConf.register_new_resolver("started", _started, use_cache=True, replace=True)
 
 

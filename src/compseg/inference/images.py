@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from compseg.cohort import Cohort, is_url
 from compseg.errors import CompsegError
+from compseg.file_names import printable
 from compseg.files import why_no_file
 from compseg.memory import ReusableBuffer
 from compseg.preprocessing.tissue import otsu, tissue_mask
@@ -192,7 +193,7 @@ def _images_in(path: Path) -> list[NewImage]:
     shown = sorted(file for file in path.iterdir() if file.suffix.lower() in READERS and file.name[0] != ".")
     problems = {file: why_no_file(file) for file in shown}
     for file in filter(problems.get, shown):
-        LOG.warning(f"{file}: {problems[file]}; skipped")
+        LOG.warning(f"{printable(str(file))}: {problems[file]}; skipped")
     files = [file for file in shown if not problems[file]]
     if not files:
         raise CompsegError(f"input={path}: no image in this folder; expected files ending in {', '.join(READERS)}")

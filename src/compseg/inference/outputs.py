@@ -11,13 +11,14 @@ from typing import Any
 import torch
 
 from compseg.cohort import is_url
-from compseg.errors import CompsegError, require
+from compseg.errors import reading, require
 from compseg.file_names import file_name, file_names
-from compseg.files import atomic_json, remove_partials
+from compseg.files import atomic_json, read_json, remove_partials
 from compseg.inference.images import NewImage
 from compseg.inference.segmenter import Segmenter
 
 MAPS, TABLE, RECORD = "maps", "areas.csv", "prediction.json"
+FIX = "give another out="
 ENDINGS = (".npy", ".png", "_mask.png")  # of the files of a map: activation, overlay, mask
 
 
@@ -86,15 +87,13 @@ def _read(out: Path) -> dict[str, Any] | None:
         maps = out / MAPS
         require(
             not (out / TABLE).exists() and not (maps.is_dir() and any(maps.iterdir())),
-            f"{out}: holds maps/ or {TABLE}, but no {RECORD} that says whose; give another out=",
+            f"{out}: holds maps/ or {TABLE}, but no {RECORD} that says whose; {FIX}",
         )
         return None
-    try:
-        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    with reading(path, FIX):
+        record = read_json(path, dict, FIX)
         # Of the file names no more is believed than that they are some: a folder may be a stranger's.
         images = {name: {**image, "file": file_name(image["file"])} for name, image in record["images"].items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CompsegError(f"{path}: damaged ({error!r:.100}); give another out=") from error
     return {**record, "images": images}
 
 

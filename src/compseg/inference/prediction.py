@@ -18,6 +18,7 @@ from rich.progress import Progress
 from torch import Tensor
 
 from compseg.errors import CompsegError
+from compseg.file_names import printable
 from compseg.files import atomic_npy, atomic_open, atomic_text, csv_text
 from compseg.inference.images import NewImage, OpenImage
 from compseg.inference.outputs import ENDINGS, MAPS, TABLE, reserve
@@ -138,7 +139,8 @@ def _pieces(
         for opened in prefetched((partial(_opened, new, segmenter, channels_first) for new in images), reader):
             tiles = segmenter.tiles(opened.shape, side, overlap)
             if len(tiles) > 1 and (problem := receptive_field_of(segmenter.model).problem):
-                LOG.warning(f"{opened.new.path}: {len(tiles)} tiles, whose maps may differ at the seams: {problem}")
+                image = printable(str(opened.new.path))
+                LOG.warning(f"{image}: {len(tiles)} tiles, whose maps may differ at the seams: {problem}")
             with _of_image(opened.new):
                 background = segmenter.background(tiles, partial(_read_tiles, opened, tiles, reader))
             for tile in tiles:

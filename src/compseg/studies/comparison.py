@@ -14,7 +14,7 @@ from compseg.cohort import Cohort
 from compseg.config import check_targets, compose
 from compseg.errors import CompsegError
 from compseg.evaluation.names import MAP_METRICS
-from compseg.files import remove_partials
+from compseg.files import remove_partials, require_writable
 from compseg.run_folder import read_history
 from compseg.studies.comparison_page import write_comparison
 from compseg.studies.page import Writer
@@ -26,6 +26,7 @@ from compseg.studies.scores import Outcome, read_outcome
 from compseg.studies.slots import Slots, count_of
 from compseg.training.unread import problem_with, unread
 
+TRIALS = ".trials"
 Configs = Mapping[tuple[str, str, str], DictConfig]  # of training runs, by cohort, model and method
 
 
@@ -44,6 +45,8 @@ def compare(cfg: DictConfig) -> Path:
         CompsegError: If an entry is wrong, before anything is trained; or at the end, if jobs have failed.
     """
     folder, layout, chosen = Path(cfg.out), layout_of(cfg), plan(cfg)
+    for place in (folder, folder / TRIALS):
+        require_writable(place, "out")
     remove_partials(folder)
     configs = composed(chosen, training_config)
     refuse_unread_in(chosen, configs)
@@ -54,6 +57,7 @@ def compare(cfg: DictConfig) -> Path:
     for one in planned:
         # All folders before the first run, so that no error ends a comparison after hours of training.
         refuse_another(folder / one.name, one.overrides, "out")
+        require_writable(folder / one.name, "out")
     slots = slots_of(cfg.jobs, next(iter(configs.values())).trainer.accelerator)
     outcomes = [read_outcome(folder, one) for one in planned]
     todo = [one for one in outcomes if not one.finished(layout.split)]
@@ -61,7 +65,7 @@ def compare(cfg: DictConfig) -> Path:
     _print(count_of(len(outcomes), "job") + (f", {done} finished already" if done else "") + f"; {slots}")
     if todo:
         slots.warm_up()
-        eta = predicted(outcomes, todo, layout, folder / ".trials", slots)
+        eta = predicted(outcomes, todo, layout, folder / TRIALS, slots)
         run(folder, outcomes, todo, layout, cfg.report, slots, eta)
     return conclude(folder, [read_outcome(folder, one) for one in planned], layout)
 
