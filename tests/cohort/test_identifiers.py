@@ -90,6 +90,18 @@ def test_a_held_out_group_may_be_a_number(group):
     assert [info.split for info in hold_out(infos, group)].count("test") == 4
 
 
+def test_groups_in_two_spellings(tmp_path, capfd):
+    source = MemorySource(8)
+    groups = ["A1", "A 1", "B", "B", "", "?", "11-1", "1-11"]
+    source.samples = [replace(info, group=group) for info, group in zip(source.samples, groups, strict=True)]
+    prepare(source, tmp_path / "c")
+    problems = [problem for problem in find_problems(tmp_path / "c") if "group" in problem.what]
+    assert [(problem.sample, problem.what) for problem in problems] == [
+        ("s00", "group A1 looks like A 1 of sample s01")
+    ]
+    assert "group A1 looks like A 1 of sample s01" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize("group", ["NA", "", "none"])
 def test_samples_without_a_group_are_no_group(group):
     infos = [SampleInfo(f"s{i}", i % 2, split="train") for i in range(4)]

@@ -63,6 +63,10 @@ CASES = {
         lambda path: edited(path, lambda rows: rows[4].update(patient="p0")),
         "s04: patient p0 is in test here and in train with sample s00; give all samples of a patient one split",
     ),
+    "a group in two spellings": (
+        source(group=["A1", "a-01", "B", "B", "C", "C"]),
+        "s01: group a-01 looks like A1 of sample s00; write one group one way; tell two by more than case and signs",
+    ),
     "an empty split": (
         source(split=["train"] * 6),
         "no sample in split val; give splits in the manifest or in splits.val",

@@ -22,7 +22,7 @@ from compseg.cohort.splits import look_alikes
 from compseg.cohort.store import Cohort
 from compseg.errors import CompsegError
 from compseg.file_names import file_name, same_file
-from compseg.samples import SPLITS, SampleInfo
+from compseg.samples import SPLITS, SampleInfo, look_alike
 
 PREPARE_AGAIN = "prepare the cohort again"
 LEARNED = ("train", "val")  # splits that training reads
@@ -219,6 +219,17 @@ def _patients_in_two_splits(cohort: Cohort, needed: Sequence[str]) -> Iterator[P
         yield Problem(other.name, other.origin, what, fix, other.split)
 
 
+def _groups_in_two_spellings(cohort: Cohort, needed: Sequence[str]) -> Iterator[Problem]:
+    """To leave out one of them would train on the other."""
+    del needed
+    first = {info.group: info for info in reversed(cohort.infos) if info.group}
+    spellings: dict[object, str] = {}
+    for group, info in sorted(first.items()):
+        if (other := spellings.setdefault(look_alike(group) or group, group)) != group:
+            what = f"group {group} looks like {other} of sample {first[other].name}"
+            yield Problem(info.name, info.origin, what, "write one group one way; tell two by more than case and signs")
+
+
 def _empty_splits(cohort: Cohort, needed: Sequence[str]) -> Iterator[Problem]:
     """A cohort to train on needs train and val; another may only be there to judge on."""
     used = {info.split for info in cohort.infos}
@@ -306,6 +317,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
         Rule("a name that no file can have", _odd_names),
         Rule("two samples of one name", _repeated_names, SPLITS),
         Rule("a patient in two splits", _patients_in_two_splits),
+        Rule("a group in two spellings", _groups_in_two_spellings),
         Rule("an empty split", _empty_splits, LEARNED),
         Rule("a split without one class", _missing_labels, ("train",)),
     ),
