@@ -148,9 +148,9 @@ def mapped(name: str, cohort: Path, out: Path) -> tuple[float, int]:
     segmenter = named(name, channels)
     small = out.with_suffix(".npy")
     np.save(small, np.random.default_rng(0).random((64, 64, channels.count), dtype=np.float32))
-    predict(segmenter, new_images(small), out)  # whatever is imported late is now there
+    predict(segmenter, new_images(small), out, overwrite=True)  # whatever is imported late is now there
     taken: list[float] = []
-    peak = peak_memory(lambda: taken.append(seconds(lambda: predict(segmenter, images, out))))
+    peak = peak_memory(lambda: taken.append(seconds(lambda: predict(segmenter, images, out, overwrite=True))))
     return taken[0], peak
 
 

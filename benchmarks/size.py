@@ -100,4 +100,4 @@ def _map(folder: Path, size: int) -> Callable[[], object]:
     """Prediction of one image of `size` pixels a side, from file to files; the network sees 9 pixels far."""
     np.save(folder / f"{size}.npy", np.random.default_rng(0).random((size, size, 64), dtype=np.float32).astype("f2"))
     segmenter = segmenter_of(Channels(64), width=16, depth=1, activation="relu", norm="batch")
-    return lambda: predict(segmenter, new_images(folder / f"{size}.npy"), folder / "maps")
+    return lambda: predict(segmenter, new_images(folder / f"{size}.npy"), folder / f"maps_{size}")

@@ -87,6 +87,7 @@ def test_group_names_with_slashes_make_no_folders_of_their_own():
     [
         ({"seeds": 0}, "seeds=0: expected how many"),
         ({"seeds": ["a"]}, "seeds="),
+        ({"seeds": [0, 1, 0]}, "seeds=[0, 1, 0]: a seed is there twice"),
         ({"methods": ["a", "a"]}, "methods: a is there twice"),
         ({"methods": ["a", "A"]}, "methods: A is there twice"),
         ({"methods": [{"method": "a", "name": "x" * 300}]}, "becomes a folder"),

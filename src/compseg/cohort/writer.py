@@ -34,7 +34,7 @@ from compseg.cohort.problems import Contents, problems_in, summary_of
 from compseg.cohort.splits import DEFAULT_SPLITS, assign_splits
 from compseg.cohort.store import Cohort, read_attributes
 from compseg.errors import CompsegError
-from compseg.file_names import file_name, same_file
+from compseg.file_names import file_name, printable, same_file
 from compseg.preprocessing.tissue import resolve_rule, tissue_mask
 from compseg.samples import Channels, SampleArrays, SampleInfo, Source
 
@@ -206,7 +206,7 @@ def _tell_problems(cohort: Cohort, contents: Sequence[Contents], log: Console) -
 def _tell(path: Path, remarks: Mapping[str, Sequence[str]], log: Console) -> None:
     for remark, names in remarks.items():
         of = f" ({len(names)} samples: {', '.join(names[:3])}{' ...' if names[3:] else ''})" if names else ""
-        log.print(f"{path}: {remark}{of}")
+        log.print(printable(f"{path}: {remark}{of}"))  # with words of a manifest, which may be a stranger's
 
 
 def _check_names(infos: Sequence[SampleInfo]) -> None:

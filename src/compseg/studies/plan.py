@@ -165,6 +165,8 @@ def _seeds(value: Any) -> list[int]:
     seeds = list(range(value)) if isinstance(value, int) else _listed(value)
     if not seeds or not all(isinstance(seed, int) and not isinstance(seed, bool) for seed in seeds):
         raise CompsegError(f"seeds={value}: expected how many, at least 1, or a list of whole numbers")
+    # In one folder, a run would count as two that agree to the last digit.
+    require(len(set(seeds)) == len(seeds), f"seeds={value}: a seed is there twice; give each once")
     return seeds
 
 
