@@ -45,18 +45,21 @@ TINY = (
     "data.path=c.zarr",
     "data.source.size=20",
     "data.source.channels=8",
-    "data.source.arrays={A1: {holds: {T: 14, N: 14}, effect: {}, takes: {train: {healthy: 6, disease: 6}, val: "
-    "{healthy: 4, disease: 4}, test: {healthy: 4, disease: 4}}}}",
+    "data.source.arrays={A1: {holds: {T: 10, N: 10}, takes: {train: {healthy: 6, disease: 6}, "
+    "val: {healthy: 4, disease: 4}}}, A2: {holds: {T: 4, N: 4}, takes: {train: {healthy: 2, disease: 2}, "
+    "val: {healthy: 2, disease: 2}}}, A3: {holds: {T: 4, N: 4}, takes: {test: {healthy: 4, disease: 4}}}}",
     "model.width=8",
     "data.batch_size=6",
-    "trainer.max_epochs=2",
     "trainer.accelerator=cpu",
     "trainer.devices=1",
+    "trainer.max_epochs=2",
 )
 PREPARE = ("prepare", "source=images", "out=made.zarr")
 EVALUATE = ("evaluate", "run=run", "report=false", "split=val", "device=cpu")
 PREDICT = ("predict", "run=run", "input=cube.npy", "out=mapped", "device=cpu")
-RESUME = ("train", *TINY, "hydra.run.dir=run", "trainer.max_epochs=3", "trainer.resume=auto", "evaluation.split=none")
+RESUME = (
+    "train", *TINY[:-1], "trainer.max_epochs=3", "hydra.run.dir=run", "trainer.resume=auto", "evaluation.split=none",
+)  # fmt: skip
 MEMORY = 24 * 2**30  # bytes of addresses that a verb may ask for: more is a request that a damaged header made
 OUTCOMES = ("same", "line", "other", "traceback", "hang", "crash")
 HOSTILE = (None, True, -1, 0, 1e308, float("nan"), "", "x" * 5000, "../../x", [], {}, [[]] * 3, 2**63, "1", "=1+1")
@@ -147,7 +150,7 @@ def make(base: Path) -> None:
     base.mkdir(parents=True)
     for verb, arguments in (
         ("train", [*TINY, "hydra.run.dir=run"]),
-        ("train", [*TINY, "-m", "model.width=4,8", "hydra.sweep.dir=sweep", "trainer.max_epochs=1"]),
+        ("train", ["-m", *TINY, "seed=0,1", "hydra.sweep.dir=sweep"]),
     ):
         command = [sys.executable, "-m", f"compseg.{verb}", *arguments]
         subprocess.run(command, cwd=base, check=True, env={**os.environ, "WANDB_MODE": "disabled"})

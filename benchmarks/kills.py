@@ -22,7 +22,7 @@ from pathlib import Path
 
 from fuzz import TINY, digest, ended, import_verbs, make
 
-TRAIN = ("train", *TINY, "hydra.run.dir=new", "trainer.max_epochs=6", "trainer.resume=auto")
+TRAIN = ("train", *TINY[:-1], "trainer.max_epochs=6", "hydra.run.dir=new", "trainer.resume=auto")
 OF_A_RUN = ("metrics.json", "samples.csv", "history.csv", "segmenter/*", "maps/*")
 PATIENCE = 600  # seconds for a whole command
 
@@ -62,7 +62,7 @@ KILLED = {
         ("predict", "run=run", "input=c.zarr", "out=new", "device=cpu"), "new", ("areas.csv", "maps/*"), 8
     ),
     "sweep": Killed(
-        ("train", *TINY, "-m", "model.width=4,8", "hydra.sweep.dir=new", "evaluation.report=false"),
+        ("train", "-m", *TINY, "seed=0,1", "hydra.sweep.dir=new", "evaluation.report=false"),
         "new", tuple(f"*/{name}" for name in OF_A_RUN[:4]), 4,
     ),
     "compare": Killed(

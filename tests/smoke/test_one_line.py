@@ -133,25 +133,25 @@ def test_what_cannot_be_written_has_a_path(lab, refusal, fix, capfd, monkeypatch
 class OutOfMemory(nn.Module):
     """A segmenter that asks for more memory than there is."""
 
-    def __init__(self, channels: int, words: str) -> None:
+    def __init__(self, channels: int, kind: str) -> None:
         super().__init__()
-        self.layer, self.words = nn.Conv2d(channels, 1, 1), words
+        self.layer, self.kind = nn.Conv2d(channels, 1, 1), kind
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         if self.training:
-            raise torch.OutOfMemoryError(self.words) if "CUDA" in self.words else RuntimeError(self.words)
+            raise NO_MEMORY[self.kind]
         return self.layer(image)
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        "CUDA out of memory. Tried to allocate 2.00 GiB",
-        "[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to",
-    ],
-)
-def test_out_of_memory_in_a_step(lab, words, capfd):
-    model = f"model={{_target_: {__name__}.OutOfMemory, channels: 8, words: '{words}'}}"
+NO_MEMORY = {
+    "cuda": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    "cpu": RuntimeError("[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory"),
+}
+
+
+@pytest.mark.parametrize("kind", NO_MEMORY)
+def test_out_of_memory_in_a_step(lab, kind, capfd):
+    model = f"model={{_target_: {__name__}.OutOfMemory, channels: 8, kind: {kind}}}"
     arguments = [item for item in TRAIN[1:] if not item.startswith("model.")]
     assert run_here("train", *arguments, "method=mean", "~model", f"+{model}") == 1
     line = line_of(capfd, "train")
@@ -182,5 +182,5 @@ def test_ctrl_c_in_training_says_how_to_go_on(lab, capfd):
     assert run_here(*TRAIN, signalled.signal_at(signal.SIGINT, epoch=1, step=0)) == 130
     line = line_of(capfd, "train")
     assert "stopped by SIGINT in epoch 1 after step 1 of " in line
-    assert "hydra.run.dir=new trainer.resume=auto continues it" in line
+    assert "/new trainer.resume=auto continues it" in line
     assert Path("new/checkpoints/last.ckpt").is_file()

@@ -28,7 +28,7 @@ from compseg.config.hints import explain
 from compseg.config.names import check_text, keep_text
 from compseg.config.schema import register_schemas
 from compseg.config.targets import check_targets
-from compseg.errors import Stopped, naming
+from compseg.errors import Stopped
 from compseg.file_names import file_name
 
 Task = Callable[[DictConfig], Any]
@@ -191,8 +191,7 @@ def _errors_in_one_line(name: str) -> Iterator[None]:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print itself
     try:
         yield
-        with naming("standard output"):
-            sys.stdout.flush()  # or Python would find out at its very end, and say so in lines of its own
+        sys.stdout.flush()  # or Python would find out at its very end, and say so in lines of its own
     except KeyboardInterrupt:
         message, code = "interrupted; run the same command again", 128 + signal.SIGINT
     except BrokenPipeError:
@@ -200,6 +199,8 @@ def _errors_in_one_line(name: str) -> Iterator[None]:
     except Stopped as stopped:
         message, code = str(stopped), stopped.exit_code
     except Exception as error:
+        if isinstance(error, OSError) and error.filename is None and not _takes_output("\n"):
+            error.filename = "standard output"
         line = explain(error, _groups(name), name)
         if line is None:
             raise
@@ -208,18 +209,21 @@ def _errors_in_one_line(name: str) -> Iterator[None]:
         message, code = line, 1
     else:
         return
-    _let_go_of_output()
+    _takes_output()
     with suppress(OSError):  # stderr may be closed as well
         print(f"compseg {name}{_speaker()}: {message}", file=sys.stderr)
     raise SystemExit(code)
 
 
-def _let_go_of_output() -> None:
-    """Throw away what a closed pipe or a full device does not take; Python would try again at its end."""
+def _takes_output(more: str = "") -> bool:
+    """Whether standard output takes what was printed, and more; what a closed pipe or a full device refuses is lost."""
     try:
-        sys.stdout.flush()
+        print(more, end="", flush=True)
     except OSError:
+        # Python would try again at its end, and print lines of its own.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return False
+    return True
 
 
 def _speaker() -> str:
