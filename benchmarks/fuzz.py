@@ -160,10 +160,11 @@ def make(base: Path) -> None:
         folder = base / kind
         folder.mkdir()
         rows = [_write_image(folder, kind, name, generator) for name in ("a", "b")]
+        rows = [row | {"label": label, "split": "train"} for label, row in enumerate(rows)]
         with (folder / "labels.csv").open("w", newline="") as file:
             writer = csv.DictWriter(file, rows[0])
             writer.writeheader()
-            writer.writerows(row | {"label": label, "split": "train"} for label, row in enumerate(rows))
+            writer.writerows(rows)
     np.save(base / "axis/axis.npy", np.linspace(1800, 1000, 4))
     (base / "axis/axis.csv").write_text("wavenumber_per_cm\n1800\n1500\n1250\n1000\n")
 
