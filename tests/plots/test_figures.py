@@ -131,3 +131,10 @@ def test_groups_are_named_and_every_sample_drawn():
     assert sum(len(line.get_xdata()) for line in axes.lines) == 3
     unnamed = figures.activation_by_group([""], [1], [0.5]).axes[0]
     assert [t.get_text() for t in unnamed.get_xticklabels()] == ["(no group)"]
+
+
+def test_a_figure_is_laid_out_once_for_all_files():
+    figure = drawn()["roc"]
+    first = file_of(figure, dpi=40)
+    file_of(figure, "svg")
+    assert file_of(figure, dpi=40) == first

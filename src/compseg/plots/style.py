@@ -8,6 +8,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from compseg.file_names import printable
@@ -63,5 +64,9 @@ def pixels(figure: Figure) -> RGB:
 def file_of(figure: Figure, kind: str = "png", dpi: int = 160) -> bytes:
     """A figure as the content of a `png` or `svg` file, without the date."""
     content = io.BytesIO()
-    figure.savefig(content, format=kind, dpi=dpi, metadata={"Date": None} if kind == "svg" else None)
+    figure.dpi = dpi
+    canvas: Any = (FigureCanvasSVG if kind == "svg" else FigureCanvasAgg)(figure)
+    # Not `savefig`, which draws twice, though the layout is found in the first drawing.
+    getattr(canvas, f"print_{kind}")(content, metadata={"Date": None} if kind == "svg" else None)
+    figure.set_layout_engine("none")  # kept for the other kind of file: to find it takes longer than to draw
     return content.getvalue()
