@@ -6,7 +6,7 @@ import json
 
 from omegaconf import OmegaConf
 
-from running import run_here, tiny
+from running import run_here, run_verb, tiny
 
 JUDGED = ("trainer.max_epochs=1", "evaluation.split=val", "evaluation.report=false")
 NEURON = {"head.alpha": "0.05", "head.beta": "5", "head.gamma": "0"}
@@ -32,3 +32,12 @@ def test_alpha_is_measured_said_and_kept(trained):
     assert 0 < config.head.alpha < 1
     assert config.asked["head.alpha"] == "auto"
     assert f"head.alpha={config.head.alpha} (less is marked in a tenth of the disease samples)" in trained.printed
+
+
+def test_a_sweep_names_what_a_job_cannot_read_before_the_first_job(trained, tmp_path):
+    given = tiny(trained.cohort, tmp_path / "none", "method=compseg,supervised", "head=sigma", "head.alpha=0.05,0.1")
+    sweep = [item for item in given if not item.startswith("hydra.")] + [f"hydra.sweep.dir={tmp_path / 'sweep'}"]
+    done = run_verb("train", "-m", *sweep)
+    assert done.returncode == 1
+    assert "compseg train: head=sigma: does nothing here: the objective (SupervisedPixels) reads" in done.stderr
+    assert not list((tmp_path / "sweep").glob("*/job.json"))

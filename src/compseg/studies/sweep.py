@@ -15,15 +15,18 @@ from typing import Any
 
 from hydra.conf import HydraConf
 from hydra.core.config_loader import ConfigLoader
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.core.utils import JobReturn, JobStatus, configure_log
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
 
-from compseg.config import check_targets, compose
+from compseg.config import check_targets
 from compseg.errors import CompsegError
 from compseg.studies.page import Writer, summarise
 from compseg.studies.record import DONE, Record, read_record, refuse_another, swept_keys
@@ -189,21 +192,18 @@ def refuse_unread_in(config: DictConfig) -> None:
     Raises:
         CompsegError: There is one.
     """
-    from compseg.training import refuse_unread  # late, for it brings torch along
+    from compseg.training.unread import refuse, unread  # late, for it brings torch along
 
+    loader = GlobalHydra.instance().config_loader()
     for overrides in jobs_to_check(config.hydra.overrides.task):
         try:
-            cfg = compose(config.hydra.job.config_name, [*overrides, *searched_too(config.hydra)])
+            cfg = loader.load_sweep_config(config, overrides)
+            cfg = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
             check_targets(cfg)
-        except Exception:  # an error in a job is the job's own
+            found = list(unread(cfg))
+        except (HydraException, OmegaConfBaseException, CompsegError):  # an error in a job is the job's own
             continue
-        refuse_unread(cfg, overrides)
-
-
-def searched_too(hydra: Any) -> list[str]:
-    """The override that has configurations looked for where `--config-dir` says."""
-    places = [f"file://{source.path}" for source in hydra.runtime.config_sources if source.provider == "command-line"]
-    return [f"hydra.searchpath={places}"] if places else []
+        refuse(overrides, found)
 
 
 def jobs_to_check(arguments: Sequence[str]) -> list[list[str]]:

@@ -51,7 +51,15 @@ def refuse_unread(cfg: DictConfig, overrides: Iterable[str]) -> None:
     Raises:
         CompsegError: An override does nothing.
     """
-    found = list(unread(cfg))
+    refuse(overrides, list(unread(cfg)))
+
+
+def refuse(overrides: Iterable[str], found: Sequence[Unread]) -> None:
+    """Refuse the first override that is among what is not read.
+
+    Raises:
+        CompsegError: There is one.
+    """
     for override in overrides:
         if line := problem_with(override, found):
             raise CompsegError(line)
