@@ -118,14 +118,14 @@ def samples() -> dict[str, object]:
     """A batch of twelve samples of four channels, half of them disease, with truth."""
     generator = torch.Generator().manual_seed(0)
     label = torch.arange(12) % 2
-    truth = (torch.rand(12, 1, 12, 12, generator=generator) < 0.3) & (label.view(-1, 1, 1, 1) > 0)
-    image = torch.randn(12, 4, 12, 12, generator=generator) + 2 * truth
-    tissue = torch.rand(12, 1, 12, 12, generator=generator) < 0.9
+    truth = (torch.rand(12, 1, 8, 8, generator=generator) < 0.3) & (label.view(-1, 1, 1, 1) > 0)
+    image = torch.randn(12, 4, 8, 8, generator=generator) + 2 * truth
+    tissue = torch.rand(12, 1, 8, 8, generator=generator) < 0.9
     return {"image": image, "tissue": tissue, "label": label.float(), "truth": truth, "index": list(range(12))}
 
 
 def trained(cfg: DictConfig) -> torch.Tensor:
-    """Weights after some steps on these, of a network that begins with little activation and of one that has much."""
+    """Weights after some steps on these, of networks that begin with little and with much activation."""
     return torch.cat([trained_from(OmegaConf.merge(cfg, {"model": {"prior": prior}})) for prior in (0.05, 0.9)])
 
 
@@ -162,7 +162,7 @@ def after(cfg: DictConfig, key: str, value: object) -> str | torch.Tensor:
 def test_every_key_of_a_method_is_read_or_refused(method):
     """Change and see: another value leads to other weights, or is refused."""
     given = [f"method={method}", "channels=4", "model.width=4", "model.depth=1", "preprocess=none", "augmentation=none"]
-    given += ["regulariser=size_penalty"] if method == "compseg" else []
+    given += ["regulariser=size_penalty", "head.alpha=0.1"] if method == "compseg" else []
     given += ["method.maps=2"] if "cam" in method else []
     cfg = compose("train", given)
     before = None if cfg.method.baseline else trained(cfg)
@@ -170,7 +170,7 @@ def test_every_key_of_a_method_is_read_or_refused(method):
         for key, value in leaves(OmegaConf.to_container(cfg, resolve=False)[node], node):
             found = after(cfg, key, another(key, value))
             if isinstance(found, str):
-                assert key in found
+                assert key.rpartition(".")[2] in found
             else:
                 assert not torch.equal(found, before), key
 
@@ -181,7 +181,7 @@ def test_objectives_read_what_they_declare_and_no_more(choice):
     made = compose("train", [f"regulariser={name}"]).regularisers[name] if group == "regulariser" else None
     objective = instantiate(made or nodes_of("objective")[choice])
     batch = samples()
-    out = SigmaHead()(torch.randn(12, 2, 12, 12), batch["tissue"])
+    out = SigmaHead()(torch.randn(12, 2, 8, 8), batch["tissue"])
     views = {view: out.activation.flip(0) for view in ("rotated", "flipped", "ema")}
     out = out._replace(image=batch["image"], **views)
     plain = objective.statistics(out, batch["label"], batch["truth"])
