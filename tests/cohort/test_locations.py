@@ -3,6 +3,7 @@
 import functools
 import http.server
 import itertools
+import json
 import pickle
 import shutil
 import sys
@@ -13,7 +14,7 @@ import pytest
 from memory_source import MemorySource
 
 from compseg.batches import CohortData
-from compseg.cohort import Cohort, find_problems, is_url, location, prepare, upload
+from compseg.cohort import Cohort, find_problems, is_url, location, prepare, store, upload
 from compseg.errors import CompsegError
 from object_storage import s3_server
 
@@ -116,6 +117,25 @@ def test_damage_is_named(local):
     assert found >= {("s02", "samples/s02/tissue"), ("s03", "samples/s03/image")}
     with pytest.raises(CompsegError, match="s3://spots/damaged/samples/s03/image: damaged or missing"):
         Cohort.open(url).image("s03")
+
+
+def test_what_is_lost_or_replaced_there(local, monkeypatch):
+    url, corner = "s3://spots/replaced", (slice(0, 2), slice(0, 2))
+    upload(local.path, url, progress=False)
+    cohort = Cohort.open(url)
+    assert cohort.fingerprint == local.fingerprint
+    assert cohort.is_unchanged()
+    obstore.delete(objects(url), "samples/s03/image/c/0/0/0")
+    with pytest.raises(CompsegError, match=r"s03/image: damaged or missing \(its file is missing"):
+        cohort.image("s03", corner)
+    table = json.loads(bytes(obstore.get(objects(url), "zarr.json").bytes()))
+    table["attributes"]["compseg"]["samples"][0]["label"] = 1
+    obstore.put(objects(url), "zarr.json", json.dumps(table).encode())
+    assert cohort.is_unchanged()  # looked at a moment ago
+    monkeypatch.setattr(store, "LOOK_SECONDS", 0.0)
+    assert not cohort.is_unchanged()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    assert cohort.is_unchanged()  # storage that is silent says nothing
 
 
 def test_what_is_out_of_reach_says_so_soon(local, monkeypatch):

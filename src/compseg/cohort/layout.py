@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +55,19 @@ class Record:
         height, width, channels = fields.pop("shape")
         checksums = fields.pop("checksums")
         return cls(SampleInfo(**fields), (height, width, channels), checksums)
+
+
+def fingerprint_of(attributes: Mapping[str, Any]) -> str:
+    """SHA-256 of all that a network could learn from a cohort, by its attributes alone.
+
+    That is the channels, the stored type, and of each sample its name, label, class, split, group, patient, shape and
+    the checksums of its pixels. Where the cohort is, how it was cut into blocks and which files it was made of have no
+    part in it: a copy has the same fingerprint.
+    """
+    keys = ("name", "label", "class_name", "split", "group", "patient", "shape", "checksums")
+    rows = [[row[key] for key in keys] for row in attributes["samples"]]
+    plain = [attributes["channels"], attributes["dtype"], rows]
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
 def partial_path(path: Path) -> Path:

@@ -59,16 +59,41 @@ def exists(where: Location) -> bool:
     """
     if isinstance(where, Path):
         return where.exists()
-    objects, errors = _objects(where), read_errors(where)
+    errors = read_errors(where)
+    try:
+        # This one object, not a listing: reading must not need the permission to list a bucket.
+        return holds(where, "zarr.json")
+    except errors as error:
+        raise CompsegError(f"{where}: {reason(error)}; {_ADVICE}") from error
+
+
+def revision(where: Location) -> object:
+    """What changes when the root's `zarr.json` is written anew; None where it is absent or the storage is silent.
+
+    One look at a file, or one request: cheap enough for every epoch.
+    """
+    try:
+        if isinstance(where, Path):
+            found = (where / "zarr.json").stat()
+            return found.st_mtime_ns, found.st_size, found.st_ino
+        import obstore
+
+        meta = obstore.head(_objects(where), "zarr.json")
+        return meta["e_tag"], str(meta["last_modified"]), meta["size"]
+    except read_errors(where):
+        return None
+
+
+def holds(where: Location, file: str) -> bool:
+    """Whether a file, or an object, is there."""
+    if isinstance(where, Path):
+        return (where / file).is_file()
     import obstore
 
     try:
-        # This one object, not a listing: reading must not need the permission to list a bucket.
-        obstore.head(objects, "zarr.json")
+        obstore.head(_objects(where), file)
     except FileNotFoundError:
         return False
-    except errors as error:
-        raise CompsegError(f"{where}: {reason(error)}; {_ADVICE}") from error
     return True
 
 

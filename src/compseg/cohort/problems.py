@@ -19,7 +19,7 @@ from rich.progress import track
 from compseg.cohort.layout import Array, node, partial_path
 from compseg.cohort.locations import exists, location
 from compseg.cohort.splits import look_alikes
-from compseg.cohort.store import Cohort
+from compseg.cohort.store import CHANGED, Cohort
 from compseg.errors import CompsegError
 from compseg.file_names import file_name, same_file
 from compseg.samples import SPLITS, SampleInfo, look_alike
@@ -164,7 +164,9 @@ def contents_of(cohort: Cohort, info: SampleInfo) -> Contents:
             damage[part] = f"cannot be read: {error.__cause__}"
         else:
             if parts[part].checksum != written:
-                damage[part] = "differs from what was written (checksum)"
+                damage[part] = CHANGED
+            else:
+                cohort.is_sound(info.name, part)
     return Contents(info, record.shape, parts, damage)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import pairwise
@@ -18,8 +19,28 @@ from zarr import Array as ZarrArray
 from zarr.buffer import cpu
 
 from compseg.cohort.attributes import MAX_SIDE, check_attributes
-from compseg.cohort.layout import ATTRIBUTE, SCHEMA, THUMBNAIL, Array, Record, node, partial_path
-from compseg.cohort.locations import Location, exists, is_url, location, open_store, read_errors, reason
+from compseg.cohort.layout import (
+    ATTRIBUTE,
+    SCHEMA,
+    THUMBNAIL,
+    Array,
+    Record,
+    checksum,
+    fingerprint_of,
+    node,
+    partial_path,
+)
+from compseg.cohort.locations import (
+    Location,
+    exists,
+    holds,
+    is_url,
+    location,
+    open_store,
+    read_errors,
+    reason,
+    revision,
+)
 from compseg.cohort.splits import hold_out
 from compseg.errors import CompsegError, is_refusal, reading
 from compseg.files import why_no_file
@@ -27,6 +48,10 @@ from compseg.memory import free_host_memory
 from compseg.samples import SPLITS, Channels, Image, Mask, SampleInfo, Window
 
 STRIP = 2**28  # bytes of an array in memory at a time where all of it is looked through
+CHANGED = "differs from what was written (checksum)"
+MISSING = "its file is missing, or all zeros, which were not written"
+REPLACED = "was replaced while it was in use, it now holds other samples or pixels"
+LOOK_SECONDS = 10.0  # least time from one look at object storage to the next
 LARGE = 16 * 2**20  # bytes: smaller arrays are read in one request, and their copies do not matter
 
 
@@ -46,7 +71,11 @@ class Cohort:
         provenance: How the source describes itself.
         dtype: Of the stored images, for example `float16`.
         infos: The samples, in the order of the source.
+        fingerprint: SHA-256 of its table, pixels included; see `fingerprint_of`.
+        verify: Whether values are compared with their checksums when an array is read for the first time.
     """
+
+    verify = True
 
     def __init__(self, path: Location, attributes: Mapping[str, Any]) -> None:
         self.path = path
@@ -60,6 +89,10 @@ class Cohort:
         self.records = [Record.from_dict(row) for row in attributes["samples"]]
         self.infos = [record.info for record in self.records]
         self._by_name = {record.info.name: record for record in self.records}
+        self.fingerprint = fingerprint_of(attributes)
+        self._revision: object = None
+        self._looked = -math.inf
+        self._verified: set[str] = set()  # arrays whose values were compared with their checksums
         self._arrays: dict[str, ZarrArray[Any]] = {}
         self._pid = os.getpid()
 
@@ -98,6 +131,26 @@ class Cohort:
         view = copy.copy(self)
         view.infos = hold_out(self.infos, group, role)
         return view
+
+    def is_unchanged(self) -> bool:
+        """Whether its location still holds this cohort; where it holds nothing, or does not answer, that is unknown.
+
+        Cheap: the table is read again only where its file is another one than at the last call.
+        """
+        # A request to object storage may take as long as a short epoch.
+        if is_url(self.path) and time.monotonic() - self._looked < LOOK_SECONDS:
+            return True
+        self._looked, now = time.monotonic(), revision(self.path)
+        if now in (None, self._revision):
+            return True
+        try:
+            attributes = read_attributes(self.path)
+            if attributes is not None and "samples" in attributes and fingerprint_of(attributes) != self.fingerprint:
+                return False
+        except (OSError, KeyError, TypeError):  # nothing that could be read in its place
+            return True
+        self._revision = now
+        return True
 
     def shape(self, name: str) -> tuple[int, int, int]:
         """`(H, W, C)` of an image, from the table of samples."""
@@ -165,10 +218,12 @@ class Cohort:
         """All of an array in strips of rows, of about `STRIP` bytes each; most arrays are one strip."""
         with self._naming(name, part):
             array = self._array(name, part)
+        view = copy.copy(self)
+        view.verify = False  # who looks through all of it compares what it likes
         rows = max(1, STRIP // max(1, array.nbytes // array.shape[0]))
         for top in range(0, array.shape[0], rows):
             window = slice(top, min(top + rows, array.shape[0])), slice(0, array.shape[1])
-            yield self.part(name, part, window)
+            yield view.part(name, part, window)
 
     def read_into(self, out: Array, name: str, part: str, window: Window | None = None) -> None:
         """Decode an array into existing memory, which has the stored dtype and the window's shape.
@@ -188,6 +243,33 @@ class Cohort:
             for first, last in pairwise(cuts):
                 buffer = cpu.NDBuffer.from_numpy_array(out[first - top : last - top])
                 array.get_basic_selection((slice(first, last), slice(left, left + width)), out=buffer)
+            if (path := node(name, part)) not in self._verified:
+                self._verify(out, self.record(name).checksums.get(part), array, path)
+
+    def _verify(self, out: Array, written: str | None, array: Any, path: str) -> None:
+        """Compare an array with its checksum, once: its values if all are read, else whether they are stored at all.
+
+        Zarr gives zeros for a file that is missing, and stores an array of zeros as no file.
+
+        Raises:
+            ValueError: Other values were written, or the file is missing.
+        """
+        if written is None or not self.verify:
+            return
+        if out.shape == array.shape:
+            if checksum(out) != written:
+                raise ValueError(CHANGED if out.any() else MISSING)
+        elif not self._is_stored(array, path) and checksum(np.zeros(array.shape, array.dtype)) != written:
+            raise ValueError(MISSING)
+        self._verified.add(path)
+
+    def is_sound(self, name: str, part: str) -> None:
+        """Say that the values of an array were compared with their checksum: reading it need not do so again."""
+        self._verified.add(node(name, part))
+
+    def _is_stored(self, array: Any, path: str) -> bool:
+        # All blocks of an array are in one file.
+        return holds(self.path, f"{path}/{array.metadata.encode_chunk_key((0,) * array.ndim)}")
 
     @contextmanager
     def _naming(self, name: str, part: str) -> Iterator[None]:
@@ -199,6 +281,9 @@ class Cohort:
         except read_errors(self.path) as error:
             if is_refusal(error) and not isinstance(error, FileNotFoundError):
                 raise
+            self._looked = -math.inf
+            if not self.is_unchanged():
+                raise CompsegError(f"{self.path}: {REPLACED}; start again") from error
             raise CompsegError(
                 f"{self.path}/{node(name, part)}: damaged or missing ({reason(error)}); "
                 f"python -m compseg.check cohort={self.path} lists all damage, then prepare it again"
