@@ -1,11 +1,16 @@
 """Files that are whole or absent: written under another name, flushed to disk, then renamed.
 
+Those that a later command relies on are also known for damaged when one bit of them changes: the checksum of each is
+beside it, in `.checksums`. That is for text alone: checkpoints (Zip), weights (safetensors) and cohorts (Zarr) carry
+checksums of their own. A file without one, of an earlier version or made by hand, is read as it is.
+
 Every room imports this file, and so does `--help`: what takes long to import is imported where it is needed.
 """
 
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -17,12 +22,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
-from compseg.errors import naming, reading, require
+from compseg.errors import CompsegError, naming, reading, require
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 T = TypeVar("T")
+CHECKSUMS = ".checksums"
+TRIES = 3  # to read a file that another process is replacing
 
 
 # What `atomic_open` calls a file until it is whole.
@@ -201,3 +208,45 @@ def atomic_torch(path: str | Path, state: Any) -> None:
 
     with atomic_open(path) as file:
         torch.save(state, file)
+
+
+def write_checked(path: str | Path, content: str | bytes) -> None:
+    """Write a file atomically, so that `read_checked` finds damage.
+
+    Its checksum is written first, together with that of the content which it replaces: whenever the process is killed,
+    what is there is known to be sound.
+    """
+    path, content = Path(path), content.encode() if isinstance(content, str) else content
+    before: list[str] = []
+    # What is damaged already must not become sound by this.
+    with suppress(FileNotFoundError, CompsegError):
+        before = [_digest(read_checked(path))]
+    atomic_bytes(checksum_beside(path), "\n".join([*before, _digest(content), ""]).encode())
+    atomic_bytes(path, content)
+
+
+def read_checked(path: str | Path) -> bytes:
+    """The content of a file, compared with its checksum if it has one.
+
+    Raises:
+        CompsegError: It is not what was written.
+        FileNotFoundError: There is none.
+    """
+    path = Path(path)
+    for _ in range(TRIES):
+        content, beside = path.read_bytes(), checksum_beside(path)
+        if not beside.is_file() or _digest(content).encode() in beside.read_bytes().split():
+            return content
+    raise CompsegError(
+        f"{path}: damaged or changed since it was written (checksum); restore it from a copy, or delete {beside} to "
+        "have it read as it is"
+    )
+
+
+def checksum_beside(path: Path) -> Path:
+    """Where the checksum of a file is."""
+    return path.parent / CHECKSUMS / path.name
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
