@@ -1,7 +1,4 @@
-"""`python -m compseg.evaluate run=outputs/RUN`: judge a run.
-
-Fit the threshold, compute the metrics, and write maps, pictures and the report again.
-"""
+"""`python -m compseg.evaluate run=outputs/RUN`: judge a run, on its own cohort or on another."""
 
 from __future__ import annotations
 
@@ -14,11 +11,24 @@ from compseg.config import verb
 
 @verb("evaluate")
 def main(cfg: DictConfig) -> None:
-    """Judge a trained run: threshold from validation samples, metrics and report from test samples."""
+    """Judge a trained run: metrics, maps and report of test samples, or of another cohort in a folder of its own.
+
+    python -m compseg.evaluate run=outputs/RUN
+    python -m compseg.evaluate run=outputs/RUN cohort=data/other_clinic.zarr
+    """
     # Late, as in every verb: `--help` must not wait for torch.
     from compseg.report import judge
 
-    judge(Path(cfg.run), cfg.cohort, cfg.device, split=cfg.split, report=cfg.report, trust=tuple(cfg.trust))
+    judge(
+        Path(cfg.run),
+        cfg.cohort,
+        cfg.device,
+        split=cfg.split,
+        threshold=cfg.threshold,
+        report=cfg.report,
+        trust=tuple(cfg.trust),
+        out=None if cfg.out is None else Path(cfg.out),
+    )
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from compseg.files import atomic_json, atomic_text
 
 CHECKPOINTS, BEST, LAST = "checkpoints", "best.ckpt", "last.ckpt"
 HISTORY = "history.csv"
+FINGERPRINT = "cohort_fingerprint"  # in config.yaml and in checkpoints
 
 
 def load_config(run: Path) -> DictConfig:
@@ -69,6 +70,12 @@ def read_history(run: Path) -> list[dict[str, str]]:
         return rows
 
 
+def fingerprint_of(config: DictConfig) -> str | None:
+    """Of the cohort that a run was trained on; None in earlier versions."""
+    fingerprint: str | None = config.get(FINGERPRINT)
+    return fingerprint
+
+
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint of plain values and tensors.
 
@@ -93,15 +100,17 @@ def best_metric(checkpoint: dict[str, Any]) -> float:
     return next(float(state["best_model_score"]) for name, state in states if name.startswith("BestAndLast"))
 
 
-def record(run: Path, config: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+def record(run: Path, config: Mapping[str, Any], asked: Mapping[str, Any], fingerprint: str) -> None:
     """Write `config.yaml` and `environment.json` before anything can go wrong.
 
     Args:
         run: The run folder.
         config: The resolved configuration, plain values.
         asked: What was asked for by the dotted keys that were resolved; written under `asked`.
+        fingerprint: Of the cohort.
     """
-    atomic_text(run / "config.yaml", OmegaConf.to_yaml(OmegaConf.create({**config, "asked": dict(asked)})))
+    written = {**config, "asked": dict(asked), FINGERPRINT: fingerprint}
+    atomic_text(run / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(written)))
     atomic_json(run / "environment.json", environment())
 
 

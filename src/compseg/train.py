@@ -32,7 +32,9 @@ def main(cfg: DictConfig) -> None:
 
             # What the user has composed is trusted; a run folder that somebody else has written is not.
             trust = targets_of(OmegaConf.to_container(cfg, resolve=False))
-            found = judge(run, device=device, split=judged.split, report=judged.report, trust=trust)
+            found = judge(
+                run, device=device, split=judged.split, threshold=judged.threshold, report=judged.report, trust=trust
+            )
             dashboards.results(found.metrics, run / "figures")
         dashboards.segmenter(run / "segmenter")  # with its threshold, if it was evaluated
 

@@ -59,8 +59,8 @@ def test_the_device_that_trained_judges(monkeypatch, tmp_path):
 
 def test_another_split_or_device_is_refused(tmp_path):
     (tmp_path / "config.yaml").write_text("model: {}")
-    with pytest.raises(CompsegError, match="split=train: expected test or val"):
-        evaluate_run(tmp_path, split="train")
+    with pytest.raises(CompsegError, match="split=most: expected auto, all, train, val, test"):
+        evaluate_run(tmp_path, split="most")
     with pytest.raises(CompsegError, match="device=gpu: expected auto or one of cpu"):
         evaluate_run(tmp_path, device="gpu")
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from compseg.cohort.locations import exists, is_url, location, upload
 from compseg.cohort.problems import Problem, find_problems, refuse_fatal
 from compseg.cohort.splits import DEFAULT_SPLITS, assign_splits, hold_out
-from compseg.cohort.store import Cohort
+from compseg.cohort.store import REPLACED, Cohort
 from compseg.cohort.writer import prepare
 
 __all__ = [
     "DEFAULT_SPLITS",
+    "REPLACED",
     "Cohort",
     "Problem",
     "assign_splits",

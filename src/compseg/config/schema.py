@@ -98,8 +98,10 @@ class EvaluateConfig:
 
     run: str = MISSING  # the run folder to judge
     cohort: str | None = None  # another cohort than the run's own
+    out: str | None = None  # where to write
     device: str = MISSING  # auto, or a torch device
-    split: str = MISSING  # the samples that are judged: test, or val to look at no test sample
+    split: str = MISSING  # the samples that are judged: auto, all, train, val or test
+    threshold: Any = None  # another one than that which is stored
     report: bool = True  # whether to write maps, pictures and report.html
     trust: list[str] = field(default_factory=list)  # what a segmenter and head may be built from beyond known packages
 

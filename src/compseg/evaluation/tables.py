@@ -108,13 +108,13 @@ def metrics_of_splits(
     }
 
 
-def flat_metrics(found: Mapping[str, Measured], threshold: Threshold, val_loss: float) -> dict[str, float]:
+def flat_metrics(found: Mapping[str, Measured], threshold: Threshold, val_loss: float | None) -> dict[str, float]:
     """What `metrics.json` holds: flat, finite numbers.
 
     Args:
         found: As `metrics_of_splits` gives them.
         threshold: Fitted on validation samples, never on test samples.
-        val_loss: Loss of the chosen checkpoint on the validation split.
+        val_loss: Loss of the chosen checkpoint on the validation split; None where that has no part in it.
 
     Returns:
         `val/loss`, `threshold` and each metric, the last two with `_ci_low` and `_ci_high` beside them.
@@ -122,7 +122,7 @@ def flat_metrics(found: Mapping[str, Measured], threshold: Threshold, val_loss: 
     rows = {"threshold": (threshold.value, threshold.low, threshold.high)} | {
         name: (value, *percentile_interval(replicates)) for name, (value, replicates) in found.items()
     }
-    flat = {"val/loss": float(val_loss)} | {
+    flat = ({} if val_loss is None else {"val/loss": float(val_loss)}) | {
         f"{name}{end}": value
         for name, row in rows.items()
         for end, value in zip(("", "_ci_low", "_ci_high"), row, strict=True)

@@ -26,24 +26,27 @@ def judge(
     cohort_path: str | None = None,
     device: str | torch.device = "auto",
     *,
-    split: str = "test",
+    split: str = "auto",
+    threshold: str | float | None = None,
     report: bool = True,
     trust: Sequence[str] = (),
+    out: Path | None = None,
 ) -> Evaluation:
-    """Evaluate a run, write maps, pictures and `report.html` of its test samples, and print the outcome.
+    """Evaluate a run, write maps, pictures and `report.html` of the judged samples, and print the outcome.
 
     Args:
-        run: As the next three, see `evaluate_run`, which says what else is written and raised.
-        cohort_path: Another cohort.
+        run: As the next four, see `evaluate_run`, which says what else is written and raised.
+        cohort_path: Where the cohort is.
         device: Where to compute.
-        split: `test`, or `val` to look at no test sample; there is no report then.
+        split: Samples; where no test sample is looked at, there is no report.
+        threshold: Another one than that which is stored.
         report: Whether to write maps, pictures and the page.
         trust: What the segmenter and the head may be built from beyond the known packages.
+        out: Where to write, if not to the usual place.
     """
-    report = report and split == "test"
-    found = evaluate_run(run, cohort_path, device, split=split, maps=report, trust=trust)
+    found = evaluate_run(run, cohort_path, device, split=split, threshold=threshold, maps=report, trust=trust, out=out)
     print(summary(found))
-    if report:
+    if report and found.test:
         print(f"report: {write_page(run, found)}")
     return found
 
@@ -52,8 +55,9 @@ def write_page(run: Path, found: Evaluation) -> Path:
     """Write pictures and `report.html` of a judged run; the path of the latter."""
     thumbnails = {item.info.name: found.cohort.thumbnail(item.info.name) for item in found.test}
     return write_report(
-        run / "report.html",
-        title=run.name,
+        found.folder / "report.html",
+        title=found.title,
+        samples=f"an external cohort, {found.cohort.path}" if found.external else "its test split",
         metrics=found.metrics,
         threshold=found.threshold,
         test_maps=found.test,
@@ -70,7 +74,8 @@ def write_page(run: Path, found: Evaluation) -> Path:
 def summary(found: Evaluation) -> str:
     """The outcome for the terminal: every metric of the split that was judged, with its interval."""
     split, share = "test" if found.test else "val", prevalence(found.test or found.val)
-    lines = [f"threshold {found.threshold.value:.3f} ({found.threshold.how})"]
+    lines = [f"{found.title}: {len(found.test)} samples of {found.cohort.path}"] if found.external else []
+    lines += [f"threshold {found.threshold.value:.3f} ({found.threshold.how})"]
     for name, value in found.metrics.items():
         if name.startswith(f"{split}/") and not name.endswith(("_ci_low", "_ci_high")):
             low, high = found.metrics.get(f"{name}_ci_low"), found.metrics.get(f"{name}_ci_high")
@@ -121,7 +126,7 @@ def shortcuts_of(found: Evaluation) -> Shortcuts:
     # Together, because the test split is often a single array.
     groups = group_gap([*found.val, *found.test])
     # Training samples of another cohort are not those that this run has learned from.
-    if str(found.cohort.path) != str(found.config.data.path):
+    if found.external:
         return Shortcuts(None, [], groups)
     train = found.cohort.split("train")
     train = [

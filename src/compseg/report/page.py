@@ -42,6 +42,7 @@ def write_report(
     spectra: Spectra | None,
     config_text: str,
     environment: Mapping[str, Any],
+    samples: str = "its test split",
 ) -> Path:
     """Write the page, and its pictures as PNG into `figures/` beside it, for slides and papers.
 
@@ -58,6 +59,7 @@ def write_report(
         spectra: Spectra of two components, or None for no such picture.
         config_text: The resolved configuration as YAML.
         environment: Versions, device and the like; nested values are shown as JSON.
+        samples: What was judged, in words.
 
     Returns:
         `path`.
@@ -86,6 +88,7 @@ def write_report(
     page = Environment(loader=PackageLoader("compseg.report", ""), autoescape=True).get_template("template.html")
     text = page.render(
         title=title,
+        samples=samples,
         verdict=verdict_on(metrics, threshold, test_maps, shortcuts),
         chosen=embedded(chosen(test_maps, threshold)),
         shown=embedded(spread(order, SHOWN)),

@@ -96,6 +96,10 @@ def attempts(cfg: DictConfig, run: Path, init: int | None = None) -> Attempts:
         if outcome.trained:
             return
         if outcome.device is None:
+            keys = ", ".join(map(str, cfg.method.fallback))
+            log(
+                f"below {FOUND:.2f}: method={cfg.method.name} continues without pseudo-labels; method.fallback sets {keys}"
+            )
             yield from attempts(fallback_of(cfg), run, init)
             return
         findings = list(outcome.findings)
@@ -135,8 +139,6 @@ def _with(cfg: DictConfig, seed: int | None = None, n_init: int | None = None, *
 def fallback_of(cfg: DictConfig) -> DictConfig:
     """The configuration with the method's fallback in place of what needs pseudo-labels."""
     cfg, fallback = copy.deepcopy(cfg), cfg.method.fallback
-    keys = ", ".join(map(str, fallback))
-    log(f"below {FOUND:.2f}: method={cfg.method.name} continues without pseudo-labels; method.fallback sets {keys}")
     for key, node in fallback.items():
         _lay_over(cfg, str(key), node)
     cfg.method.fallback = None

@@ -19,7 +19,7 @@ from compseg.faults import StopSignals
 from compseg.faults.watchdog import Watchdog
 from compseg.monitor import CollapseDetector, Dashboards, Diagnostics, Finding, History
 from compseg.private import started_ranks
-from compseg.training.callbacks import SeedEachStep, StopBetweenSteps, SyncBatchNormStatistics
+from compseg.training.callbacks import CohortWatch, SeedEachStep, StopBetweenSteps, SyncBatchNormStatistics
 from compseg.training.checkpoints import BestAndLast
 from compseg.training.module import CompSegNet, SchedulerFactory
 from compseg.training.trainer import Trainer
@@ -67,14 +67,16 @@ def _scheduler_factory(node: DictConfig | None) -> SchedulerFactory | None:
     # A one-cycle schedule must know its length, which only the trainer does; a step schedule takes no such argument.
     length_matters = "total_steps" in node
 
-    def factory(optimizer: torch.optim.Optimizer, total_steps: int | None) -> torch.optim.lr_scheduler.LRScheduler:
+    def factory(
+        optimizer: torch.optim.Optimizer, total_steps: int | None, **more: int
+    ) -> torch.optim.lr_scheduler.LRScheduler:
         if length_matters and total_steps is None:
             raise CompsegError(
                 f"scheduler={node['_target_'].rpartition('.')[2]}: needs the length of training, which has none; "
                 "give trainer.max_epochs, or scheduler=constant"
             )
         made: torch.optim.lr_scheduler.LRScheduler = make(
-            optimizer, **({"total_steps": total_steps} if length_matters else {})
+            optimizer, **({"total_steps": total_steps} if length_matters else {}), **more
         )
         return made
 
@@ -115,6 +117,7 @@ def build_callbacks(
         detector.findings = list(findings)
     return [
         SeedEachStep(cfg.seed),
+        CohortWatch(),  # before those that write what an epoch gave
         Diagnostics(),  # before those that read it
         # Before the checkpoint: a run killed between the two repeats an epoch; in the other order it would lose a row.
         History(str(run / "history.csv")),

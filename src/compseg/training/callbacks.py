@@ -17,11 +17,13 @@ from torch import nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from compseg.batches import Batch
+from compseg.cohort import REPLACED, Cohort
+from compseg.errors import CompsegError
 from compseg.faults import StopSignals
 from compseg.faults.watchdog import Watchdog
 from compseg.log import log
 from compseg.private import cluster_environment
-from compseg.run_folder import CHECKPOINTS, LAST
+from compseg.run_folder import CHECKPOINTS, FINGERPRINT, LAST
 
 
 class SeedEachStep(Callback):
@@ -40,6 +42,38 @@ class SeedEachStep(Callback):
         del pl_module, batch
         # Hashes of numbers are the same in every process; those of words are not.
         torch.manual_seed(hash((self.seed, trainer.current_epoch, batch_idx, trainer.global_rank)) % 2**63)
+
+
+class CohortWatch(Callback):
+    """Ends a run whose cohort is replaced under it, before a checkpoint has learned from two; see `Cohort`."""
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Look whether it is still there.
+
+        Raises:
+            CompsegError: Another one is in its place.
+        """
+        del pl_module
+        cohort = cohort_of(trainer)
+        # One rank is enough: where it ends, the watchdogs of the others end those.
+        if trainer.is_global_zero and not cohort.is_unchanged():
+            raise CompsegError(
+                f"{cohort.path}: {REPLACED}; put the old one back and continue with trainer.resume=auto, "
+                "or train in a new folder"
+            )
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Put the cohort's fingerprint beside the weights."""
+        del pl_module
+        checkpoint[FINGERPRINT] = cohort_of(trainer).fingerprint
+
+
+def cohort_of(trainer: pl.Trainer) -> Cohort:
+    """The cohort that is trained on."""
+    cohort: Cohort = trainer.datamodule.cohort  # type: ignore[attr-defined]
+    return cohort
 
 
 class SyncBatchNormStatistics(Callback):

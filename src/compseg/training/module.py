@@ -16,6 +16,7 @@ from compseg.batches.augmentation import Augmentation, augment
 from compseg.comparative import ComparativeHead, FisherPseudoLabels, HeadOutput, Objective, mean_over_ranks
 from compseg.errors import CompsegError
 from compseg.preprocessing import Preprocess
+from compseg.training.resume import replanned
 from compseg.training.strategies import shard
 from compseg.training.views import Views
 
@@ -87,9 +88,13 @@ class CompSegNet(pl.LightningModule):
 
     Attributes:
         memory_format: Of the segmenter's input.
+        schedule_steps: Length of the schedule, if it has one.
+        epochs_before: Those that the checkpoint which training continues from was to have.
     """
 
     memory_format = torch.channels_last
+    schedule_steps: float | None = None
+    epochs_before: int | None = None
 
     def __init__(
         self,
@@ -183,7 +188,16 @@ class CompSegNet(pl.LightningModule):
             return optimizer
         steps = self.trainer.estimated_stepping_batches  # infinite for trainer.max_epochs=-1
         scheduler = self.make_scheduler(optimizer, total_steps=int(steps) if math.isfinite(steps) else None)
+        self.schedule_steps = steps if getattr(scheduler, "total_steps", None) == steps else None
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_train_start(self) -> None:
+        """Where a run is resumed for another number of epochs, or on other devices, give its schedule that length."""
+        make, steps, epochs = self.make_scheduler, self.schedule_steps, self.trainer.max_epochs
+        if make is None or steps is None or not epochs or not self.epochs_before:
+            return
+        for config in self.trainer.lr_scheduler_configs:
+            config.scheduler = replanned(config.scheduler, make, int(steps), self.epochs_before / epochs)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put the resolved configuration beside the weights, and what an unfinished epoch has summed up so far."""
@@ -191,7 +205,8 @@ class CompSegNet(pl.LightningModule):
         checkpoint["epoch_sums"] = self.epoch_sums["train"].state(self._over_ranks)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Continue with the sums of the epoch."""
+        """Continue with the sums of the epoch, and know how long training was to be."""
+        self.epochs_before = checkpoint.get("config", {}).get("trainer", {}).get("max_epochs")
         if self.trainer.is_global_zero:
             self.epoch_sums["train"].load(checkpoint.get("epoch_sums"))
 

@@ -20,8 +20,8 @@ from compseg.cohort import refuse_fatal
 from compseg.faults import StopSignals
 from compseg.log import log, quiet_libraries
 from compseg.monitor import Dashboards
-from compseg.run_folder import record
-from compseg.training.attempts import Attempt, Outcome, advance, attempts, keep_best
+from compseg.run_folder import load_checkpoint, record
+from compseg.training.attempts import Attempt, Outcome, advance, attempts, fallback_of, keep_best
 from compseg.training.build import (
     build_comparison,
     build_module,
@@ -33,6 +33,7 @@ from compseg.training.build import (
 from compseg.training.extract import extract, map_maker
 from compseg.training.fit import fit, fit_preprocessing, fit_pseudo_labels, fit_segmenter, found_nothing, speed_up
 from compseg.training.resolve import resolve, resolve_alpha
+from compseg.training.resume import refuse_another
 
 
 def train(
@@ -99,7 +100,9 @@ def train_once(
     map_maker(module.segmenter, plain(cfg))  # built once here, so that what it lacks is said before training
     trainer = build_trainer(cfg, run, dashboards, signals, attempt.findings)
     require_best_and_last(trainer)
-    checkpoint = trainer.checkpoint_to_resume()
+    if checkpoint := trainer.checkpoint_to_resume():
+        possible = [cfg] if cfg.method.fallback is None else [cfg, fallback_of(cfg)]
+        refuse_another(load_checkpoint(checkpoint), checkpoint, [plain(each) for each in possible], data.cohort)
     data.setup_for(
         trainer, seed=cfg.seed, with_truth=module.objective.needs_truth and not module.trains_on_pseudo_labels
     )
@@ -115,7 +118,7 @@ def train_once(
     cfg, asked = with_alpha.cfg, {**asked, **with_alpha.asked}
     # Not earlier: where the pseudo-labeller finds nothing, the attempt without it writes its own configuration.
     if trainer.is_global_zero:
-        record(run, plain(cfg), asked)
+        record(run, plain(cfg), asked, data.cohort.fingerprint)
     dashboards.describe(plain(cfg))
     speed_up(module, trainer)
     fit(trainer, module, data, checkpoint, signals)

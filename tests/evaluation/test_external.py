@@ -1,0 +1,153 @@
+"""A run that is judged on another cohort stays as it was, byte for byte; its threshold and its name go along."""
+
+import csv
+import json
+import shutil
+
+import pytest
+
+from compseg.cohort import Cohort
+from compseg.errors import CompsegError
+from compseg.evaluation.run import evaluate_run
+from compseg.inference import load_segmenter
+from compseg.report import judge
+from running import run_here
+
+
+def snapshot(folder):
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {path.relative_to(folder): (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
+
+
+def another(cohort, path, **changes):
+    """A copy of a cohort under another table, which is another cohort."""
+    shutil.copytree(cohort, path)
+    root = json.loads((path / "zarr.json").read_text())
+    for row in root["attributes"]["compseg"]["samples"]:
+        row.update(patient=f"other {row['name']}", **changes)
+    (path / "zarr.json").write_text(json.dumps(root))
+    return path
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    return shutil.copytree(trained.run, tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def clinic2(trained, tmp_path_factory):
+    return another(trained.cohort, tmp_path_factory.mktemp("external") / "clinic2.zarr", split="test")
+
+
+def areas(run, cohort, out):
+    assert run_here("predict", f"run={run}", f"input={cohort}", f"out={out}") == 0
+    with (out / "areas.csv").open() as file:
+        return list(csv.DictReader(file)), snapshot(out / "maps").keys()
+
+
+def test_another_cohort_leaves_the_run_as_it_was(run, clinic2, trained, tmp_path, capsys):
+    before, mapped = snapshot(run), areas(run, trained.cohort, tmp_path / "before")
+    assert run_here("evaluate", f"run={run}", f"cohort={clinic2}", "device=cpu") == 0
+    printed = capsys.readouterr().out
+    assert snapshot(run) == before
+    assert areas(run, trained.cohort, tmp_path / "after") == mapped
+
+    folder, count = tmp_path / "run_on_clinic2", len(Cohort.open(clinic2).infos)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics.pop("cohort") == "clinic2"
+    assert metrics["threshold"] == load_segmenter(run).threshold.value
+    assert not [name for name in metrics if name.startswith("val/")]
+    assert f"run on clinic2: {count} samples of {clinic2}" in printed
+    assert f"report: {folder / 'report.html'}" in printed
+    page = (folder / "report.html").read_text()
+    assert "<h1>run on clinic2</h1>" in page
+    assert f"on an external cohort, {clinic2}" in page
+    with (folder / "samples.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == count
+    assert len(list((folder / "maps").glob("*.npy"))) == count
+    about = json.loads((folder / "evaluation.json").read_text())
+    fingerprint = Cohort.open(clinic2).fingerprint
+    assert about == {"run": "run", "cohort": str(clinic2), "fingerprint": fingerprint, "split": "all"}
+
+
+def test_the_own_cohort_leaves_the_segmenter_as_it_was(run, trained):
+    before = snapshot(run / "segmenter")
+    stored = json.loads((run / "metrics.json").read_text())
+    found = evaluate_run(run, device="cpu", maps=False)
+    assert found.folder == run
+    assert found.metrics == stored
+    assert snapshot(run / "segmenter") == before
+    # Asked for, it is fitted anew and stored.
+    assert evaluate_run(run, device="cpu", threshold="probabilities", maps=False).threshold.origin == "probabilities"
+    assert load_segmenter(run).threshold.origin == "probabilities"
+    assert evaluate_run(run, device="cpu", split="val", maps=False).threshold.origin == "probabilities"
+
+
+def test_a_copy_of_the_own_cohort_is_the_own_cohort(run, trained, tmp_path):
+    found = evaluate_run(run, str(shutil.copytree(trained.cohort, tmp_path / "moved.zarr")), "cpu", maps=False)
+    assert (found.folder, found.external) == (run, False)
+
+
+def test_the_own_cohort_changed_in_place_is_not_the_own_cohort(run, trained, tmp_path):
+    changed = another(trained.cohort, tmp_path / "cohort.zarr")
+    config = run / "config.yaml"
+    config.write_text(config.read_text().replace(f"path: {trained.cohort}", f"path: {changed}"))
+    with pytest.raises(
+        CompsegError, match=r"cohort\.zarr: has changed since .* trained on it; put the old"
+    ):
+        evaluate_run(run, device="cpu")
+    assert evaluate_run(run, str(changed), "cpu", maps=False).folder == tmp_path / "run_on_cohort"
+
+
+def test_runs_of_earlier_versions_go_by_the_path(run, trained, clinic2):
+    config = run / "config.yaml"
+    config.write_text("".join(f"{line}\n" for line in config.read_text().splitlines() if "fingerprint" not in line))
+    assert not evaluate_run(run, device="cpu", maps=False).external
+    assert not evaluate_run(run, str(trained.cohort), "cpu", maps=False).external
+    assert evaluate_run(run, str(clinic2), "cpu", maps=False).external
+
+
+def test_a_split_a_number_and_a_folder_may_be_asked_for(run, trained, tmp_path):
+    mixed = another(trained.cohort, tmp_path / "mixed.zarr")
+    before = snapshot(run)
+    found = judge(run, str(mixed), "cpu", split="val", threshold=0.25, report=False, out=tmp_path / "elsewhere")
+    assert [item.info.split for item in found.test] == ["val"] * len(found.test) != []
+    assert found.threshold.value == 0.25
+    assert json.loads((tmp_path / "elsewhere/metrics.json").read_text())["threshold"] == 0.25
+    assert not (tmp_path / "elsewhere/report.html").exists()
+    assert snapshot(run) == before
+
+
+def test_one_class_alone_can_be_judged(run, trained, tmp_path):
+    path = another(trained.cohort, tmp_path / "sick.zarr", label=1)
+    found = judge(run, str(path), "cpu")
+    assert "test/area_auc" not in found.metrics
+    assert "Only one class" in (found.folder / "report.html").read_text()
+
+
+def test_what_is_refused_and_leaves_no_folder(run, clinic2, trained, tmp_path):
+    with pytest.raises(CompsegError, match="threshold=auto: is fitted to the run's own cohort alone"):
+        evaluate_run(run, str(clinic2), "cpu", threshold="auto")
+    with pytest.raises(CompsegError, match="no sample in split val"):
+        evaluate_run(run, str(clinic2), "cpu", split="val")
+    with pytest.raises(CompsegError, match="split=train: of the run's own cohort expected test or val"):
+        evaluate_run(run, device="cpu", split="train")
+    with pytest.raises(CompsegError, match="split=most: expected auto, all, train, val, test"):
+        evaluate_run(run, device="cpu", split="most")
+    description = run / "segmenter/segmenter.json"
+    description.write_text(json.dumps(json.loads(description.read_text()) | {"threshold": None}))
+    with pytest.raises(CompsegError, match=r"has no threshold yet; python -m compseg\.evaluate run=.* fits it"):
+        evaluate_run(run, str(clinic2), "cpu")
+    assert not (tmp_path / "run_on_clinic2").exists()
+
+
+def test_results_of_another_evaluation_are_left_alone(run, trained, clinic2, tmp_path):
+    folder = evaluate_run(run, str(clinic2), "cpu", maps=False).folder
+    before = snapshot(folder)
+    namesake = another(trained.cohort, tmp_path / "there/clinic2.zarr")
+    with pytest.raises(CompsegError, match="holds an evaluation of another fingerprint; give another out="):
+        evaluate_run(run, str(namesake), "cpu")
+    with pytest.raises(CompsegError, match="run: holds something else; give another out="):
+        evaluate_run(run, str(clinic2), "cpu", out=shutil.copytree(run, tmp_path / "there/run"))
+    assert snapshot(folder) == before
+    evaluate_run(run, str(clinic2), "cpu", maps=False)  # again is no other
