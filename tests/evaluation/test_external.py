@@ -92,9 +92,7 @@ def test_the_own_cohort_changed_in_place_is_not_the_own_cohort(run, trained, tmp
     changed = another(trained.cohort, tmp_path / "cohort.zarr")
     config = run / "config.yaml"
     config.write_text(config.read_text().replace(f"path: {trained.cohort}", f"path: {changed}"))
-    with pytest.raises(
-        CompsegError, match=r"cohort\.zarr: has changed since .* trained on it; put the old"
-    ):
+    with pytest.raises(CompsegError, match=r"cohort\.zarr: has changed since .* trained on it; put the old"):
         evaluate_run(run, device="cpu")
     assert evaluate_run(run, str(changed), "cpu", maps=False).folder == tmp_path / "run_on_cohort"
 

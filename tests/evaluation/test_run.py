@@ -53,8 +53,9 @@ def test_the_device_that_trained_judges(monkeypatch, tmp_path):
     monkeypatch.setattr(compseg.report, "judge", judge)
     output = SimpleNamespace(runtime=SimpleNamespace(output_dir=str(tmp_path)))
     monkeypatch.setattr(compseg.train.HydraConfig, "get", lambda: output)
-    compseg.train.main(OmegaConf.create({"logger": None, "evaluation": {"split": "val", "report": True}}))
-    assert (asked["device"], asked["split"]) == (torch.device("cuda:3"), "val")
+    judged = {"split": "val", "report": True, "threshold": 0.4}
+    compseg.train.main(OmegaConf.create({"logger": None, "evaluation": judged}))
+    assert asked == {**judged, "device": torch.device("cuda:3"), "trust": asked["trust"]}
 
 
 def test_another_split_or_device_is_refused(tmp_path):

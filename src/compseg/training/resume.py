@@ -36,15 +36,21 @@ ABSENT = "nothing"
 
 
 def refuse_another(
-    checkpoint: Mapping[str, Any], path: Path, configs: Sequence[Mapping[str, Any]], cohort: Cohort
+    checkpoint: Mapping[str, Any],
+    path: Path,
+    config: Mapping[str, Any],
+    cohort: Cohort,
+    fallback: Mapping[str, Any] | None = None,
 ) -> None:
     """Refuse a checkpoint that is not of this cohort and this configuration, or is beyond the epochs asked for.
 
     Args:
         checkpoint: As `load_checkpoint` gives it; one of an earlier version says less, and is compared in less.
         path: Its file, for the message.
-        configs: Resolved configurations that it may be of: what was asked for, and the method's fallback.
+        config: What was asked for, resolved.
         cohort: To train on.
+        fallback: The same with the method's fallback, which the checkpoint may be of as well: of any of its inits,
+            which are compared with their own checkpoints later.
 
     Raises:
         CompsegError: It is of another.
@@ -55,18 +61,24 @@ def refuse_another(
             "that one back, or train in a new folder (hydra.run.dir=)"
         )
     if before := checkpoint.get("config"):
-        found = min((list(differences(before, config)) for config in configs), key=len)
+        possible = [config] if fallback is None else [config, _seeded_as(fallback, before)]
+        found = min((list(differences(before, each)) for each in possible), key=len)
         if found:
             more = [f"{len(found) - SHOWN} more"] * (len(found) > SHOWN)
             raise CompsegError(
                 f"{path}: cannot be continued with {', '.join([*found[:SHOWN], *more])}; give what it has, or train in "
                 "a new folder (hydra.run.dir=)"
             )
-    epochs, done = configs[0]["trainer"]["max_epochs"], _epochs_done(checkpoint)
+    epochs, done = config["trainer"]["max_epochs"], _epochs_done(checkpoint)
     if epochs is not None and 0 <= epochs < done:
         raise CompsegError(
             f"{path}: has {done} epochs, trainer.max_epochs={epochs} asks for fewer; give at least {done}"
         )
+
+
+def _seeded_as(config: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    data = {**config["data"], "seed": other["data"]["seed"]}
+    return {**config, "seed": other["seed"], "n_init": other["n_init"], "data": data}
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:

@@ -101,8 +101,8 @@ def train_once(
     trainer = build_trainer(cfg, run, dashboards, signals, attempt.findings)
     require_best_and_last(trainer)
     if checkpoint := trainer.checkpoint_to_resume():
-        possible = [cfg] if cfg.method.fallback is None else [cfg, fallback_of(cfg)]
-        refuse_another(load_checkpoint(checkpoint), checkpoint, [plain(each) for each in possible], data.cohort)
+        fallback = None if cfg.method.fallback is None else plain(fallback_of(cfg))
+        refuse_another(load_checkpoint(checkpoint), checkpoint, plain(cfg), data.cohort, fallback)
     data.setup_for(
         trainer, seed=cfg.seed, with_truth=module.objective.needs_truth and not module.trains_on_pseudo_labels
     )
