@@ -86,7 +86,8 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[s
     old, new = dict(_flat(before)), dict(_flat(now))
     for key in sorted({*old, *new}):
         one, other = old.get(key, ABSENT), new.get(key, ABSENT)
-        if one != other and (_is_below(key, MUST_NOT) or not _is_below(key, MAY_DIFFER)):
+        # What training measures by itself, it will find as before, from the same cohort.
+        if one != other != "auto" and (_is_below(key, MUST_NOT) or not _is_below(key, MAY_DIFFER)):
             yield f"{key}={_shown(other)} (it has {_shown(one)})"
 
 

@@ -115,6 +115,8 @@ def train_once(
     if with_alpha.reasons:
         log(f"auto: {with_alpha.reasons}")
         module.compare_by(*build_comparison(with_alpha.cfg), config=plain(with_alpha.cfg))
+        if checkpoint:
+            refuse_another(load_checkpoint(checkpoint), checkpoint, plain(with_alpha.cfg), data.cohort)
     cfg, asked = with_alpha.cfg, {**asked, **with_alpha.asked}
     # Not earlier: where the pseudo-labeller finds nothing, the attempt without it writes its own configuration.
     if trainer.is_global_zero:
