@@ -96,10 +96,8 @@ def attempts(cfg: DictConfig, run: Path, init: int | None = None) -> Attempts:
         if outcome.trained:
             return
         if outcome.device is None:
-            keys = ", ".join(map(str, cfg.method.fallback))
-            log(
-                f"below {FOUND:.2f}: method={cfg.method.name} continues without pseudo-labels; method.fallback sets {keys}"
-            )
+            way = f"method={cfg.method.name} continues without pseudo-labels"
+            log(f"below {FOUND:.2f}: {way}; method.fallback sets {', '.join(map(str, cfg.method.fallback))}")
             yield from attempts(fallback_of(cfg), run, init)
             return
         findings = list(outcome.findings)
