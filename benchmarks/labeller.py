@@ -67,7 +67,7 @@ def compared(name: str, samples: Sequence[Sample]) -> list[Row]:
     different, tissue = disagreement(ours, plain, samples), sum(int(inside.sum()) for _, inside, _ in samples)
     return [
         Row(f"{name}, {len(samples)} spots", taken, "every covariance anew, in double precision", reference),
-        Row(f"{name}: pixels marked otherwise", different, "pixels of tissue", tissue),
+        Row(f"{name}: pixels marked differently", different, "pixels of tissue", tissue),
         Row(f"{name}: memory above the samples, GB", memory / 1e9, "the bar, GB", 1.0),
     ]
 
