@@ -20,7 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from fuzz import TINY, digest, ended, import_verbs, make
+from fuzz import ARRAYS, TINY, digest, ended, import_verbs, make
 
 TRAIN = ("train", *TINY[:-1], "trainer.max_epochs=6", "hydra.run.dir=new", "trainer.resume=auto")
 OF_A_RUN = ("metrics.json", "samples.csv", "history.csv", "segmenter/*", "maps/*")
@@ -52,7 +52,8 @@ class Killed:
 
 KILLED = {
     "prepare": Killed(
-        ("prepare", "source=phantom", "source.size=32", "out=made.zarr"), "made.zarr", ("**/zarr.json", "**/c/**/*"), 12
+        ("prepare", "source=phantom", "source.size=48", ARRAYS, "out=made.zarr"),
+        "made.zarr", ("**/zarr.json", "**/c/**/*"), 12,
     ),
     "train, start": Killed(TRAIN, "new", OF_A_RUN, 8, part=0.4),
     "train, epochs": Killed(TRAIN, "new", OF_A_RUN, 10, first="new/checkpoints/last.ckpt", within=3),
