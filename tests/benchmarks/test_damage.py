@@ -46,7 +46,7 @@ def test_what_is_wrong_and_the_table():
         case("hang", "npy"),
         case("same", "npy"),
     ]
-    assert fuzz.wrong(cases) == [cases[3], cases[4]]
+    assert fuzz.wrong(cases) == [cases[2], cases[3]]
     rows = fuzz.table(cases).splitlines()
     assert rows[2] == "| npy | 4 | 1 (25%) | 1 (25%) | 1 (25%) |  | 1 (25%) |  | 1 of 1 |"
     assert rows[3].startswith("| weights (checked) | 1 |")
