@@ -21,6 +21,9 @@ TINY = (
     "callbacks.best_and_last.seconds=0",  # a test kills runs after few of them
 )
 
+# Seconds after which a process counts as hung. No measure of speed: a crowded machine takes minutes over little work.
+HANGS = 900.0
+
 
 def tiny(cohort: Path, run: Path, *more: str) -> list[str]:
     """Arguments of a tiny training run; later ones win."""
@@ -47,7 +50,7 @@ def run_verb(verb: str, *arguments: str, cwd: Path | None = None, **env: str) ->
         command(verb, *arguments),
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=HANGS,
         check=False,
         cwd=cwd,
         env=environment(**env),

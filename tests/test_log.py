@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from running import HANGS
+
 TOLD = """
 import logging, sys
 from compseg.log import log, rank
@@ -28,5 +30,5 @@ def test_rank_zero_speaks_before_lightning_is_there_and_after(monkeypatch, envir
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    done = subprocess.run([sys.executable, "-c", TOLD], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", TOLD], capture_output=True, text=True, timeout=HANGS)
     assert done.stdout.split("\n") == [said, ""], done.stderr

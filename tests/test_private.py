@@ -19,6 +19,7 @@ from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy
 from torch.utils.data import DataLoader
 
 from compseg import private
+from running import HANGS
 
 QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
 
@@ -113,7 +114,7 @@ from compseg.private import start_compilers
 from torch._inductor.async_compile import AsyncCompile
 start_compilers()
 before = AsyncCompile.process_pool()
-print(before.submit(abs, -1).result(timeout=90))
+print(before.submit(abs, -1).result(timeout=900))
 os._exit(0)
 """
 
@@ -121,7 +122,7 @@ os._exit(0)
 def test_compilers_start():
     """Else they hear the signals that stop a run, and torch waits for ever for one that has ended."""
     env = {**os.environ, "TORCHINDUCTOR_COMPILE_THREADS": "2"}
-    done = subprocess.run([sys.executable, "-c", COMPILERS], capture_output=True, text=True, timeout=180, env=env)
+    done = subprocess.run([sys.executable, "-c", COMPILERS], capture_output=True, text=True, timeout=HANGS, env=env)
     assert done.stdout.split() == ["1"], done.stderr
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from running import HANGS
+
 # What a run leaves behind: a loader in a cycle, so that only the garbage collector finds it, with all it refers to.
 LEFT = """
 import gc, multiprocessing, sys
@@ -34,7 +36,7 @@ if __name__ == "__main__":
 def test_workers_end_when_told_and_with_the_process(tmp_path, when, printed):
     (tmp_path / "left.py").write_text(LEFT)
     command = [sys.executable, tmp_path / "left.py", when]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=HANGS, check=False)
     assert (done.returncode, done.stdout.strip()) == (0, printed), done.stderr
 
 
@@ -61,10 +63,10 @@ def running(pid: int) -> bool:
 def test_workers_end_with_a_process_that_is_killed(tmp_path):
     (tmp_path / "killed.py").write_text(KILLED)
     done = subprocess.run(
-        [sys.executable, tmp_path / "killed.py"], stdout=subprocess.PIPE, text=True, timeout=60, check=False
+        [sys.executable, tmp_path / "killed.py"], stdout=subprocess.PIPE, text=True, timeout=HANGS, check=False
     )
     assert done.returncode == -signal.SIGKILL
-    worker, deadline = int(done.stdout), time.monotonic() + 20
+    worker, deadline = int(done.stdout), time.monotonic() + HANGS
     while running(worker) and time.monotonic() < deadline:
         time.sleep(0.05)
     left = running(worker)

@@ -14,6 +14,7 @@ from memory_source import MemorySource
 
 from compseg.cohort import Cohort, find_problems, prepare
 from compseg.errors import CompsegError
+from running import HANGS
 
 HERE = Path(__file__).parent
 PREPARE = """
@@ -120,7 +121,7 @@ def write_and_die(root, path, array, chunk):
 writer.write_array = write_and_die
 """
     process = python(script + "prepare(source, out, progress=False)", path)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=HANGS)
     assert process.returncode == -signal.SIGKILL, errors
     assert not path.exists()
     read = []
@@ -145,7 +146,7 @@ assert len(cohort.infos) == 6
 """
     processes = [python(script, tmp_path / "c", rank) for rank in (0, 1)]
     for process in processes:
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=HANGS)
         assert process.returncode == 0, errors
     assert (tmp_path / "reads").read_text().split() == [f"s{i:02d}" for i in range(6)]
     assert find_problems(tmp_path / "c") == []

@@ -9,6 +9,7 @@ from memory_source import MemorySource
 
 from compseg.cohort import Cohort, prepare, store
 from compseg.errors import CompsegError
+from running import HANGS
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +72,7 @@ def test_processes_read_side_by_side(cohort, method):
     names = [info.name for info in cohort.infos]
     expected = [_mean(cohort, name) for name in names]  # the parent has arrays open before it forks
     with ProcessPoolExecutor(2, multiprocessing.get_context(method)) as pool:
-        assert list(pool.map(_mean, [cohort] * len(names), names, timeout=60)) == expected
+        assert list(pool.map(_mean, [cohort] * len(names), names, timeout=HANGS)) == expected
 
 
 def test_what_is_no_cohort(tmp_path, cohort):

@@ -11,12 +11,13 @@ from compseg.__main__ import VERBS
 from compseg.config import verb, verbs
 from compseg.config.schema import SCHEMAS
 from compseg.errors import CompsegError
+from running import HANGS
 
 
 def run(*arguments, cwd, **environment):
     command = [sys.executable, "-m", *arguments]
     return subprocess.run(
-        command, cwd=cwd, capture_output=True, text=True, timeout=120, env={**os.environ, **environment}, check=False
+        command, cwd=cwd, capture_output=True, text=True, timeout=HANGS, env={**os.environ, **environment}, check=False
     )
 
 

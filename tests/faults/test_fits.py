@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from running import command, environment, history_of, tiny
+from running import HANGS, command, environment, history_of, tiny
 from signalled import signal_at
 
 SHORT = ("data.batch_size=4", "evaluation.split=none", "callbacks.pictures.every=0", "trainer.max_epochs=2")
@@ -35,7 +35,7 @@ def succeed_together(*commands: list[str], cwd: Path) -> str:
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     processes = [subprocess.Popen(each, env=environment(), cwd=cwd, **pipes) for each in commands]
     try:
-        said = [process.communicate(timeout=300) for process in processes]
+        said = [process.communicate(timeout=HANGS) for process in processes]
     finally:
         for process in processes:
             process.terminate()
@@ -103,7 +103,7 @@ def test_torchrun_ends_a_rank_whose_other_is_killed(trained, tmp_path):
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=HANGS,
         check=False,
     )
     assert done.returncode == 1

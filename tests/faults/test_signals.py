@@ -15,7 +15,7 @@ from pytorch_lightning.callbacks import Callback
 from compseg.errors import Stopped
 from compseg.faults import signals
 from compseg.faults.signals import STOPS, StopSignals
-from running import history_of, run_here, tiny
+from running import HANGS, history_of, run_here, tiny
 from signalled import signal_at
 
 # Dropout, turns and shuffles draw random numbers; none may depend on where the run was broken.
@@ -135,7 +135,7 @@ if __name__ == "__main__":
 def test_loader_workers_do_not_hear_the_signals(tmp_path):
     """In a process of its own: here another test may have started the one server that a process has."""
     (tmp_path / "hearing.py").write_text(HEARING)
-    done = subprocess.run([sys.executable, tmp_path / "hearing.py"], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, tmp_path / "hearing.py"], capture_output=True, text=True, timeout=HANGS)
     assert done.stdout.split() == ["True", "False"], done.stderr
 
 
@@ -147,12 +147,12 @@ if __name__ == "__main__":
     start_compilers_with_signals_blocked()
     from torch._inductor.async_compile import AsyncCompile
     compilers = AsyncCompile.process_pool()
-    compilers.submit(abs, -1).result(timeout=90)
+    compilers.submit(abs, -1).result(timeout=900)
     begun = compilers.submit(time.sleep, 2)
     time.sleep(1)
     signal.signal(signal.SIGTERM, lambda *_: print("asked", end=" "))
     os.killpg(os.getpgid(0), signal.SIGTERM)
-    print(begun.result(timeout=30))
+    print(begun.result(timeout=900))
 """
 
 
@@ -161,7 +161,7 @@ def test_what_is_being_compiled_when_all_processes_are_signalled_is_finished(tmp
     (tmp_path / "compiling.py").write_text(COMPILING)
     command = [sys.executable, tmp_path / "compiling.py"]
     env = {**os.environ, "TORCHINDUCTOR_COMPILE_THREADS": "2"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=180, env=env, start_new_session=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=HANGS, env=env, start_new_session=True)
     assert done.stdout.split() == ["asked", "None"], done.stderr
 
 

@@ -19,6 +19,8 @@ from typing import Any
 
 import pytest
 
+from running import HANGS
+
 NET = {"_target_": "compseg.models.UNet", "in_channels": 3, "width": 4, "depth": 1}
 GOOD = {
     "model": NET,
@@ -326,7 +328,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, An
         env={**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
         text=True,
-        timeout=900,
+        timeout=HANGS,
         check=False,
     )
     assert ended.returncode == 0, ended.stderr[-3000:]

@@ -21,6 +21,7 @@ from compseg.inference.prediction import predict, prefetched
 from compseg.models import SpectralSpatial
 from compseg.preprocessing import Preprocess, tissue_mask
 from compseg.samples import Channels
+from running import HANGS
 
 
 @pytest.fixture
@@ -116,7 +117,7 @@ def test_one_tiles_raw_values_are_in_memory_while_the_network_runs(segmenter, tm
         return piece
 
     def at_work(*_):
-        assert len(alive) == len(tiles) - 1 or another.acquire(timeout=60)
+        assert len(alive) == len(tiles) - 1 or another.acquire(timeout=HANGS)
         alive.append(sum(one() is not None for one in kept))
 
     monkeypatch.setattr(prediction, "_read", read_on)

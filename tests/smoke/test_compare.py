@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from running import command, environment, run_verb, succeed
+from running import HANGS, command, environment, run_verb, succeed
 
 TINY = "overrides={model.width:8,data.batch_size:6,trainer.max_epochs:%d,trainer.accelerator:cpu}"
 
@@ -33,7 +33,7 @@ def test_a_killed_comparison_is_continued_and_judged_on_test_samples_later(train
             command("compare", *given, "split=val"), env=environment(), stdout=said, stderr=subprocess.STDOUT
         )
         first = out / "tiny" / "unet_shallow" / "mean" / "seed_0"
-        deadline = time.monotonic() + 240
+        deadline = time.monotonic() + HANGS
         while not (first / "checkpoints" / "last.ckpt").exists():
             assert process.poll() is None, (tmp_path / "said.txt").read_text()
             assert time.monotonic() < deadline

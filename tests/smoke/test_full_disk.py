@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from running import command, environment, history_of, succeed, tiny
+from running import HANGS, command, environment, history_of, succeed, tiny
 
 SPACE = 800_000  # bytes: enough for a tiny run's files, not for much beside them
 
@@ -44,7 +44,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(trained, small_disk):
         while not ((run / "history.csv").exists() and len(history_of(run)) >= 3):
             assert training.poll() is None, training.communicate()[1]
         fill(small_disk)
-        complaint = training.communicate(timeout=240)[1]
+        complaint = training.communicate(timeout=HANGS)[1]
     assert training.returncode == 1
     assert complaint.count("compseg train: ") == 1
     assert "No space left" in complaint

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from running import environment, history_of, tiny
+from running import HANGS, environment, history_of, tiny
 
 PORT = 29473
 
@@ -96,7 +96,7 @@ def arguments(cohort: Path, *more: str) -> list[str]:
 
 def wait_for_epochs(outputs: Path, count: int, running: list[subprocess.Popen[str]]) -> Path:
     """Until so many are done; the run folder."""
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + HANGS
     while True:
         assert time.monotonic() < deadline
         for process in running:
@@ -109,7 +109,7 @@ def wait_for_epochs(outputs: Path, count: int, running: list[subprocess.Popen[st
 
 def complaint_of(process: subprocess.Popen[str]) -> str:
     """The one line of a host that has to end by itself within a minute."""
-    said = process.communicate(timeout=60)[1].splitlines()
+    said = process.communicate(timeout=HANGS)[1].splitlines()
     assert process.returncode == 1
     (line,) = [line for line in said if line.startswith("compseg train")]
     assert "trainer.resume=auto" in line
@@ -134,7 +134,7 @@ def test_two_hosts_train_one_model_and_a_killed_one_ends_the_other(hosts, tmp_pa
     done = len(history_of(run))
     again = (f"hydra.run.dir={run}", "trainer.resume=auto", f"trainer.max_epochs={done + 2}")
     for process in hosts.train(tmp_path, *fresh, *again):
-        said = process.communicate(timeout=300)[1]
+        said = process.communicate(timeout=HANGS)[1]
         assert process.returncode == 0, said
         assert own_tracebacks(said) == []
     assert [row["epoch"] for row in history_of(run)] == list(range(done + 2))
@@ -169,7 +169,7 @@ def test_a_wrong_number_of_processes_is_refused(trained, tmp_path):
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=HANGS,
         check=False,
     )
     assert done.returncode == 1

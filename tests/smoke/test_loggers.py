@@ -21,7 +21,7 @@ from PIL import Image as Pillow
 
 from compseg.config import compose
 from compseg.monitor.dashboards import Dashboards, wandb_logger
-from running import environment, history_of, run_verb, succeed, tiny
+from running import HANGS, environment, history_of, run_verb, succeed, tiny
 
 BLOCK, IDENT, HEADER = 32768, 7, 7
 FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
@@ -106,7 +106,7 @@ def test_a_run_without_a_key_is_offline_and_can_be_sent_later(dashboards):
         [sys.executable, "-m", "wandb", "sync", "--dry-run", str(kept.folder)],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=HANGS,
         check=True,
         env=environment(HOME=str(run), **NO_KEY),
     )

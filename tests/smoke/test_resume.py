@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from compseg.training import BestAndLast
-from running import Killed, command, environment, history_of, run_verb, succeed, tiny, train_here
+from running import HANGS, Killed, command, environment, history_of, run_verb, succeed, tiny, train_here
 
 EPOCHS = 6
 # Dropout, turns and shuffles all draw random numbers; none may depend on where the run was broken.
@@ -27,7 +27,7 @@ def kill_after(rows: int, arguments: list[str], run: Path) -> None:
     process = subprocess.Popen(
         command("train", *arguments), env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + HANGS
     while not ((run / "checkpoints/last.ckpt").exists() and len(history_of(run)) >= rows):
         assert process.poll() is None, "training ended before it could be killed"
         assert time.monotonic() < deadline

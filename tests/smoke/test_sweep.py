@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from running import command, environment, history_of, run_verb, succeed
+from running import HANGS, command, environment, history_of, run_verb, succeed
 
 TINY = ("data=cohort", "model.width=8", "data.batch_size=6", "trainer.max_epochs=2", "trainer.accelerator=cpu")
 
@@ -69,7 +69,7 @@ def begin(arguments: list[str], cwd: Path) -> subprocess.Popen[bytes]:
 
 
 def wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 280
+    deadline = time.monotonic() + HANGS
     while not path.exists():
         assert process.poll() is None, "the sweep ended before it could be killed"
         assert time.monotonic() < deadline
@@ -85,7 +85,7 @@ def test_a_grid_on_two_devices_killed_in_the_middle_does_every_job_once(trained,
     process = begin(arguments, tmp_path)
     wait_for(sweep / "1" / "checkpoints" / "last.ckpt", process)
     process.terminate()
-    assert process.wait(60) == 128 + signal.SIGTERM
+    assert process.wait(HANGS) == 128 + signal.SIGTERM
     first = (sweep / "0" / "checkpoints" / "best.ckpt").stat().st_mtime_ns
     succeed("sweep_report", str(sweep))
     assert [row["status"] for row in jobs_of(sweep)] == ["finished", "unfinished"]

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from running import HANGS
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -16,7 +18,7 @@ def installed(tmp_path_factory):
     """A folder with the unpacked wheel: what `pip install --no-deps --target` would leave there."""
     folder = tmp_path_factory.mktemp("wheel")
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)]
-    subprocess.run(build, check=True, capture_output=True, timeout=300)
+    subprocess.run(build, check=True, capture_output=True, timeout=HANGS)
     (wheel,) = folder.glob("compseg-*.whl")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(folder / "site")
@@ -26,7 +28,7 @@ def installed(tmp_path_factory):
 def python(installed, *arguments):
     environment = {**os.environ, "PYTHONPATH": str(installed)}
     command = [sys.executable, *arguments]
-    return subprocess.run(command, cwd=installed.parent, env=environment, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, cwd=installed.parent, env=environment, capture_output=True, text=True, timeout=HANGS)
 
 
 def test_every_configuration_file_is_aboard(installed):

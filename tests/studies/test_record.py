@@ -19,6 +19,7 @@ from compseg.studies.record import (
     was_pruned,
     write_record,
 )
+from running import HANGS
 
 
 def test_every_state_is_told_apart(sweep):
@@ -85,7 +86,7 @@ def test_any_texts_can_be_sorted(texts):
 def hold(folder, held, enough):
     with run_lock(folder):
         held.set()
-        enough.wait(60)
+        enough.wait(HANGS)
 
 
 def test_a_locked_folder_is_running_until_its_process_dies(add_job):
@@ -96,7 +97,7 @@ def test_a_locked_folder_is_running_until_its_process_dies(add_job):
     process = context.Process(target=hold, args=(folder, held, enough))
     process.start()
     try:
-        assert held.wait(60)
+        assert held.wait(HANGS)
         assert read_record(folder).status == "running"
         with pytest.raises(CompsegError, match="another process is training"), run_lock(folder):
             pass

@@ -17,6 +17,7 @@ from compseg.errors import CompsegError
 from compseg.studies.record import read_record
 from compseg.studies.runner import Job, run_jobs
 from compseg.studies.slurm import SlurmQueue
+from running import HANGS
 
 
 def launcher(*overrides):
@@ -102,7 +103,7 @@ def test_a_preempted_job_is_put_back_and_continues_in_its_folder(tmp_path):
     queue = SlurmQueue(str(tmp_path / "sweep"), **launcher("hydra.launcher.cluster=local"))
     folder = tmp_path / "sweep" / "0"
     job = queue.start(spec(folder, COUNTS))
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + HANGS
     while not (folder / "at").exists() or not (folder / "at").read_text():
         assert time.monotonic() < deadline
         time.sleep(0.05)
