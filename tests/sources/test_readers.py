@@ -207,3 +207,14 @@ def test_several_axes_and_unknown_suffixes_are_refused(tmp_path):
     np.save(tmp_path / "m.npy", CUBE)
     with pytest.raises(CompsegError, match="expected a mask"):
         read_mask(tmp_path / "m.npy")
+
+
+def test_a_png_whose_pixels_were_damaged_is_refused(tmp_path):
+    """The format has checksums; the reader that decodes it does not look at those of its pixels."""
+    path = tmp_path / "a.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 40), np.uint8)).save(path, compress_level=0)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CompsegError, match=r"a\.png: cannot be read"):
+        read_image(path)

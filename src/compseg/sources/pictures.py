@@ -170,6 +170,9 @@ def read_pillow(path: Path, key: str | None = None) -> Pixels:
     with Image.open(path, formats=("PNG", "JPEG", "BMP", "DIB")) as picture:
         if picture.format == "PNG" and (frames := getattr(picture, "n_frames", 1)) > 1:
             raise CompsegError(f"{path}: {frames} pictures in one file; save the one to read in its own file")
+        if picture.format == "PNG":
+            with Image.open(path, formats=("PNG",)) as same:
+                same.verify()  # its checksums, which Pillow does not look at when it reads pixels
         bands = len(picture.getbands())
         require_memory(path, (picture.height, picture.width, bands), np.int32 if picture.mode in "IF" else np.uint8)
         if deep := picture.format == "PNG" and _is_deep_colour(path):
