@@ -22,7 +22,7 @@ from pathlib import Path
 
 from fuzz import ARRAYS, TINY, digest, ended, import_verbs, make
 
-TRAIN = ("train", *TINY[:-1], "trainer.max_epochs=6", "hydra.run.dir=new", "trainer.resume=auto")
+TRAIN = ("train", *TINY[:-1], "trainer.max_epochs=4", "hydra.run.dir=new", "trainer.resume=auto")
 OF_A_RUN = ("metrics.json", "samples.csv", "history.csv", "segmenter/*", "maps/*")
 PATIENCE = 600  # seconds for a whole command
 
