@@ -50,8 +50,10 @@ def test_the_device_that_trained_judges(monkeypatch, tmp_path):
         return SimpleNamespace(metrics={})
 
     monkeypatch.setattr(compseg.training, "train", lambda *_: torch.device("cuda:3"))
+    monkeypatch.setattr(compseg.training, "refuse_unread", lambda *_: None)
     monkeypatch.setattr(compseg.report, "judge", judge)
-    output = SimpleNamespace(runtime=SimpleNamespace(output_dir=str(tmp_path)))
+    overrides = SimpleNamespace(task=[])
+    output = SimpleNamespace(runtime=SimpleNamespace(output_dir=str(tmp_path)), overrides=overrides)
     monkeypatch.setattr(compseg.train.HydraConfig, "get", lambda: output)
     judged = {"split": "val", "report": True, "threshold": 0.4}
     compseg.train.main(OmegaConf.create({"logger": None, "evaluation": judged}))
@@ -80,7 +82,7 @@ def test_validation_samples_alone_leave_no_table_of_samples(trained, tmp_path):
     assert found.threshold.origin == "truth"
 
 
-def test_no_name_of_a_strangers_cohort_leads_out_of_the_run(trained, tmp_path):
+def test_no_name_of_a_strangers_cohort_leads_out_of_its_folder(trained, tmp_path):
     run, cohort = tmp_path / "run", tmp_path / "foreign.zarr"
     shutil.copytree(trained.run, run)
     shutil.copytree(trained.cohort, cohort)
@@ -92,12 +94,13 @@ def test_no_name_of_a_strangers_cohort_leads_out_of_the_run(trained, tmp_path):
     (cohort / "zarr.json").write_text(json.dumps(text))
     before = snapshot(tmp_path)
     found = judge(run, str(cohort), "cpu")
-    assert all(run in path.parents for path in changed(before, snapshot(tmp_path)))
+    written = changed(before, snapshot(tmp_path))
+    assert found.folder.parent == tmp_path
+    assert all(path == found.folder or found.folder in path.parents for path in written)
     assert {item.info.name for item in found.test} >= set(names)
-    with next(run.rglob("samples.csv")).open(newline="", encoding="utf-8") as file:
+    with (found.folder / "samples.csv").open(newline="", encoding="utf-8") as file:
         rows = {from_cell(row["sample"]): row for row in csv.DictReader(file)}
     for item in found.test:
-        (stored,) = run.rglob(f"{rows[item.info.name]['file']}.npy")
-        np.testing.assert_array_equal(np.load(stored), item.activation)
-    page = next(run.rglob("report.html")).read_text(encoding="utf-8")
-    assert "<script>alert" not in page
+        stored = np.load(found.folder / "maps" / f"{rows[item.info.name]['file']}.npy")
+        np.testing.assert_array_equal(stored, item.activation)
+    assert "<script>alert" not in (found.folder / "report.html").read_text(encoding="utf-8")
