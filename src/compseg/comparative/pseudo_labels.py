@@ -189,7 +189,7 @@ class FisherPseudoLabels(nn.Module):
     def subtract_background(self, image: Tensor, tissue: Tensor, background: Tensor) -> Tensor:
         """The image `(B, C, H, W)` less a background spectrum `(B, C)` on tissue."""
         # Multiplied, because torch.where would lose the channels_last layout; preprocessing leaves no NaN.
-        return (image - background[:, :, None, None]) * tissue
+        return (image - background[:, :, None, None]).mul_(tissue)
 
 
 class Spectra(NamedTuple):
