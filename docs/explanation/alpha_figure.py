@@ -1,4 +1,4 @@
-"""Draws docs/explanation/alpha.png from a sweep over `head.alpha`: `python docs/explanation/alpha_figure.py SWEEP`."""
+"""Plots docs/explanation/alpha.png from a sweep over `head.alpha`: `python docs/explanation/alpha_figure.py SWEEP`."""
 
 from __future__ import annotations
 
