@@ -150,7 +150,7 @@ def read_json(path: str | Path, kind: type[T], fix: str) -> T:
         CompsegError: It is damaged, or holds something else.
     """
     with reading(path, fix):
-        plain = json.loads(Path(path).read_text(encoding="utf-8"))
+        plain = json.loads(read_checked(path).decode())
         if not isinstance(plain, kind):
             raise TypeError(f"expected a {kind.__name__}, found {plain!r:.40}")
         return plain
@@ -216,13 +216,18 @@ def write_checked(path: str | Path, content: str | bytes) -> None:
     Its checksum is written first, together with that of the content which it replaces: whenever the process is killed,
     what is there is known to be sound.
     """
-    path, content = Path(path), content.encode() if isinstance(content, str) else content
+    path, content = Path(path), content.encode(errors="backslashreplace") if isinstance(content, str) else content
     before: list[str] = []
     # What is damaged already must not become sound by this.
     with suppress(FileNotFoundError, CompsegError):
         before = [_digest(read_checked(path))]
     atomic_bytes(checksum_beside(path), "\n".join([*before, _digest(content), ""]).encode())
     atomic_bytes(path, content)
+
+
+def checked_json(path: str | Path, plain: Any) -> None:
+    """Write plain values as `atomic_json` does, and their checksum."""
+    write_checked(path, json.dumps(plain, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_checked(path: str | Path) -> bytes:

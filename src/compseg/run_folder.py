@@ -7,7 +7,10 @@ readable.
 from __future__ import annotations
 
 import csv
+import io
 import platform
+import shutil
+import zipfile
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,11 +18,14 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from compseg.errors import CompsegError, reading
-from compseg.files import atomic_json, atomic_text
+from compseg.errors import CompsegError, reading, require
+from compseg.files import checked_json, read_checked, write_checked
 
 CHECKPOINTS, BEST, LAST = "checkpoints", "best.ckpt", "last.ckpt"
 HISTORY = "history.csv"
+RUN_FILES = ("config.yaml", CHECKPOINTS, "segmenter", "inits")
+RESULTS = ("metrics.json", "samples.csv", "bootstrap.npz", "report.html", "maps", "figures")
+LEFT_BY_RUN = (*RESULTS, "history*.csv", "collapse.json", "environment.json", ".checksums")
 FINGERPRINT = "cohort_fingerprint"  # in config.yaml and in checkpoints
 
 
@@ -33,7 +39,7 @@ def load_config(run: Path) -> DictConfig:
     if not path.is_file():
         raise CompsegError(f"{run}: not a run folder (config.yaml is missing); give a folder that compseg.train wrote")
     with reading(path, "restore it, or train again"):
-        config = OmegaConf.load(path)
+        config = OmegaConf.create(read_checked(path).decode())
         if not isinstance(config, DictConfig):
             raise TypeError("expected the configuration of a training run")
         OmegaConf.resolve(config)
@@ -62,8 +68,7 @@ def read_history(run: Path) -> list[dict[str, str]]:
     if not path.is_file():
         return []
     with reading(path, "delete it; the curves of its epochs are lost, and nothing else"):
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file, strict=True))
+        rows = list(csv.DictReader(io.StringIO(read_checked(path).decode(), newline=""), strict=True))
         for row in rows:
             float(row["epoch"])
             _ = [float(cell or "nan") for cell in row.values()]
@@ -74,6 +79,39 @@ def fingerprint_of(config: DictConfig) -> str | None:
     """Of the cohort that a run was trained on; None in earlier versions."""
     fingerprint: str | None = config.get(FINGERPRINT)
     return fingerprint
+
+
+def holds_run(run: Path) -> bool:
+    """Whether a run was trained in a folder, however far."""
+    return any((run / name).exists() for name in RUN_FILES)
+
+
+def refuse_another_run(run: Path, resume: str | None, *, overwrite: bool) -> None:
+    """Refuse to train where another run is, beside whose report a new segmenter would stand.
+
+    Args:
+        run: The folder.
+        resume: What the new run continues from: `auto`, a run or a checkpoint; None: nothing.
+        overwrite: Whether the other run may go.
+
+    Raises:
+        CompsegError: It holds another.
+    """
+    if overwrite or resume == "auto" or not holds_run(run):
+        return
+    from_here = resume is not None and run.resolve() in (Path(resume).resolve(), *Path(resume).resolve().parents)
+    require(
+        from_here,
+        f"{run}: holds another run; give another hydra.run.dir, trainer.resume=auto to continue it, or overwrite=true "
+        "to replace it",
+    )
+
+
+def remove_run(run: Path) -> None:
+    """Remove what a run has left in its folder; what is not of a run stays."""
+    for name in (*RUN_FILES, *LEFT_BY_RUN):
+        for path in run.glob(name):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -87,6 +125,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CompsegError(f"{path}: no such checkpoint; train at least one epoch, or give another run")
     with reading(path, "use another checkpoint, or train again"):
+        # torch writes a checksum of each tensor, and reads without a look at it.
+        with zipfile.ZipFile(path) as archive:
+            require(archive.testzip() is None, f"{path}: damaged (checksum); use another checkpoint, or train again")
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
             raise TypeError("no checkpoint of a training run")
@@ -110,8 +151,8 @@ def record(run: Path, config: Mapping[str, Any], asked: Mapping[str, Any], finge
         fingerprint: Of the cohort.
     """
     written = {**config, "asked": dict(asked), FINGERPRINT: fingerprint}
-    atomic_text(run / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(written)))
-    atomic_json(run / "environment.json", environment())
+    write_checked(run / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(written)))
+    checked_json(run / "environment.json", environment())
 
 
 def environment() -> dict[str, Any]:

@@ -19,11 +19,14 @@ def main(cfg: DictConfig) -> None:
     """Train a CompSegNet from sample labels, extract its segmenter, evaluate it and write the report."""
     from compseg.inference.building import targets_of
     from compseg.monitor import Dashboards
+    from compseg.run_folder import refuse_another_run
     from compseg.training import refuse_unread, train
 
     run = Path(HydraConfig.get().runtime.output_dir)
     if not is_job(run):  # a study checks what was given for all of its jobs
         refuse_unread(cfg, HydraConfig.get().overrides.task)
+        if not rank():
+            refuse_another_run(run, cfg.trainer.get("resume"), overwrite=cfg.overwrite)
     signals, judged = StopSignals(run), cfg.evaluation
     with signals.caught(), nullcontext() if rank() else run_lock(run), Dashboards.of(cfg.logger) as dashboards:
         device = train(cfg, run, signals, dashboards)

@@ -9,6 +9,7 @@ import pytest
 from compseg.cohort import Cohort
 from compseg.errors import CompsegError
 from compseg.evaluation.run import evaluate_run
+from compseg.files import write_checked
 from compseg.inference import load_segmenter
 from compseg.report import judge
 from running import run_here
@@ -91,7 +92,7 @@ def test_a_copy_of_the_own_cohort_is_the_own_cohort(run, trained, tmp_path):
 def test_the_own_cohort_changed_in_place_is_not_the_own_cohort(run, trained, tmp_path):
     changed = another(trained.cohort, tmp_path / "cohort.zarr")
     config = run / "config.yaml"
-    config.write_text(config.read_text().replace(f"path: {trained.cohort}", f"path: {changed}"))
+    write_checked(config, config.read_text().replace(f"path: {trained.cohort}", f"path: {changed}"))
     with pytest.raises(CompsegError, match=r"cohort\.zarr: has changed since .* trained on it; put the old"):
         evaluate_run(run, device="cpu")
     assert evaluate_run(run, str(changed), "cpu", maps=False).folder == tmp_path / "run_on_cohort"
@@ -99,7 +100,8 @@ def test_the_own_cohort_changed_in_place_is_not_the_own_cohort(run, trained, tmp
 
 def test_runs_of_earlier_versions_go_by_the_path(run, trained, clinic2):
     config = run / "config.yaml"
-    config.write_text("".join(f"{line}\n" for line in config.read_text().splitlines() if "fingerprint" not in line))
+    lines = config.read_text().splitlines(keepends=True)
+    write_checked(config, "".join(line for line in lines if "fingerprint" not in line))
     assert not evaluate_run(run, device="cpu", maps=False).external
     assert not evaluate_run(run, str(trained.cohort), "cpu", maps=False).external
     assert evaluate_run(run, str(clinic2), "cpu", maps=False).external
@@ -133,7 +135,9 @@ def test_what_is_refused_and_leaves_no_folder(run, clinic2, trained, tmp_path):
     with pytest.raises(CompsegError, match="split=most: expected auto, all, train, val, test"):
         evaluate_run(run, device="cpu", split="most")
     description = run / "segmenter/segmenter.json"
-    description.write_text(json.dumps(json.loads(description.read_text()) | {"threshold": None}))
+    plain = json.loads(description.read_text()) | {"threshold": None}
+    del plain["sha256"]
+    description.write_text(json.dumps(plain))
     with pytest.raises(CompsegError, match=r"has no threshold yet; python -m compseg\.evaluate run=.* fits it"):
         evaluate_run(run, str(clinic2), "cpu")
     assert not (tmp_path / "run_on_clinic2").exists()

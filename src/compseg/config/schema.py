@@ -57,6 +57,7 @@ class TrainConfig:
     seed: int = MISSING  # of everything random
     n_init: int = 1  # seeds that are trained from, one after the other, to keep the best
     channels: Any = MISSING  # image channels; auto: the cohort's
+    overwrite: bool = False  # whether another run in the folder may be replaced
 
 
 @dataclass

@@ -8,6 +8,7 @@ import inspect
 import itertools
 import os
 import re
+import shutil
 import signal
 import sys
 import traceback
@@ -210,9 +211,21 @@ def _errors_in_one_line(name: str) -> Iterator[None]:
     else:
         return
     _takes_output()
+    if code == 1:
+        _remove_unused_folder()
     with suppress(OSError):  # stderr may be closed as well
         print(f"compseg {name}{_speaker()}: {message}", file=sys.stderr)
     raise SystemExit(code)
+
+
+def _remove_unused_folder() -> None:
+    """Remove the folder of a run that has failed before it wrote more than what Hydra writes."""
+    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.RUN:
+        return
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    if ".hydra" in names and all(name in (".hydra", ".run.lock") or name.endswith(".log") for name in names):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _takes_output(more: str = "") -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from compseg.evaluation.curves import SampleMap
 from compseg.evaluation.tables import Measured, flat_metrics, metrics_of_splits, samples_csv, write_replicates
 from compseg.evaluation.thresholds import fit_threshold
 from compseg.file_names import file_name, file_names
-from compseg.files import atomic_json, remove_partials
+from compseg.files import checked_json, read_json, remove_partials
 from compseg.inference import Segmenter, Threshold, load_segmenter
 from compseg.inference.building import build_safe
 from compseg.inference.outputs import ENDINGS, MAPS
@@ -141,7 +140,7 @@ def evaluate_run(
             segmenter.save_description(run / "segmenter")
     if apart:
         # First: a folder that a killed evaluation has left is known for what it is.
-        atomic_json(folder / ABOUT, about)
+        checked_json(folder / ABOUT, about)
     found = Evaluation(run, config, cohort, external, folder, segmenter, val_maps, test_maps, metrics)
     write_results(found, measured, files, maps=maps)
     return found
@@ -166,7 +165,7 @@ def write_results(found: Evaluation, measured: Mapping[str, Measured], files: Ma
         samples_csv(found.test, found.threshold, found.folder / "samples.csv", files)
     write_replicates(measured, found.folder / "bootstrap.npz")
     named = {"cohort": name_of(found.cohort)} if found.external else {}
-    atomic_json(found.folder / "metrics.json", named | found.metrics)
+    checked_json(found.folder / "metrics.json", named | found.metrics)
 
 
 def _require_channels(cohort: Cohort, segmenter: Segmenter) -> None:
@@ -232,7 +231,7 @@ def refuse_other_results(folder: Path, about: Mapping[str, str]) -> None:
     if not folder.exists() or not any(folder.iterdir()):
         return
     path = folder / ABOUT
-    held = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    held = read_json(path, dict, "delete it") if path.is_file() else {}
     differing = [key for key in ("run", "fingerprint", "split") if held.get(key) != about[key]]
     if differing:
         what = f"holds an evaluation of another {' and '.join(differing)}" if held else "holds something else"

@@ -103,6 +103,7 @@ def read_description(folder: Path) -> dict[str, Any]:
         )
     try:
         plain = json.loads(path.read_text(encoding="utf-8"))
+        _refuse_changed(plain)
         if (number := _typed(plain, "format", int)) > FORMAT:
             raise CompsegError(f"{path}: format {number} is newer than this compseg reads ({FORMAT}); update compseg")
         return _checked(plain if number >= FORMAT else _moved(plain))
@@ -110,6 +111,17 @@ def read_description(folder: Path) -> dict[str, Any]:
         raise CompsegError(
             f"{path}: not a segmenter's description ({error!r:.200}); extract it again from the run"
         ) from error
+
+
+def _refuse_changed(plain: Mapping[str, Any]) -> None:
+    if "sha256" in plain and plain["sha256"] != checksum_of(plain):
+        raise ValueError("its checksum is not that of its values")
+
+
+def checksum_of(description: Mapping[str, Any]) -> str:
+    """SHA-256 of the values of a description but for `sha256`, which holds it; earlier versions wrote none."""
+    values = {key: value for key, value in description.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def _checked(plain: dict[str, Any]) -> dict[str, Any]:

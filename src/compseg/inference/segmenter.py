@@ -26,6 +26,7 @@ from compseg.inference.folder import (
     DESCRIPTION,
     FORMAT,
     OLD_WEIGHTS,
+    checksum_of,
     find_folder,
     open_weights,
     read_description,
@@ -306,7 +307,7 @@ class Segmenter:
             "provenance": self.provenance,
             "weights": weights,
         }
-        atomic_json(folder / DESCRIPTION, description)
+        atomic_json(folder / DESCRIPTION, {**description, "sha256": checksum_of(description)})
 
 
 def activation_of(logits: Tensor, tissue: Mask) -> NDArray[np.float32]:

@@ -17,7 +17,7 @@ from pytorch_lightning.callbacks import Callback
 from scipy.stats import f as f_distribution
 
 from compseg.errors import reading
-from compseg.files import atomic_json, read_json
+from compseg.files import checked_json, read_json
 from compseg.log import log
 from compseg.monitor.diagnostics import Diagnosis, Floats, Network, Pooled, diagnosis_of
 
@@ -226,7 +226,7 @@ class Finding:
 
 def write_findings(run: Path, findings: Sequence[Finding]) -> None:
     """Write down what a run has named so far."""
-    atomic_json(run / FILE, [asdict(finding) for finding in findings])
+    checked_json(run / FILE, [asdict(finding) for finding in findings])
 
 
 def read_findings(run: Path) -> list[Finding]:

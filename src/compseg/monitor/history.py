@@ -9,7 +9,7 @@ from pathlib import Path
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 
-from compseg.files import atomic_text, csv_text
+from compseg.files import csv_text, write_checked
 from compseg.log import log
 from compseg.run_folder import read_history
 
@@ -59,7 +59,7 @@ class History(Checkpoint):
         self.rows.append({name: str(value) for name, value in row.items()})
         # Columns of all rows: validation may not run in every epoch.
         columns = list(dict.fromkeys(name for row in self.rows for name in row))
-        atomic_text(self.path, csv_text(columns, ([row.get(name, "") for name in columns] for row in self.rows)))
+        write_checked(self.path, csv_text(columns, ([row.get(name, "") for name in columns] for row in self.rows)))
         if not sys.stderr.isatty():  # a log file gets a line per epoch where a terminal has its progress bar
             shown = {name: value for name, value in logged.items() if name.startswith(("train/", "val/"))}
             log(f"epoch {row['epoch']}  " + "  ".join(f"{name} {value:.4f}" for name, value in shown.items()))

@@ -13,7 +13,7 @@ from compseg.evaluation.curves import SampleMap
 from compseg.evaluation.metrics import prevalence
 from compseg.evaluation.run import Evaluation, evaluate_run
 from compseg.evaluation.shortcuts import Shortcuts, cue_values, cues, group_gap, origin_of, thinned
-from compseg.files import read_json
+from compseg.files import read_checked, read_json
 from compseg.plots.figures import Spectra
 from compseg.report.page import history_columns, write_report
 
@@ -66,7 +66,7 @@ def write_page(run: Path, found: Evaluation) -> Path:
         history=history_columns(run),
         thumbnails={name: picture for name, picture in thumbnails.items() if picture is not None},
         spectra=spectra_of(found),
-        config_text=(run / "config.yaml").read_text(encoding="utf-8"),
+        config_text=read_checked(run / "config.yaml").decode(),
         environment=read_json(path, dict, "delete it") if (path := run / "environment.json").is_file() else {},
     )
 

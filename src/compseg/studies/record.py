@@ -11,7 +11,7 @@ from typing import Any
 
 from compseg.errors import CompsegError, reading
 from compseg.faults import is_locked
-from compseg.files import atomic_json, read_json
+from compseg.files import checked_json, read_json
 from compseg.run_folder import read_history
 
 RECORD = "job.json"
@@ -57,14 +57,14 @@ def write_record(
 
     Hydra keeps overrides in `.hydra` too, but overwrites those before a job could compare them.
     """
-    atomic_json(folder / RECORD, {"overrides": list(overrides), "status": status, "why": why, "seconds": seconds})
+    checked_json(folder / RECORD, {"overrides": list(overrides), "status": status, "why": why, "seconds": seconds})
 
 
 def mark_pruned(folder: Path, why: str) -> None:
     """Write down that a job stops early."""
     record = _json(folder / RECORD)
     assert record is not None
-    atomic_json(folder / RECORD, {**record, "status": "pruned", "why": why})
+    checked_json(folder / RECORD, {**record, "status": "pruned", "why": why})
 
 
 def is_job(folder: Path) -> bool:

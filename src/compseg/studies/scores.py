@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
+from compseg.errors import reading
 from compseg.evaluation.intervals import percentile_interval
 from compseg.evaluation.names import lower_is_better
 from compseg.studies.plan import Planned
@@ -44,7 +45,7 @@ class Outcome:
         path = self.folder / "bootstrap.npz"
         if not path.is_file():
             return {}
-        with np.load(path) as stored:
+        with reading(path, "evaluate the run again"), np.load(path) as stored:  # a Zip, which has checksums
             return dict(stored)
 
 

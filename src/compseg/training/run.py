@@ -18,9 +18,9 @@ from omegaconf import DictConfig
 from compseg.batches import CohortData
 from compseg.cohort import refuse_fatal
 from compseg.faults import StopSignals
-from compseg.log import log, quiet_libraries
+from compseg.log import log, quiet_libraries, rank
 from compseg.monitor import Dashboards
-from compseg.run_folder import load_checkpoint, record
+from compseg.run_folder import load_checkpoint, record, remove_run
 from compseg.training.attempts import Attempt, Outcome, advance, attempts, fallback_of, keep_best
 from compseg.training.build import (
     build_comparison,
@@ -61,6 +61,9 @@ def train(
     resolved = resolve(cfg, data.cohort)
     if resolved.reasons:
         log(f"auto: {resolved.reasons}")
+    # Not earlier: what cannot be trained replaces nothing.
+    if cfg.overwrite and cfg.trainer.resume is None and not rank():
+        remove_run(run)
     plan, outcome, trained = attempts(resolved.cfg, run), None, []
     while (attempt := advance(plan, outcome)) is not None:
         # Curves of several inits are shown side by side, so each has dashboards of its own.

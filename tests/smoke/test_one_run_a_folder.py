@@ -1,0 +1,44 @@
+"""A run folder is one run: another is refused or replaced, and what failed at once leaves no folder."""
+
+import shutil
+
+from compseg.run_folder import remove_run
+from running import run_here, tiny
+
+QUIET = ("evaluation.split=none", "trainer.enable_progress_bar=false", "trainer.max_epochs=1")
+
+
+def files_of(run):
+    # Hydra writes its own record of a command before any of ours can look.
+    mine = [path for path in run.rglob("*") if path.is_file() and ".hydra" not in path.parts and path.suffix != ".log"]
+    return {path.relative_to(run): path.read_bytes() for path in mine}
+
+
+def test_another_run_is_refused_or_replaced(trained, tmp_path, capsys):
+    run = shutil.copytree(trained.run, tmp_path / "run")
+    (run / "notes.txt").write_text("mine")
+    before = files_of(run)
+    assert run_here("train", *tiny(trained.cohort, run, *QUIET, "seed=1")) == 1
+    said = capsys.readouterr().err
+    assert "holds another run; give another hydra.run.dir, trainer.resume=auto to continue it" in said
+    assert run_here("train", *tiny(trained.cohort, run, *QUIET, f"trainer.resume={trained.run}")) == 1
+    # What cannot be trained replaces nothing.
+    assert run_here("train", *tiny(trained.cohort, run, *QUIET, "overwrite=true", "trainer.compile=fast")) == 1
+    after = files_of(run)
+    after.pop(next((path for path in after if path.name == ".run.lock"), None), None)
+    before.pop(next((path for path in before if path.name == ".run.lock"), None), None)
+    assert after == before
+
+    assert run_here("train", *tiny(trained.cohort, run, *QUIET, "overwrite=true", "seed=1")) == 0
+    left = {path.as_posix() for path in files_of(run)}
+    assert {"notes.txt", "config.yaml", "segmenter/segmenter.json"} <= left
+    assert not {"report.html", "metrics.json", "samples.csv", "bootstrap.npz"} & left
+    remove_run(run)
+    assert {path.as_posix() for path in files_of(run)} - {".run.lock"} == {"notes.txt"}
+
+
+def test_what_fails_at_once_leaves_no_folder(trained, tmp_path):
+    for wrong in ("optimizer.lrr=1", "seed=high", f"data.path={tmp_path / 'nowhere.zarr'}"):
+        more = ("data.source=null",) if "nowhere" in wrong else ()
+        assert run_here("train", *tiny(trained.cohort, tmp_path / "new", *QUIET, *more, wrong)) == 1
+        assert not (tmp_path / "new").exists(), wrong
