@@ -250,7 +250,8 @@ def read_checked(path: str | Path) -> bytes:
 
 def checksum_beside(path: Path) -> Path:
     """Where the checksum of a file is."""
-    return path.parent / CHECKSUMS / path.name
+    # Under another name, or a search for the file itself would find it too.
+    return path.parent / CHECKSUMS / f"{path.name}.sha256"
 
 
 def _digest(content: bytes) -> str:
