@@ -110,6 +110,11 @@ def test_a_tiff_is_read_alike_whatever_its_compression(tmp_path, written, array,
     np.testing.assert_array_equal(open_image(tmp_path / "a.tif"), image)  # what prediction reads
 
 
+def test_a_mark_for_no_data_that_no_pixel_has(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", GREY, extratags=[(42113, 2, 0, "-9999", True)])
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif")[..., 0], GREY)
+
+
 @pytest.mark.parametrize("predicted", [DEEP, BANDS[..., 0]])
 @pytest.mark.parametrize("compression", ["lzw", "deflate", "zstd"])
 def test_predictors(tmp_path, predicted, compression):
@@ -166,11 +171,11 @@ def save_cut(path):
     path.write_bytes(path.read_bytes()[:-200])
 
 
-def save_edited(tag, value):
+def save_edited(tag, value, rowsperstrip=16):
     """An uncompressed TIFF in which one number of a tag is another."""
 
     def save(path):
-        tifffile.imwrite(path, GREY, rowsperstrip=16)
+        tifffile.imwrite(path, GREY, rowsperstrip=rowsperstrip)
         content = bytearray(path.read_bytes())
         with tifffile.TiffFile(path) as file:
             place = file.pages.first.tags[tag].valueoffset
@@ -230,12 +235,18 @@ REFUSED = {
         save_tiff(data=SIGNED, extratags=[(42113, 2, 0, str(SIGNED[0, 0]), True)]),
         "the file's mark for 'no data'",
     ),
+    "no data, not of its type": (
+        "a.tif",
+        save_tiff(data=SIGNED, extratags=[(42113, 2, 0, "none", True)]),
+        "cannot be read as .tif",
+    ),
     "two images": ("a.tif", two_images, r"2 images in one file \(\(16, 24\), \(8, 24\)\); save the one to read"),
     "two meanings": ("a.tif", two_meanings, "2 images in one file"),
     "only a thumbnail": ("a.tif", save_tiff(data=GREY, subfiletype=1, metadata=None), "0 images in one file"),
     "stack of colours": ("a.tif", save_tiff(data=np.stack([COLOUR, COLOUR])), "one channel axis"),
     "cut": ("a.tif", save_cut, "cannot be read as .tif"),
     "strip beyond the end": ("a.tif", save_edited(273, 10**6), "cannot be read as .tif"),
+    "false height": ("a.tif", save_edited(257, 2**26, rowsperstrip=1), "incorrect StripByteCounts count"),
     "strips that are missing": ("a.tif", save_edited(273, 0), "a part of its pixels is missing"),
     "pages that are missing": ("a.tif", broken_chain, "cannot be read as .tif"),
     "OME that names another file": ("a.ome.tif", names_another_file, "its OME description names other files"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,7 +66,7 @@ def read_tiff(path: Path, key: str | None = None) -> Pixels:
     """The one image of a TIFF; its pages, planes or samples are the channels."""
     del key
     # By itself tifffile also reads the other files that the description of an OME-TIFF may name.
-    with _damage_is_an_error(), tifffile.TiffFile(path, _multifile=False) as file:
+    with _damage_is_an_error() as refuse_damage, tifffile.TiffFile(path, _multifile=False) as file:
         series = _whole_image(path, file)
         page, others = series.keyframe, [axis for axis in series.axes if axis not in "YX"]
         if len(others) > 1 or not {"Y", "X"} <= set(series.axes):
@@ -75,6 +75,7 @@ def read_tiff(path: Path, key: str | None = None) -> Pixels:
                 "save (C, H, W)"
             )
         require_memory(path, series.shape, series.dtype)
+        refuse_damage()  # now too: a false height would decode a million strips that are not there
         if any(page is None or not all((*page.dataoffsets, *page.databytecounts)) for page in series.pages):
             raise CompsegError(f"{path}: a part of its pixels is missing; save it without leaving empty parts out")
         array = np.asarray(series.asarray())
@@ -93,26 +94,33 @@ def read_tiff(path: Path, key: str | None = None) -> Pixels:
 
 
 @contextmanager
-def _damage_is_an_error() -> Iterator[None]:
+def _damage_is_an_error() -> Iterator[Callable[[], None]]:
     """Raise what tifffile only logs, because it reads zeros in place of what is missing; but for tags without meaning.
 
+    Yields:
+        Raises at once if something was said so far.
+
     Raises:
-        ValueError: What it says first.
+        ValueError: What tifffile says first.
     """
     said: list[str] = []
     handler, logger = logging.Handler(), tifffile.logger()
     handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+
+    def refuse_damage() -> None:
+        for message in said:
+            tag = re.search(r"TiffTag (\d+) @", message)
+            if "GDAL_NODATA" not in message and (tag is None or int(tag[1]) in NEEDED):
+                raise ValueError(message)
+
     propagated, logger.propagate = logger.propagate, False
     logger.addHandler(handler)
     try:
-        yield
+        yield refuse_damage
     finally:
         logger.removeHandler(handler)
         logger.propagate = propagated
-    for message in said:
-        tag = re.search(r"TiffTag (\d+) @", message)
-        if tag is None or int(tag[1]) in NEEDED:
-            raise ValueError(message)
+    refuse_damage()
 
 
 def _whole_image(path: Path, file: tifffile.TiffFile) -> tifffile.TiffPageSeries:
@@ -142,9 +150,11 @@ def _as_shown(path: Path, file: tifffile.TiffFile, page: tifffile.TiffPage, arra
     # Of all compressions JPEG alone is decoded to red, green and blue.
     if shown not in EXPLAINED and not (shown == PHOTOMETRIC.YCBCR and page.compression == COMPRESSION.JPEG):
         raise CompsegError(f"{path}: {PHOTOMETRIC(shown).name} colours are not read exactly; save it as RGB or grey")
-    if NO_DATA in page.tags and (missing := int((array == page.nodata).sum())):
+    # The tag itself, because tifffile's `nodata` is 0 where it cannot convert the text.
+    mark = page.tags.valueof(NO_DATA)
+    if mark is not None and (missing := np.count_nonzero(array == float(mark))):
         raise CompsegError(
-            f"{path}: {missing} values are the file's mark for 'no data', {page.nodata}; "
+            f"{path}: {missing} values are the file's mark for 'no data', {mark}; "
             "set them to 0 and mask their pixels out of the tissue"
         )
     if array.dtype == bool:
