@@ -185,14 +185,18 @@ def save_edited(tag, value, rowsperstrip=16):
     return save
 
 
-def broken_chain(path):
-    """Two pages, of which the first says that the second is beyond the end."""
-    tifffile.imwrite(path, np.stack([GREY, GREY]), metadata=None, photometric="minisblack")
-    content = bytearray(path.read_bytes())
-    place = int.from_bytes(content[4:8], "little")
-    place += 2 + 12 * int.from_bytes(content[place : place + 2], "little")
-    content[place : place + 4] = struct.pack("<I", 10**6)
-    path.write_bytes(content)
+def broken_chain(second):
+    """Two pages, of which the first says that the second is somewhere else."""
+
+    def save(path):
+        tifffile.imwrite(path, np.stack([GREY, GREY]), metadata=None, photometric="minisblack")
+        content = bytearray(path.read_bytes())
+        place = int.from_bytes(content[4:8], "little")
+        place += 2 + 12 * int.from_bytes(content[place : place + 2], "little")
+        content[place : place + 4] = struct.pack("<I", second)
+        path.write_bytes(content)
+
+    return save
 
 
 def names_another_file(path):
@@ -248,7 +252,8 @@ REFUSED = {
     "strip beyond the end": ("a.tif", save_edited(273, 10**6), "cannot be read as .tif"),
     "false height": ("a.tif", save_edited(257, 2**26, rowsperstrip=1), "incorrect StripByteCounts count"),
     "strips that are missing": ("a.tif", save_edited(273, 0), "a part of its pixels is missing"),
-    "pages that are missing": ("a.tif", broken_chain, "cannot be read as .tif"),
+    "pages that are missing": ("a.tif", broken_chain(10**6), "cannot be read as .tif"),
+    "pages in a circle": ("a.tif", broken_chain(8), "its pages form a circle"),
     "OME that names another file": ("a.ome.tif", names_another_file, "its OME description names other files"),
     "complex": ("a.tif", save_tiff(data=GREY * 1j), "real numbers"),
     "animated PNG": (

@@ -125,6 +125,11 @@ def _damage_is_an_error() -> Iterator[Callable[[], None]]:
 
 def _whole_image(path: Path, file: tifffile.TiffFile) -> tifffile.TiffPageSeries:
     """The series that is no thumbnail, mask or label of another one."""
+    offsets: set[int] = set()
+    for page in file.pages:  # tifffile itself would follow a circle of pages for ever
+        if page.offset in offsets:
+            raise ValueError("its pages form a circle")
+        offsets.add(page.offset)
     found = [
         series
         for series in file.series
