@@ -68,7 +68,7 @@ def exists(where: Location) -> bool:
 
 
 def revision(where: Location) -> object:
-    """What changes when the root's `zarr.json` is written anew; None where it is absent or the storage is silent.
+    """What changes when the root's `zarr.json` is written again; None where it is absent or the storage is silent.
 
     One look at a file, or one request: cheap enough for every epoch.
     """

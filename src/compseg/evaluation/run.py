@@ -100,7 +100,7 @@ def evaluate_run(
         split: The samples that are judged. Of the run's own cohort `test`; or `val`, to look at no test sample: then
             there are validation metrics alone, no `samples.csv`. Of an external one `all`, or one of its splits.
             `auto`: `test` and `all`.
-        threshold: How to fit the threshold anew, or its value; stored in the segmenter, unless the cohort is external.
+        threshold: How to fit the threshold again, or its value; stored in the segmenter, unless the cohort is external.
             None: the stored one; if there is none yet, it is fitted as the run's configuration says.
         maps: Whether to write `maps/` of the judged samples.
         trust: Packages or dotted names beyond the known ones that the run's segmenter and head may be built from. Its
