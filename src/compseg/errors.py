@@ -75,7 +75,9 @@ def cause(error: BaseException) -> str:
 def is_refusal(error: BaseException) -> bool:
     """Whether the system refused (permission, memory, too many open files), not a file that is damaged."""
     # A damaged file may send a library to a place before its start, which the system calls an invalid argument.
-    refused = isinstance(error, OSError) and error.errno not in (None, errno.EINVAL, errno.EOVERFLOW)
+    # What is not there is for its reader to say.
+    no_refusals = (None, errno.EINVAL, errno.EOVERFLOW, errno.ENOENT, errno.ENOTDIR)
+    refused = isinstance(error, OSError) and error.errno not in no_refusals
     return refused or is_out_of_memory(error)
 
 

@@ -1,4 +1,5 @@
 import builtins
+import errno
 
 import numpy as np
 import pytest
@@ -218,3 +219,13 @@ def test_a_png_whose_pixels_were_damaged_is_refused(tmp_path):
     path.write_bytes(content)
     with pytest.raises(CompsegError, match=r"a\.png: cannot be read"):
         read_image(path)
+
+
+def test_too_many_open_files_are_no_damage(tmp_path, monkeypatch):
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files", "a.npz")
+
+    np.savez(tmp_path / "a.npz", a=np.ones((4, 4)))
+    monkeypatch.setattr(np, "load", refuse)
+    with pytest.raises(OSError, match="Too many open files"):
+        read_image(tmp_path / "a.npz")

@@ -279,7 +279,7 @@ class Cohort:
         try:
             yield
         except read_errors(self.path) as error:
-            if is_refusal(error) and not isinstance(error, FileNotFoundError):
+            if is_refusal(error):
                 raise
             self._looked = -math.inf
             if not self.is_unchanged():
@@ -324,7 +324,7 @@ def read_attributes(where: Location) -> dict[str, Any] | None:
         # The format is named, or zarr also asks for the files of format 2: more requests in object storage.
         attributes = zarr.open_group(open_store(where), mode="r", zarr_format=3).attrs.asdict()
     except errors as error:
-        if is_refusal(error) and not isinstance(error, FileNotFoundError | NotADirectoryError):
+        if is_refusal(error):
             raise
         return None
     found = attributes.get(ATTRIBUTE)

@@ -22,7 +22,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from compseg.errors import CompsegError
+from compseg.errors import CompsegError, cause, is_refusal
 from compseg.files import atomic_bytes
 from compseg.inference.building import without_fetching
 from compseg.inference.threshold import Threshold
@@ -258,7 +258,9 @@ def _damage(path: Path) -> Iterator[None]:
     except CompsegError:
         raise
     except Exception as error:  # torch and safetensors raise many kinds for a damaged file; all mean the same
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        if is_refusal(error):
+            raise
         raise CompsegError(
-            f"{path}: weights cannot be read, damaged or of another segmenter ({reason}); copy the whole folder again"
+            f"{path}: weights cannot be read, damaged or of another segmenter ({cause(error)}); copy the whole folder "
+            "again"
         ) from error

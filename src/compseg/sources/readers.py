@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from compseg.errors import CompsegError
+from compseg.errors import CompsegError, is_refusal
 from compseg.samples import Mask
 from compseg.sources.arrays import map_npy, read_mat, read_npy, read_npz
 from compseg.sources.masks import Labels, labels_of, mask_of
@@ -105,6 +105,8 @@ def _read(path: Path, key: str | None, reader: Callable[[Path, str | None], Pixe
     except MemoryError as error:
         raise CompsegError(f"{path}: not enough memory to read it; cut it, or use a machine with more") from error
     except Exception as error:  # damaged files make the libraries raise exceptions of any kind
+        if is_refusal(error):
+            raise
         why = " ".join(str(error).split()) or type(error).__name__
         raise CompsegError(f"{path}: cannot be read as {path.suffix} ({why}); save the file again") from error
     pixels = found if isinstance(found, Pixels) else Pixels(found)
