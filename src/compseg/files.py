@@ -150,7 +150,7 @@ def read_json(path: str | Path, kind: type[T], fix: str) -> T:
         CompsegError: It is damaged, or holds something else.
     """
     with reading(path, fix):
-        plain = json.loads(read_checked(path).decode())
+        plain = json.loads(read_checked(path, fix).decode())
         if not isinstance(plain, kind):
             raise TypeError(f"expected a {kind.__name__}, found {plain!r:.40}")
         return plain
@@ -230,8 +230,8 @@ def checked_json(path: str | Path, plain: Any) -> None:
     write_checked(path, json.dumps(plain, indent=2, ensure_ascii=False) + "\n")
 
 
-def read_checked(path: str | Path) -> bytes:
-    """The content of a file, compared with its checksum if it has one.
+def read_checked(path: str | Path, fix: str = "restore it from a copy") -> bytes:
+    """The content of a file, compared with its checksum if it has one; `fix` is what to do where it is damaged.
 
     Raises:
         CompsegError: It is not what was written.
@@ -243,8 +243,8 @@ def read_checked(path: str | Path) -> bytes:
         if not beside.is_file() or _digest(content).encode() in beside.read_bytes().split():
             return content
     raise CompsegError(
-        f"{path}: damaged or changed since it was written (checksum); restore it from a copy, or delete {beside} to "
-        "have it read as it is"
+        f"{path}: damaged or changed since it was written (checksum); {fix}; or delete {beside} to have it read as it "
+        "is"
     )
 
 

@@ -38,8 +38,8 @@ def load_config(run: Path) -> DictConfig:
     path = run / "config.yaml"
     if not path.is_file():
         raise CompsegError(f"{run}: not a run folder (config.yaml is missing); give a folder that compseg.train wrote")
-    with reading(path, "restore it, or train again"):
-        config = OmegaConf.create(read_checked(path).decode())
+    with reading(path, fix := "restore it, or train again"):
+        config = OmegaConf.create(read_checked(path, fix).decode())
         if not isinstance(config, DictConfig):
             raise TypeError("expected the configuration of a training run")
         OmegaConf.resolve(config)
@@ -67,8 +67,8 @@ def read_history(run: Path) -> list[dict[str, str]]:
     path = run / HISTORY
     if not path.is_file():
         return []
-    with reading(path, "delete it; the curves of its epochs are lost, and nothing else"):
-        rows = list(csv.DictReader(io.StringIO(read_checked(path).decode(), newline=""), strict=True))
+    with reading(path, fix := "delete it; the curves of its epochs are lost, and nothing else"):
+        rows = list(csv.DictReader(io.StringIO(read_checked(path, fix).decode(), newline=""), strict=True))
         for row in rows:
             float(row["epoch"])
             _ = [float(cell or "nan") for cell in row.values()]
