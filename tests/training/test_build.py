@@ -6,10 +6,11 @@ import pytest
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from compseg.config import compose
+from compseg.errors import CompsegError
 from compseg.faults import StopSignals
 from compseg.monitor import Dashboards
 from compseg.training import BestAndLast
-from compseg.training.build import build_trainer, require_best_and_last
+from compseg.training.build import build_module, build_trainer, learns_from_masks, require_best_and_last
 from running import run_verb, tiny
 
 PLAIN = ["trainer.accelerator=cpu", "trainer.precision=32-true", "trainer.compile=null", "hydra.run.dir=unused"]
@@ -45,3 +46,26 @@ def test_a_run_without_ours_is_refused_before_training(trained, tmp_path, more):
     assert done.returncode == 1
     assert "callbacks.best_and_last), got 0; keep it" in done.stderr
     assert not (run / "history.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "masks"),
+    [
+        ([], False),
+        (["method=supervised"], True),
+        (["method=supervised", "pseudo_labels=none"], True),
+        (["method=neuron", "pseudo_labels=none"], False),
+    ],
+)
+def test_only_a_method_that_says_so_reads_an_experts_masks(overrides, masks):
+    assert learns(*overrides) is masks
+
+
+def test_a_method_of_labels_reads_no_masks_by_accident():
+    with pytest.raises(CompsegError, match=r"^method=compseg: .* no pseudo-labeller marks any; .*method=neuron"):
+        learns("pseudo_labels=none")
+
+
+def learns(*overrides):
+    cfg = compose("train", [*PLAIN, "channels=4", "preprocess=none", "model.width=4", "model.depth=1", *overrides])
+    return learns_from_masks(cfg, build_module(cfg))

@@ -60,6 +60,21 @@ def build_objective(cfg: DictConfig) -> Objective:
     return Sum({"objective": objective, **instantiate(cfg.regularisers)}) if cfg.regularisers else objective
 
 
+def learns_from_masks(cfg: DictConfig, module: CompSegNet) -> bool:
+    """Whether an expert's masks are read in training, as an upper bound's are.
+
+    Raises:
+        CompsegError: They would be, by a method that learns from labels.
+    """
+    needed = module.objective.needs_truth and not module.trains_on_pseudo_labels
+    if needed and cfg.method.learns_from != "masks":
+        raise CompsegError(
+            f"method={cfg.method.name}: its objective learns pixels and no pseudo-labeller marks any; give "
+            "pseudo_labels=fisher, method=neuron (labels alone), or method=supervised, which reads an expert's masks"
+        )
+    return needed
+
+
 def _scheduler_factory(node: DictConfig | None) -> SchedulerFactory | None:
     if node is None:
         return None

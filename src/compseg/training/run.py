@@ -27,6 +27,7 @@ from compseg.training.build import (
     build_module,
     build_trainer,
     detector_of,
+    learns_from_masks,
     plain,
     require_best_and_last,
 )
@@ -106,9 +107,7 @@ def train_once(
     if checkpoint := trainer.checkpoint_to_resume():
         fallback = None if cfg.method.fallback is None else plain(fallback_of(cfg))
         refuse_another(load_checkpoint(checkpoint), checkpoint, plain(cfg), data.cohort, fallback)
-    data.setup_for(
-        trainer, seed=cfg.seed, with_truth=module.objective.needs_truth and not module.trains_on_pseudo_labels
-    )
+    data.setup_for(trainer, seed=cfg.seed, with_truth=learns_from_masks(cfg, module))
     fit_preprocessing(module, data)
     fit_pseudo_labels(module, data)
     if found_nothing(module) and cfg.method.fallback is not None:
