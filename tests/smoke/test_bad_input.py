@@ -115,9 +115,9 @@ def damaged_chunk() -> None:
 
 def untrusted() -> None:
     path = Path("run/segmenter/segmenter.json")
-    path.write_text(
-        json.dumps({**json.loads(path.read_text()), "model": {"_target_": "os.system", "command": "touch owned"}})
-    )
+    described = json.loads(path.read_text())
+    del described["sha256"]  # whoever writes one with evil intent has it fit
+    path.write_text(json.dumps({**described, "model": {"_target_": "os.system", "command": "touch owned"}}))
 
 
 PREPARE = ("prepare", "source=images", "source.manifest=labels.csv", "out=new.zarr")
@@ -173,7 +173,7 @@ CASES: dict[str, tuple[Callable[[], object] | None, tuple[str, ...], tuple[str, 
         ("trainer.devcies", "did you mean 'devices'"),
     ),
     "misspelt word": (None, (*TRAIN, "seed=soon"), ("seed", "soon")),
-    "absent checkpoint": (None, (*TRAIN, "trainer.resume=elsewhere"), ("no checkpoint at", "elsewhere")),
+    "absent checkpoint": (None, (*TRAIN, "data.path=phantom.zarr", "trainer.resume=elsewhere"), ("no checkpoint at", "elsewhere")),
     "not a run": (None, ("evaluate", "run=mine.zarr"), ("mine.zarr", "not a run folder")),
     "run without a checkpoint": (
         remove("run/segmenter/segmenter.json"),
