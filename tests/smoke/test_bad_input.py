@@ -173,7 +173,11 @@ CASES: dict[str, tuple[Callable[[], object] | None, tuple[str, ...], tuple[str, 
         ("trainer.devcies", "did you mean 'devices'"),
     ),
     "misspelt word": (None, (*TRAIN, "seed=soon"), ("seed", "soon")),
-    "absent checkpoint": (None, (*TRAIN, "data.path=phantom.zarr", "trainer.resume=elsewhere"), ("no checkpoint at", "elsewhere")),
+    "absent checkpoint": (
+        None,
+        (*TRAIN, "data.path=phantom.zarr", "trainer.resume=elsewhere"),
+        ("no checkpoint at", "elsewhere"),
+    ),
     "not a run": (None, ("evaluate", "run=mine.zarr"), ("mine.zarr", "not a run folder")),
     "run without a checkpoint": (
         remove("run/segmenter/segmenter.json"),

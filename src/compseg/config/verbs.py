@@ -241,7 +241,7 @@ def _takes_output(more: str = "") -> bool:
 
 def _speaker() -> str:
     """Which rank and which job of a sweep has the error; empty where there is one of each."""
-    number = log.rank()
+    number = launched_rank() or int(os.environ.get("LOCAL_RANK", "0"))  # the latter from Lightning's own launcher
     words = [f"rank {number}"] if number else []
     if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
         words += list(HydraConfig.get().overrides.task)
