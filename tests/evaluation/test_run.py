@@ -56,7 +56,9 @@ def test_the_device_that_trained_judges(monkeypatch, tmp_path):
     output = SimpleNamespace(runtime=SimpleNamespace(output_dir=str(tmp_path)), overrides=overrides)
     monkeypatch.setattr(compseg.train.HydraConfig, "get", lambda: output)
     judged = {"split": "val", "report": True, "threshold": 0.4}
-    compseg.train.main(OmegaConf.create({"logger": None, "evaluation": judged}))
+    compseg.train.main(
+        OmegaConf.create({"logger": None, "evaluation": judged, "overwrite": False, "trainer": {"resume": None}})
+    )
     assert asked == {**judged, "device": torch.device("cuda:3"), "trust": asked["trust"]}
 
 
