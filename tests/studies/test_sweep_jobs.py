@@ -17,6 +17,7 @@ from omegaconf import OmegaConf, open_dict
 from compseg.config import conf_dir
 from compseg.config.schema import register_schemas
 from compseg.errors import CompsegError
+from compseg.files import checked_json
 from compseg.studies import run_job, runner, sweep
 from compseg.studies.record import read_record, read_records
 from compseg.studies.search import search
@@ -125,7 +126,7 @@ def test_a_folder_of_another_job_is_left_alone(run):
     run(GOOD)
     record = run.folder / "job.json"
     other = {**json.loads(record.read_text()), "overrides": ["model=segnet", "head.alpha=0.05"]}
-    record.write_text(json.dumps(other))
+    checked_json(record, other)
     with pytest.raises(CompsegError, match=r"holds another job \(model=segnet\).*hydra\.sweep\.dir"):
         run(GOOD)
     assert json.loads(record.read_text()) == other
