@@ -7,6 +7,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from compseg.training.attempts import fallback_of
+
 CONF = Path(__file__).parents[1] / "conf"
 
 
@@ -26,8 +28,9 @@ def nodes_of(part: str) -> dict[str, dict[str, Any]]:
     found = {f"{part}/{name}": option(part, name) for name in names(part)}
     for name in names("method"):
         cfg = OmegaConf.load(CONF / "method" / f"{name}.yaml")
-        for place, key in (("method", part), ("fallback", f"method.fallback.{part}")):
-            node = OmegaConf.select(cfg, key)
+        fallback = fallback_of(cfg) if cfg.method.get("fallback") else cfg
+        for place, one in (("method", cfg), ("fallback", fallback)):
+            node = one.get(part)
             if node is not None and (plain := OmegaConf.to_container(node, resolve=True)) not in found.values():
                 found[f"{place}/{name}"] = plain
     return found
