@@ -124,12 +124,14 @@ GROUPS = {
         ("run/segmenter/weights.safetensors",), PREDICT, ("mapped/areas.csv", "mapped/maps/*.npy"), 1.0, checked=True
     ),
     "last.ckpt": Group(("run/checkpoints/last.ckpt",), RESUME, ("run/history.csv",), 0.7, checked=True),
-    "config.yaml": Group(("run/config.yaml",), EVALUATE, ("run/metrics.json",), 1.0),
-    "history.csv": Group(("run/history.csv",), ("evaluate", "run=run", "device=cpu"), ("run/metrics.json",), 0.5),
-    "environment.json": Group(("run/environment.json",), ("evaluate", "run=run"), ("run/metrics.json",), 0.4),
+    "config.yaml": Group(("run/config.yaml",), EVALUATE, ("run/metrics.json",), 1.0, checked=True),
+    "history.csv, environment.json": Group(
+        ("run/history.csv", "run/environment.json"), ("evaluate", "run=run", "device=cpu"), ("run/report.html",), 0.9,
+        checked=True,
+    ),
     "job.json, metrics.json": Group(
         ("sweep/0/job.json", "sweep/0/metrics.json", "sweep/0/history.csv"), ("sweep_report", "dir=sweep"),
-        ("sweep/sweep.csv",), 1.0,
+        ("sweep/sweep.csv",), 1.0, checked=True,
     ),
 }  # fmt: skip
 
