@@ -9,7 +9,7 @@ ARGS ?=
 DOCS_READY := .venv/.docs-ready
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help setup demo test test-slow lint bench same-numbers docs
+.PHONY: help setup demo test test-slow test-soak lint bench same-numbers docs
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -24,7 +24,10 @@ test: $(READY)  ## run the everyday tests
 	$(PYTEST) -m "not slow"
 
 test-slow: $(READY)  ## run the slow tests: several processes, kills, whole sweeps
-	$(PYTEST) -m slow
+	$(PYTEST) -m "slow and not soak"
+
+test-soak: $(READY)  ## run what takes many minutes: random damage, kills at random moments
+	$(PYTEST) -m soak
 
 lint: $(READY)  ## check style, formatting and types
 	$(BIN)/ruff check .

@@ -54,6 +54,7 @@ def test_what_is_wrong_and_the_table():
 
 
 @pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize("arguments", [("fuzz.py", "--count=200"), ("kills.py", "--count=8")], ids=["damage", "kills"])
 def test_nothing_wrong_comes_of_it(arguments):
     done = subprocess.run(
