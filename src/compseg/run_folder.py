@@ -114,6 +114,13 @@ def remove_run(run: Path) -> None:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
+def remove_results(run: Path) -> None:
+    """Remove what an evaluation has left in a run's folder, for a segmenter that is no longer there."""
+    for name in RESULTS:
+        path = run / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint of plain values and tensors.
 

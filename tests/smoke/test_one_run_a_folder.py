@@ -23,7 +23,8 @@ def test_another_run_is_refused_or_replaced(trained, tmp_path, capsys):
     assert "holds another run; give another hydra.run.dir, trainer.resume=auto to continue it" in said
     assert run_here("train", *tiny(trained.cohort, run, *QUIET, f"trainer.resume={trained.run}")) == 1
     # What cannot be trained replaces nothing.
-    assert run_here("train", *tiny(trained.cohort, run, *QUIET, "overwrite=true", "trainer.compile=fast")) == 1
+    for wrong in ("trainer.compile=fast", "data.batch_size=-1", "data.workers=-1", "model.width=-1"):
+        assert run_here("train", *tiny(trained.cohort, run, *QUIET, "overwrite=true", wrong)) == 1, wrong
     after = files_of(run)
     after.pop(next((path for path in after if path.name == ".run.lock"), None), None)
     before.pop(next((path for path in before if path.name == ".run.lock"), None), None)
@@ -35,6 +36,21 @@ def test_another_run_is_refused_or_replaced(trained, tmp_path, capsys):
     assert not {"report.html", "metrics.json", "samples.csv", "bootstrap.npz"} & left
     remove_run(run)
     assert {path.as_posix() for path in files_of(run)} - {".run.lock"} == {"notes.txt"}
+
+
+def test_no_report_stands_beside_another_segmenter(trained, tmp_path):
+    run = shutil.copytree(trained.run, tmp_path / "run")
+    before = files_of(run)
+    here = ("trainer.resume=auto", "evaluation.split=none")
+    assert run_here("train", *tiny(trained.cohort, run, *here)) == 0
+    assert not {path for path in before if path.name != ".run.lock"} - set(files_of(run))
+
+    weights = (run / "segmenter/weights.safetensors").read_bytes()
+    assert run_here("train", *tiny(trained.cohort, run, *here, "trainer.max_epochs=6")) == 0
+    left = {path.as_posix() for path in files_of(run)}
+    assert (run / "segmenter/weights.safetensors").read_bytes() != weights
+    assert not {"report.html", "metrics.json", "samples.csv", "bootstrap.npz"} & left
+    assert not any(path.startswith(("maps/", "figures/")) for path in left)
 
 
 def test_what_fails_at_once_leaves_no_folder(trained, tmp_path):

@@ -67,7 +67,16 @@ def test_groups_are_those_that_may_be_left_out():
 
 
 def configs(objective, pseudo_labels=None, method="m"):
-    return {("c", "unet", method): OmegaConf.create({"objective": objective, "pseudo_labels": pseudo_labels})}
+    return {
+        ("c", "unet", method): OmegaConf.create(
+            {
+                "objective": objective,
+                "regularisers": {},
+                "pseudo_labels": pseudo_labels,
+                "method": {"name": method, "learns_from": "masks"},
+            }
+        )
+    }
 
 
 @pytest.mark.parametrize(

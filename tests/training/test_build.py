@@ -10,7 +10,7 @@ from compseg.errors import CompsegError
 from compseg.faults import StopSignals
 from compseg.monitor import Dashboards
 from compseg.training import BestAndLast
-from compseg.training.build import build_module, build_trainer, learns_from_masks, require_best_and_last
+from compseg.training.build import build_trainer, learns_from_masks, require_best_and_last
 from running import run_verb, tiny
 
 PLAIN = ["trainer.accelerator=cpu", "trainer.precision=32-true", "trainer.compile=null", "hydra.run.dir=unused"]
@@ -68,4 +68,4 @@ def test_a_method_of_labels_reads_no_masks_by_accident():
 
 def learns(*overrides):
     cfg = compose("train", [*PLAIN, "channels=4", "preprocess=none", "model.width=4", "model.depth=1", *overrides])
-    return learns_from_masks(cfg, build_module(cfg))
+    return learns_from_masks(cfg)

@@ -66,6 +66,10 @@ class CohortData(pl.LightningDataModule):
         self.held_out, self.held_out_as = held_out, held_out_as
         if cache not in CACHES:
             raise CompsegError(f"data.cache={cache}: expected {', '.join(CACHES)}")
+        if batch_size < 2:
+            raise CompsegError(f"data.batch_size={batch_size}: a batch needs a sample of each class; give at least 2")
+        if workers != "auto" and int(workers) < 0:
+            raise CompsegError(f"data.workers={workers}: expected auto or a number of processes, at least 0")
         self.path, self.source, self.batch_size, self.seed = location(path), source, batch_size, seed
         self.cache, self.workers = cache, workers
         self.crops = Crops(crop, seed) if crop else None

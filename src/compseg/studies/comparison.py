@@ -24,6 +24,7 @@ from compseg.studies.record import read_record, refuse_another
 from compseg.studies.runner import OUTPUT, Job, run_jobs
 from compseg.studies.scores import Outcome, read_outcome
 from compseg.studies.slots import Slots, count_of
+from compseg.training.build import learns_from_masks
 from compseg.training.unread import problem_with, unread
 
 TRIALS = ".trials"
@@ -144,7 +145,7 @@ def groups_of(cohorts: Mapping[str, Cohort], split: str) -> dict[str, list[str]]
 
 def refuse_what_needs_truth(layout: Layout, configs: Configs, cohorts: Mapping[str, Cohort]) -> None:
     """Refuse a cohort without the truth that the ranking metric or a method needs."""
-    learners = [method for (_, _, method), config in configs.items() if _needs_truth(config)]
+    learners = [method for (_, _, method), config in configs.items() if learns_from_masks(config)]
     for name, cohort in cohorts.items():
         with_truth = {which for which in ("train", "val", "test") if _has_truth(cohort, which)}
         if MAP_METRICS[layout.metrics[0]].needs_truth and layout.split not in with_truth:
@@ -157,11 +158,6 @@ def refuse_what_needs_truth(layout: Layout, configs: Configs, cohorts: Mapping[s
                 f"methods: {learners[0]} learns from truth, {name} ({cohort.path}) has none in split train; "
                 "leave the method or the cohort out"
             )
-
-
-def _needs_truth(config: DictConfig) -> bool:
-    trains_on_pseudo_labels = bool(config.pseudo_labels and config.pseudo_labels.supervises)
-    return bool(instantiate(config.objective).needs_truth) and not trains_on_pseudo_labels
 
 
 def _has_truth(cohort: Cohort, which: str) -> bool:

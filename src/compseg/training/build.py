@@ -60,13 +60,13 @@ def build_objective(cfg: DictConfig) -> Objective:
     return Sum({"objective": objective, **instantiate(cfg.regularisers)}) if cfg.regularisers else objective
 
 
-def learns_from_masks(cfg: DictConfig, module: CompSegNet) -> bool:
+def learns_from_masks(cfg: DictConfig) -> bool:
     """Whether an expert's masks are read in training, as an upper bound's are.
 
     Raises:
         CompsegError: They would be, by a method that learns from labels.
     """
-    needed = module.objective.needs_truth and not module.trains_on_pseudo_labels
+    needed = build_objective(cfg).needs_truth and not (cfg.pseudo_labels and cfg.pseudo_labels.supervises)
     if needed and cfg.method.learns_from != "masks":
         raise CompsegError(
             f"method={cfg.method.name}: its objective learns pixels and no pseudo-labeller marks any; give "

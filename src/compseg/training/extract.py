@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,15 @@ from torch import nn
 from compseg.cohort import Cohort
 from compseg.inference import Segmenter
 from compseg.preprocessing import resolve_rule
-from compseg.run_folder import BEST, CHECKPOINTS, best_metric, load_checkpoint, version_of
+from compseg.run_folder import BEST, CHECKPOINTS, best_metric, load_checkpoint, remove_results, version_of
 from compseg.training.build import plain
 from compseg.training.module import CompSegNet
 
 
 def extract(module: CompSegNet, cfg: DictConfig, cohort: Cohort, run: Path) -> Segmenter:
     """Save the segmenter of the best epoch, with all that prediction needs, to `run/segmenter`.
+
+    Where another segmenter was there, what was found with it goes.
 
     Args:
         module: Of the run's configuration; it is given the best epoch's weights.
@@ -48,8 +52,17 @@ def extract(module: CompSegNet, cfg: DictConfig, cohort: Cohort, run: Path) -> S
             "compseg": version_of("compseg"),
         },
     )
+    if not _holds(run / "segmenter", segmenter.provenance):
+        remove_results(run)
     segmenter.save(run / "segmenter")
     return segmenter
+
+
+def _holds(folder: Path, provenance: dict[str, Any]) -> bool:
+    """Whether the segmenter in a folder is of the same epoch of the same run."""
+    with suppress(OSError, ValueError, LookupError, TypeError):  # absent or damaged
+        return bool(json.loads((folder / "segmenter.json").read_text("utf-8"))["provenance"] == provenance)
+    return False
 
 
 def map_maker(segmenter: nn.Module, config: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:

@@ -36,8 +36,8 @@ ABSENT = "nothing"
 
 
 def refuse_another(
-    checkpoint: Mapping[str, Any],
-    path: Path,
+    checkpoint: Mapping[str, Any] | None,
+    path: Path | None,
     config: Mapping[str, Any],
     cohort: Cohort,
     fallback: Mapping[str, Any] | None = None,
@@ -45,7 +45,8 @@ def refuse_another(
     """Refuse a checkpoint that is not of this cohort and this configuration, or is beyond the epochs asked for.
 
     Args:
-        checkpoint: As `load_checkpoint` gives it; one of an earlier version says less, and is compared in less.
+        checkpoint: As `load_checkpoint` gives it; one of an earlier version says less, and is compared in less. None:
+            it continues from nothing, and nothing is refused.
         path: Its file, for the message.
         config: What was asked for, resolved.
         cohort: To train on.
@@ -55,6 +56,8 @@ def refuse_another(
     Raises:
         CompsegError: It is of another.
     """
+    if checkpoint is None:
+        return
     if checkpoint.get(FINGERPRINT, cohort.fingerprint) != cohort.fingerprint:
         raise CompsegError(
             f"{path}: is of another cohort than {cohort.path} now holds (other samples, labels, splits or pixels); put "

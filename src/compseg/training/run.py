@@ -62,8 +62,8 @@ def train(
     resolved = resolve(cfg, data.cohort)
     if resolved.reasons:
         log(f"auto: {resolved.reasons}")
-    # Not earlier: what cannot be trained replaces nothing.
     if cfg.overwrite and cfg.trainer.resume is None and not rank():
+        build_module(resolved.cfg)  # first, because what cannot be trained replaces nothing
         remove_run(run)
     plan, outcome, trained = attempts(resolved.cfg, run), None, []
     while (attempt := advance(plan, outcome)) is not None:
@@ -104,28 +104,28 @@ def train_once(
     map_maker(module.segmenter, plain(cfg))  # built once here, so that what it lacks is said before training
     trainer = build_trainer(cfg, run, dashboards, signals, attempt.findings)
     require_best_and_last(trainer)
-    if checkpoint := trainer.checkpoint_to_resume():
-        fallback = None if cfg.method.fallback is None else plain(fallback_of(cfg))
-        refuse_another(load_checkpoint(checkpoint), checkpoint, plain(cfg), data.cohort, fallback)
-    data.setup_for(trainer, seed=cfg.seed, with_truth=learns_from_masks(cfg, module))
+    path = trainer.checkpoint_to_resume()
+    checkpoint = load_checkpoint(path) if path else None
+    fallback = None if cfg.method.fallback is None else plain(fallback_of(cfg))
+    refuse_another(checkpoint, path, plain(cfg), data.cohort, fallback)
+    data.setup_for(trainer, seed=cfg.seed, with_truth=learns_from_masks(cfg))
     fit_preprocessing(module, data)
     fit_pseudo_labels(module, data)
     if found_nothing(module) and cfg.method.fallback is not None:
         return Outcome(cfg, trained=False, is_global_zero=trainer.is_global_zero)
     fit_segmenter(module, data)
     with_alpha = resolve_alpha(cfg, module.pseudo_labels)
+    cfg, asked = with_alpha.cfg, {**asked, **with_alpha.asked}
     if with_alpha.reasons:
         log(f"auto: {with_alpha.reasons}")
-        module.compare_by(*build_comparison(with_alpha.cfg), config=plain(with_alpha.cfg))
-        if checkpoint:
-            refuse_another(load_checkpoint(checkpoint), checkpoint, plain(with_alpha.cfg), data.cohort)
-    cfg, asked = with_alpha.cfg, {**asked, **with_alpha.asked}
+        module.compare_by(*build_comparison(cfg), config=plain(cfg))
+        refuse_another(checkpoint, path, plain(cfg), data.cohort)
     # Not earlier: where the pseudo-labeller finds nothing, the attempt without it writes its own configuration.
     if trainer.is_global_zero:
         record(run, plain(cfg), asked, data.cohort.fingerprint)
     dashboards.describe(plain(cfg))
     speed_up(module, trainer)
-    fit(trainer, module, data, checkpoint, signals)
+    fit(trainer, module, data, path, signals)
     detector = detector_of(trainer)
     return Outcome(
         cfg,
