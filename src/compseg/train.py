@@ -22,9 +22,10 @@ def main(cfg: DictConfig) -> None:
     from compseg.run_folder import refuse_another_run
     from compseg.training import refuse_unread, train
 
-    run = Path(HydraConfig.get().runtime.output_dir)
+    hydra = HydraConfig.get()
+    run = Path(hydra.runtime.output_dir)
     if not is_job(run):  # a study checks what was given for all of its jobs
-        refuse_unread(cfg, HydraConfig.get().overrides.task)
+        refuse_unread(cfg, hydra.overrides.task, hydra)
         if not rank():
             refuse_another_run(run, cfg.trainer.get("resume"), overwrite=cfg.overwrite)
     signals, judged = StopSignals(run), cfg.evaluation

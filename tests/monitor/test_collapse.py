@@ -13,6 +13,8 @@ from compseg.monitor import CollapseDetector, Diagnostics, read_findings
 from compseg.monitor.collapse import (
     BACKGROUND,
     EMPTY,
+    FEW_SAMPLES,
+    FEW_STEPS,
     FLAT,
     FULL,
     NOT_FINITE,
@@ -22,6 +24,7 @@ from compseg.monitor.collapse import (
     fix_for,
     group_effect,
     symptom_of,
+    symptom_of_few,
 )
 from compseg.monitor.diagnostics import Pooled
 from compseg.training.attempts import clear_for_restart, seed_after, seed_of_init
@@ -109,6 +112,29 @@ def test_activation_off_the_tissue_is_no_problem_by_itself():
     assert symptom_of(epoch_of(spots(rng, LABELS, inside=0.4, outside=0.6), LABELS)) is None
 
 
+def learned_from(number, separated):
+    """Validation samples that look alike, after training on so many samples of each class."""
+    x = np.linspace(0, 0.1, 2 * number) + np.where(np.arange(2 * number) < number, separated, 0)
+    noise = np.random.default_rng(1).uniform(0, 0.6, (14, SIDE, SIDE))
+    return epoch_of(noise, LABELS, train_x=x, train_labels=[1] * number + [0] * number)
+
+
+@pytest.mark.parametrize(
+    ("epoch", "kind", "words"),
+    [
+        (learned_from(5, 0.3), FEW_SAMPLES, "5 healthy and 5 disease samples, it tells these apart and not others"),
+        (learned_from(5, 0.0), FEW_STEPS, "disease samples in 15 steps, it does not tell even these apart"),
+        (learned_from(10, 0.3), None, ""),  # enough of them: whatever is wrong has another name
+        (sound(), None, ""),  # few, and they were enough
+        (epoch_of(level(*[0.3] * 14), [1] * 14, train_x=[0.3, 0.1], train_labels=[1, 0]), None, ""),  # AUC unknown
+    ],
+)
+def test_what_few_samples_lead_to_is_named(epoch, kind, words):
+    found = symptom_of_few(epoch, steps=15)
+    assert (found and found.kind) == kind
+    assert words in (found.words if found else "")
+
+
 def test_words_say_where_x_lies():
     assert symptom_of(empty()).words == "every map is empty (x .0000 in both classes)"
 
@@ -170,7 +196,11 @@ class Watched:
     def __init__(self, run, restarts=0):
         self.source, self.detector = Diagnostics(), CollapseDetector(restarts)
         self.trainer = SimpleNamespace(
-            callbacks=[self.source, self.detector], should_stop=False, is_global_zero=True, default_root_dir=str(run)
+            callbacks=[self.source, self.detector],
+            should_stop=False,
+            is_global_zero=True,
+            default_root_dir=str(run),
+            global_step=15,
         )
         self.logged = []
         self.net = SimpleNamespace(
@@ -196,6 +226,19 @@ def test_a_collapse_is_named_once_it_lasts_and_once_only(tmp_path, caplog):
     ]
     (finding,) = read_findings(tmp_path)
     assert (finding.kind, finding.since, finding.epoch, finding.seed, finding.restarted) == (EMPTY, 1, 2, 7, False)
+    assert not watched.trainer.should_stop
+
+
+def test_few_samples_are_named_when_training_ends(tmp_path, caplog):
+    watched = Watched(tmp_path, restarts=1)
+    with caplog.at_level("INFO", "compseg"):
+        watched.see(learned_from(5, 0.0), learned_from(5, 0.3))
+        assert caplog.messages == []
+        watched.detector.on_train_end(watched.trainer, watched.net)
+    (line,) = caplog.messages
+    assert line.startswith("suspicious: learned from 5 healthy and 5 disease samples, it tells these apart and not")
+    assert line.endswith("; likely fix: at least 10 training samples of each class")
+    assert [finding.kind for finding in read_findings(tmp_path)] == [FEW_SAMPLES]
     assert not watched.trainer.should_stop
 
 

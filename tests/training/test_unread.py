@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import re
+from contextlib import nullcontext
 
+import hydra
 import pytest
 import torch
 from hydra.errors import HydraException, InstantiationException
@@ -13,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from choices import names, nodes_of
 from compseg.comparative import SigmaHead
-from compseg.config import check_targets, compose
+from compseg.config import check_targets, compose, conf_dir
 from compseg.config.hints import explain
 from compseg.errors import CompsegError
 from compseg.studies.comparison import refuse_unread_in, training_config
@@ -22,7 +25,7 @@ from compseg.studies.sweep import jobs_to_check
 from compseg.training import refuse_unread
 from compseg.training.build import build_comparison, build_module
 from compseg.training.resolve import resolve_alpha
-from compseg.training.unread import problem_with, unread
+from compseg.training.unread import problem_with, refuse, unread
 
 # What is given, and what the line has to say: the key, why, what to change.
 # ruff: noqa: E501  # a case a line
@@ -89,6 +92,31 @@ def test_what_cannot_act_is_refused(given, key, why, fix):
 @pytest.mark.parametrize("given", READ)
 def test_what_acts_is_not(given):
     assert line_for(given.split()) == ""
+
+
+HEADER = "# @package _global_\n"
+# What an experiment file of a user's own holds, and the line that has to come, if one has to.
+OWN_FILES = [
+    ("objective: {terms: {pooled: {weight: 0}}}\nhead: {beta: 2.0}", "in experiment/mine.yaml: head.beta=2.0: does nothing here: "),
+    ("defaults: [override /method: supervised, override /head: sigma]", "in experiment/mine.yaml: head=sigma: does nothing here: "),
+    ("defaults: [base]\ntrainer: {max_epochs: 2}", "in experiment/base.yaml: scheduler.total_steps=100: does nothing here: "),
+    ("defaults: [paper_small]\nevaluation: {split: val, report: false}", ""),
+    ("head: {beta: 2.0}\ndata: {source: {size: 20}}", ""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "line"), OWN_FILES)
+def test_what_a_file_of_ones_own_gives_in_vain_is_refused(tmp_path, text, line):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text(HEADER + text)
+    (tmp_path / "experiment" / "base.yaml").write_text(HEADER + "scheduler: {total_steps: 100}")
+    compose("train")  # makes what the files need known to Hydra
+    given = ["experiment=mine", f"hydra.searchpath=[file://{tmp_path}]"]
+    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        cfg = hydra.compose("train", given, return_hydra_config=True)
+    found = list(unread(OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])))
+    with pytest.raises(CompsegError, match=re.escape(line)) if line else nullcontext():
+        refuse(given[:1], found, cfg.hydra)
 
 
 # Nodes whose every key some steps of training can tell apart; the first four differ from method to method.

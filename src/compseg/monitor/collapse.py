@@ -25,6 +25,7 @@ FILE = "collapse.json"
 
 NOT_FINITE, EMPTY, FULL = "not finite", "empty", "full"
 FLAT, BACKGROUND, SHORTCUT = "flat", "background", "shortcut"
+FEW_SAMPLES, FEW_STEPS = "few samples", "few steps"
 
 # A symptom is named after so many epochs in a row. Batch statistics may empty or fill the maps of a single validation,
 # a network that has hardly started is flat for a while, and paper2020 on the phantom, which ends well, answered to the
@@ -44,6 +45,7 @@ WHOLE = 0.8  # share of the activation's variance that lies between samples; the
 SEPARATED, NOT_SEPARATED = 0.9, 0.6  # AUC over validation samples
 MEMORISED = 0.95  # AUC over training samples
 SURE = 0.001  # p of the F test that groups differ
+ENOUGH = 10  # training samples of each class from which on labels did as well as an expert's masks (docs/results.md)
 FEW = 16  # channels below which model=unet_shallow may have three levels: `compseg.training.resolve`
 
 
@@ -52,7 +54,7 @@ class Symptom:
     """What is wrong with an epoch's maps.
 
     Attributes:
-        kind: One of the six words above.
+        kind: One of the words above.
         words: The same with its numbers.
     """
 
@@ -118,6 +120,20 @@ def _groups(d: Diagnosis) -> Symptom | None:
     if effect is None or effect.p > SURE or effect.groups <= effect.classes:
         return None
     return Symptom(SHORTCUT, f"x differs more between groups than between the classes within them (p {effect.p:.1g})")
+
+
+def symptom_of_few(d: Diagnosis, steps: int) -> Symptom | None:
+    """What few training samples have led to, at the end of training; None if they were enough."""
+    healthy, disease = np.bincount(d.train.labels, minlength=2)
+    # `not ... <`, because the AUC is NaN where validation has one class.
+    if min(healthy, disease) >= ENOUGH or not d.val.auc < SEPARATED:
+        return None
+    start = f"learned from {healthy} healthy and {disease} disease samples"
+    if d.train.auc > SEPARATED:
+        aucs = f"AUC by x {d.train.auc:.2f}, of validation samples {d.val.auc:.2f}"
+        return Symptom(FEW_SAMPLES, f"{start}, it tells these apart and not others ({aucs})")
+    start += f" in {steps} steps"
+    return Symptom(FEW_STEPS, f"{start}, it does not tell even these apart (AUC by x {d.train.auc:.2f})")
 
 
 def _x(d: Diagnosis) -> str:
@@ -197,6 +213,8 @@ def fix_for(kind: str, config: Mapping[str, Any]) -> str:
         FLAT: [*norm, *pseudo_labels, "more epochs"],
         BACKGROUND: ["a tissue mask that fits", *shallow],
         SHORTCUT: [*shallow, *pseudo_labels, "augmentation=flip_rotate90_jitter"],
+        FEW_SAMPLES: [f"at least {ENOUGH} training samples of each class"],
+        FEW_STEPS: ["more epochs", f"at least {ENOUGH} training samples of each class"],
     }
     return ", or ".join(fixes[kind][:2])
 
@@ -256,6 +274,7 @@ class CollapseDetector(Callback):
         self.findings: list[Finding] = []
         self.restarting = False
         self._kind, self._since = "", 0
+        self._few: Symptom | None = None
 
     @property
     def restarted(self) -> int:
@@ -264,7 +283,8 @@ class CollapseDetector(Callback):
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Judge the epoch; all ranks see the same numbers and decide alike."""
-        net, found, epoch = cast("Network", pl_module), symptom_of(diagnosis_of(trainer)), trainer.current_epoch
+        d, net, epoch = diagnosis_of(trainer), cast("Network", pl_module), trainer.current_epoch
+        found, self._few = symptom_of(d), symptom_of_few(d, trainer.global_step)
         if found is None:
             self._kind = ""
         elif found.kind != self._kind:
@@ -275,6 +295,12 @@ class CollapseDetector(Callback):
         # By seed too: after a restart the next attempt is judged by itself.
         if found is not None and lasting and (found.kind, net.seed) not in {(f.kind, f.seed) for f in self.findings}:
             self._name(found, trainer, net)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Name what few samples have led to."""
+        if self._few is not None and not self.restarting:
+            self._since = trainer.current_epoch
+            self._name(self._few, trainer, cast("Network", pl_module))
 
     def state_dict(self) -> dict[str, Any]:
         """How long the present symptom has lasted, and what was named."""
@@ -303,7 +329,8 @@ class CollapseDetector(Callback):
         # Or, not set: another callback may have asked for the end.
         trainer.should_stop |= self.restarting
         word = "collapse" if found.kind in LOST else "suspicious"
-        log(f"{word}: {found.words}, since epoch {self._since}; likely fix: {fix}")
+        since = "" if found is self._few else f", since epoch {self._since}"
+        log(f"{word}: {found.words}{since}; likely fix: {fix}")
         # Findings before a restart are written when its training has been cleared away, not before.
         if trainer.is_global_zero and not self.restarting:
             write_findings(Path(trainer.default_root_dir), self.findings)

@@ -197,13 +197,13 @@ def refuse_unread_in(config: DictConfig) -> None:
     loader = GlobalHydra.instance().config_loader()
     for overrides in jobs_to_check(config.hydra.overrides.task):
         try:
-            cfg = loader.load_sweep_config(config, overrides)
-            cfg = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+            job = loader.load_sweep_config(config, overrides)
+            cfg = OmegaConf.masked_copy(job, [str(key) for key in job if key != "hydra"])
             check_targets(cfg)
             found = list(unread(cfg))
         except (HydraException, OmegaConfBaseException, CompsegError):  # an error in a job is the job's own
             continue
-        refuse(overrides, found)
+        refuse(overrides, found, job.hydra)
 
 
 def jobs_to_check(arguments: Sequence[str]) -> list[list[str]]:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from hydra.conf import HydraConf
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -41,21 +43,22 @@ class Unread(NamedTuple):
     unless: object = ANYTHING
 
 
-def refuse_unread(cfg: DictConfig, overrides: Iterable[str]) -> None:
-    """Refuse the first override that can have no effect in a run.
+def refuse_unread(cfg: DictConfig, overrides: Iterable[str], hydra: HydraConf | None = None) -> None:
+    """Refuse the first value that a user gives and that can have no effect in a run.
 
     Args:
         cfg: `conf/train.yaml`, composed with the overrides and checked.
         overrides: As on the command line.
+        hydra: What Hydra knows of the composition; None: there is no experiment file to look at.
 
     Raises:
-        CompsegError: An override does nothing.
+        CompsegError: A value does nothing.
     """
-    refuse(overrides, list(unread(cfg)))
+    refuse(overrides, list(unread(cfg)), hydra)
 
 
-def refuse(overrides: Iterable[str], found: Sequence[Unread]) -> None:
-    """Refuse the first override that is among what is not read.
+def refuse(overrides: Iterable[str], found: Sequence[Unread], hydra: HydraConf | None = None) -> None:
+    """Refuse the first value, of the command line and then of an experiment file, that is among what is not read.
 
     Raises:
         CompsegError: There is one.
@@ -63,16 +66,53 @@ def refuse(overrides: Iterable[str], found: Sequence[Unread]) -> None:
     for override in overrides:
         if line := problem_with(override, found):
             raise CompsegError(line)
+    for file, key, value in in_experiment(hydra, str(hydra.runtime.choices.get("experiment"))) if hydra else ():
+        if line := _problem(f"{key}={value}", key, value, found):
+            raise CompsegError(f"in {file}: {line}")
+
+
+def in_experiment(hydra: HydraConf, name: str) -> Iterator[tuple[str, str, object]]:
+    """File, key and value of all that an experiment sets, unless it is one that comes with compseg.
+
+    Args:
+        hydra: What Hydra knows of the composition.
+        name: The experiment's. What others of the user's own set that it begins with is given, too.
+    """
+    shown = f"experiment/{name}.yaml"
+    sources = [source for source in hydra.runtime.config_sources if source.schema == "file"]
+    files = {source.provider: Path(source.path, shown) for source in sources}
+    provider = next((provider for provider, file in files.items() if file.is_file()), "main")
+    if provider == "main":
+        return
+    given: Any = OmegaConf.to_container(OmegaConf.load(files[provider]), resolve=False)
+    for entry in given.pop("defaults", []):
+        if isinstance(entry, str):
+            yield from in_experiment(hydra, entry)
+        else:
+            yield from ((shown, key.removeprefix("override ").lstrip("/"), value) for key, value in entry.items())
+    yield from ((shown, key, value) for key, value in _leaves(given, ""))
+
+
+def _leaves(node: Any, key: str) -> Iterator[tuple[str, object]]:
+    """Dotted key and value of all that is not a mapping."""
+    if not isinstance(node, dict):
+        yield key, node
+        return
+    for name, child in node.items():
+        yield from _leaves(child, f"{key}.{name}" if key else str(name))
 
 
 def problem_with(override: str, found: Sequence[Unread]) -> str | None:
     """The line that names an override among what is not read; None if it is read."""
     parsed = OverridesParser.create().parse_override(override)
-    name = str(parsed.get_key_element()).lstrip("+~")
+    return _problem(override, str(parsed.get_key_element()).lstrip("+~"), parsed.value(), found)
+
+
+def _problem(shown: str, name: str, value: object, found: Sequence[Unread]) -> str | None:
     key = GROUPS.get(name, name)
     for one in found:
-        if f"{key}.".startswith(f"{one.key}.") and parsed.value() != one.unless:
-            return f"{override}: does nothing here: {one.why}; {one.fix}, or leave the key out"
+        if f"{key}.".startswith(f"{one.key}.") and value != one.unless:
+            return f"{shown}: does nothing here: {one.why}; {one.fix}, or leave the key out"
     return None
 
 
