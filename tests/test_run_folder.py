@@ -33,7 +33,8 @@ evaluation: {split: test, threshold: labels, report: true, rank_by: val/loss}
 
 
 def config(tmp_path, text):
-    (tmp_path / "config.yaml").write_text(text)
+    needed = (f"{key}: {{}}\n" for key in ("data", "head") if f"{key}:" not in text)
+    (tmp_path / "config.yaml").write_text("\n".join([text, *needed]))
     return load_config(tmp_path)
 
 

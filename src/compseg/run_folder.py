@@ -40,8 +40,8 @@ def load_config(run: Path) -> DictConfig:
         raise CompsegError(f"{run}: not a run folder (config.yaml is missing); give a folder that compseg.train wrote")
     with reading(path, fix := "restore it, or train again"):
         config = OmegaConf.create(read_checked(path, fix).decode())
-        if not isinstance(config, DictConfig):
-            raise TypeError("expected the configuration of a training run")
+        if not isinstance(config, DictConfig) or not {"data", "head"} <= set(config):
+            raise TypeError("expected the configuration of a training run, with data and head")
         OmegaConf.resolve(config)
         return config
 

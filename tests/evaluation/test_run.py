@@ -33,7 +33,7 @@ def test_a_gpu_judges_where_there_is_one(monkeypatch, tmp_path):
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(evaluation, "load_segmenter", load)
-    (tmp_path / "config.yaml").write_text("model: {}")
+    (tmp_path / "config.yaml").write_text("{data: {}, head: {}}")
     with pytest.raises(AskedError) as asked:
         evaluate_run(tmp_path)
     assert asked.value.args == (torch.device("cuda"),)
@@ -63,7 +63,7 @@ def test_the_device_that_trained_judges(monkeypatch, tmp_path):
 
 
 def test_another_split_or_device_is_refused(tmp_path):
-    (tmp_path / "config.yaml").write_text("model: {}")
+    (tmp_path / "config.yaml").write_text("{data: {}, head: {}}")
     with pytest.raises(CompsegError, match="split=most: expected auto, all, train, val, test"):
         evaluate_run(tmp_path, split="most")
     with pytest.raises(CompsegError, match="device=gpu: expected auto or one of cpu"):

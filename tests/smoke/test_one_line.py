@@ -63,6 +63,7 @@ DAMAGED: dict[str, tuple[Callable[[], object] | None, tuple[str, ...], tuple[str
     "environment.json a list": (put("run/environment.json", b"[]"), EVALUATE, ("run/environment.json", "delete it")),
     "config.yaml not UTF-8": (put("run/config.yaml", b"\xff\xfe"), EVALUATE, ("run/config.yaml", "train again")),
     "config.yaml a list": (put("run/config.yaml", b"- a\n"), EVALUATE, ("run/config.yaml", "train again")),
+    "config.yaml of others": (put("run/config.yaml", b"seed: 0\n"), EVALUATE, ("run/config.yaml", "train again")),
     "config.yaml points nowhere": (put("run/config.yaml", b"a: ${b}\n"), EVALUATE, ("run/config.yaml", "train again")),
     "job.json cut": (put("sweep/0/job.json", b"{"), SWEEP, ("sweep/0/job.json", "delete it")),
     "job.json a list": (put("sweep/0/job.json", b"[1]"), SWEEP, ("sweep/0/job.json", "delete it")),
