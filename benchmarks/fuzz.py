@@ -33,8 +33,8 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -144,16 +144,23 @@ def main() -> None:
     parser.add_argument("--only", default="", help="formats whose name holds this")
     parser.add_argument("--base", type=Path, help="where the sound files are, or are made; a folder to keep")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as scratch:
-        base = args.base or Path(scratch) / "base"
-        if not base.exists():
-            make(base)
+    with made(args.base) as base:
         found = fuzz(base, args.count, args.seed, args.seconds, args.only)
     print(table(found))
     sys.exit(bool(wrong(found)))
 
 
 # --- what is changed
+
+
+@contextmanager
+def made(base: Path | None) -> Iterator[Path]:
+    """The folder of sound files, made where it is absent; of a temporary one where none is given."""
+    with tempfile.TemporaryDirectory() as scratch:
+        base = base or Path(scratch) / "base"
+        if not base.exists():
+            make(base)
+        yield base
 
 
 def make(base: Path) -> None:

@@ -20,7 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from fuzz import ARRAYS, TINY, digest, ended, import_verbs, make
+from fuzz import ARRAYS, TINY, digest, ended, import_verbs, made
 
 TRAIN = ("train", *TINY[:-1], "trainer.max_epochs=4", "hydra.run.dir=new", "trainer.resume=auto")
 OF_A_RUN = ("metrics.json", "samples.csv", "history.csv", "segmenter/*", "maps/*")
@@ -83,10 +83,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="commands whose name holds this")
     parser.add_argument("--base", type=Path, help="where the files to start from are, or are made; a folder to keep")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as scratch:
-        base = args.base or Path(scratch) / "base"
-        if not base.exists():
-            make(base)
+    with made(args.base) as base:
         sys.exit(bool(kill_all(base, args.count, args.seed, args.only)))
 
 

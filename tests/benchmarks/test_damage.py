@@ -12,7 +12,7 @@ import fuzz
 import pytest
 from fuzz import Case
 
-from running import environment
+from running import HANGS, environment
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -59,6 +59,6 @@ def test_what_is_wrong_and_the_table():
 def test_nothing_wrong_comes_of_it(arguments):
     done = subprocess.run(
         [sys.executable, BENCHMARKS / arguments[0], *arguments[1:], "--seed=1"],
-        capture_output=True, text=True, env=environment(), check=False,
+        capture_output=True, text=True, env=environment(), check=False, timeout=4 * HANGS,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]

@@ -223,6 +223,17 @@ class _Checker:
         self.trust, self.values = trust, 0
 
     def checked(self, value: Any, where: str, name: str = "", depth: int = 0) -> Any:
+        """A value with every node in it translated.
+
+        Args:
+            value: Plain.
+            where: Its place, for the message.
+            name: Of the argument that it is, or is in; empty: of none.
+            depth: Below the whole description.
+
+        Raises:
+            CompsegError: Something in it is not allowed.
+        """
         self.values += 1
         # Before going deeper: Python's own recursion limit would end this in a traceback.
         if depth > MAX_DEPTH or self.values > MAX_VALUES:
