@@ -38,6 +38,7 @@ def test_a_method_goes_on_without_a_teacher_that_finds_nothing(null, tmp_path, m
     assert load_segmenter(run)(cohort.image(name), cohort.tissue(name)).shape == (20, 20)
 
 
+@pytest.mark.slow
 def test_a_run_that_went_on_without_its_teacher_resumes_so(null, tmp_path):
     arguments = tiny(null, tmp_path / "run", NULL, *SHORT, "evaluation.split=none", "scheduler=constant")
     succeed("train", *arguments)

@@ -35,6 +35,7 @@ def fill(disk: Path) -> None:
     (disk / "ballast").write_bytes(bytes(free - 60_000))
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_last_good_checkpoint(trained, small_disk):
     run = small_disk / "run"
     arguments = tiny(trained.cohort, run, "trainer.max_epochs=400", "evaluation.split=none")

@@ -28,6 +28,7 @@ def folders(sweep: Path) -> list[str]:
     return sorted(path.name for path in sweep.iterdir() if path.is_dir())
 
 
+@pytest.mark.slow
 def test_a_crashed_job_holds_nothing_up_and_is_tried_again(trained, tmp_path):
     sweep, absent = tmp_path / "my sweep", tmp_path / "absent.zarr"
     arguments = sweep_arguments(sweep, "trainer.devices=1", f"data.path={absent},{trained.cohort}")

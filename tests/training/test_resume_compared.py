@@ -133,6 +133,7 @@ def rates(run):
     return [row["learning_rate"] for row in history_of(run)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("before", "after"), [(2, 5), (5, 3)])
 def test_a_one_cycle_schedule_goes_on_as_if_planned_for_the_new_length(trained, tmp_path, before, after):
     planned, resumed = tmp_path / "planned", tmp_path / "resumed"
