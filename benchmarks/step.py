@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+import torch
 from common import Rolled, Row, side_by_side
 from hydra.utils import instantiate
 from omegaconf import DictConfig
@@ -17,10 +18,12 @@ from compseg.cohort import Cohort, prepare
 from compseg.config import compose
 from compseg.faults import StopSignals
 from compseg.log import quiet_libraries
+from compseg.memory import keep_freed
 from compseg.monitor.dashboards import Dashboards
-from compseg.training.build import build_module, build_trainer
+from compseg.training.build import build_comparison, build_module, build_trainer
+from compseg.training.fit import fit_preprocessing, fit_pseudo_labels
 from compseg.training.module import CompSegNet
-from compseg.training.resolve import resolve
+from compseg.training.resolve import resolve, resolve_alpha
 
 CHANNELS, SIZE, BATCH, EPOCHS, STEPS = 450, 64, 7, 6, 12
 NETWORK = ("model=unet_small", "method=paper2020", "preprocess=none", "augmentation=none", "scheduler=constant")
@@ -34,7 +37,62 @@ def measure(folder: Path) -> list[Row]:
     return [
         _whole(cohort, folder, "Lightning, head, metrics, history", callbacks=False),
         _whole(cohort, folder, "the same with validation, checkpoints and pictures of each epoch", callbacks=True),
+        _default(folder),
     ]
+
+
+def _default(folder: Path, size: int = 256, count: int = 8) -> Row:
+    """An epoch of default training from decoded samples, against its network on inputs that are ready."""
+    cohort = few_spots(folder, size, count)
+    cfg = compose(
+        "train",
+        [*TRAINER, "trainer.max_epochs=2", "data=cohort", f"data.path={cohort.path}", "data.batch_size=4",
+         "data.cache=ram", "data.workers=0", "hydra.run.dir=unused"],
+    )  # fmt: skip
+    cfg.callbacks = {}
+    cfg = resolve(cfg, cohort).cfg
+    module, data = build_module(cfg), instantiate(cfg.data)
+    data.setup()
+    fit_preprocessing(module, data)
+    fit_pseudo_labels(module, data)
+    cfg = resolve_alpha(cfg, module.pseudo_labels).cfg
+    module.compare_by(*build_comparison(cfg), config={})
+    module.sees_whole_samples = True
+    data.val_dataloader = lambda: []
+    keep_freed()
+    with torch.no_grad():
+        ready = [module._prepared(batch, {})["image"].clone() for batch in data.train_dataloader()]
+    optimizer = AdamW(module.parameters(), lr=1e-3)
+
+    def whole():
+        with tempfile.TemporaryDirectory(dir=folder) as run:
+            trainer = build_trainer(cfg, Path(run), Dashboards(), StopSignals(Path(run)))
+            trainer.fit(module, data)
+
+    def bare():
+        for image in ready * 2:
+            optimizer.zero_grad()
+            module.segmenter(image).mean().backward()
+            optimizer.step()
+
+    ours, theirs = side_by_side(whole, bare, rounds=4)
+    what = f"{2 * len(ready)} steps of 4 spots, default training at {size} x {size} x {CHANNELS}"
+    return Row(what, ours, "its network on inputs that are ready", theirs)
+
+
+def few_spots(folder: Path, size: int, count: int) -> Cohort:
+    """Some spots of the default phantom, made on first use: `count` to train, half as many to validate."""
+    each = count // 4
+    arrays = [
+        f"data.source.arrays.{name}.{part}"
+        for name in ("A1", "A2")
+        for part in (
+            f"holds={{T:{4 * each},N:{4 * each}}}",
+            f"takes={{train:{{healthy:{each},disease:{each}}},val:{{healthy:{each},disease:{each}}}}}",
+        )
+    ]
+    source = compose("train", [f"data.source.size={size}", f"data.source.channels={CHANNELS}", *arrays]).data.source
+    return prepare(Rolled(instantiate(source)), folder / f"few_{size}_{count}.zarr", progress=False)
 
 
 def spots(folder: Path, size: int = SIZE, channels: int = CHANNELS) -> Cohort:

@@ -174,7 +174,8 @@ class Waiting(TorchDispatchMode):
 @pytest.mark.parametrize("method", METHODS)
 def test_no_step_waits_for_the_device(method, monkeypatch):
     # These are a processor's way alone.
-    monkeypatch.setattr("compseg.preprocessing.preprocess._by_pixels", lambda _: False)
+    for module in ("preprocessing.preprocess", "training.module"):
+        monkeypatch.setattr(f"compseg.{module}.by_pixels", lambda _: False)
     monkeypatch.setattr("compseg.comparative.pseudo_labels.unchanged", lambda *_: False)
     module = module_of(f"method={method}", "augmentation=flip_rotate90_jitter")
     module.segmenter.train()
@@ -199,20 +200,41 @@ def test_augmented_batches_keep_their_channels_together():
         assert image.is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.parametrize("own", [True, False])
 @pytest.mark.parametrize("augmentation", ["flip_rotate90", "flip_rotate90_jitter", "none"])
-def test_preprocessing_once_gives_what_preprocessing_twice_would(augmentation, monkeypatch):
-    """With a pseudo-labels: turned after preprocessing if values stay, else as without one."""
+def test_preprocessing_once_gives_what_preprocessing_twice_would(augmentation, own, monkeypatch):
+    """With pseudo-labels: a pixel goes straight to where augmentation moves it if values stay; else augmented first."""
     module = module_of("method=compseg", f"augmentation={augmentation}")
+    module.pseudo_labels.filter.normal_()
+    module.pseudo_labels.level.fill_(0.5)
+    module.pseudo_labels.own.fill_(own)
+    module.preprocess.mean.normal_()
     batch = batch_of()
-    times = []
-    in_strips = module.preprocess._in_strips
-    monkeypatch.setattr(module.preprocess, "_in_strips", lambda *given: times.append(0) or in_strips(*given))
-    prepared = module._prepared(batch, module.augmentations)
-    assert len(times) == (2 if augmentation == "flip_rotate90_jitter" else 1)
-    rotated = augment(batch, module.augmentations, module.seed, 0)
-    expected = module._contrast(in_strips(rotated["image"], rotated["tissue"]), rotated["tissue"])
-    torch.testing.assert_close(prepared["image"], expected)
-    torch.testing.assert_close(prepared["tissue"], rotated["tissue"])
+    batch["tissue"] = torch.rand(batch["tissue"].shape) > 0.3
+    batch["truth"] = torch.rand(batch["tissue"].shape) > 0.5  # the labeller's replaces it
+    module.sees_whole_samples = True
+    prepared = [{**module._prepared(batch, module.augmentations)} for _ in range(2)]
+    assert len(module.backgrounds["train"]) == (0 if "jitter" in augmentation else 4)
+    module.backgrounds["train"] = {}
+    monkeypatch.setattr("compseg.training.module.by_pixels", lambda _: False)
+    expected = module._prepared(batch, module.augmentations)
+    assert 0.02 < expected["truth"].float().mean() < 0.5
+    for found in prepared:
+        torch.testing.assert_close(found["image"], expected["image"], rtol=1e-4, atol=1e-5)
+        assert found["image"].is_contiguous(memory_format=torch.channels_last)
+        for part in ("tissue", "truth", "label"):
+            assert torch.equal(found[part], expected[part])
+
+
+def test_a_crop_has_a_background_of_its_own():
+    module = module_of("method=compseg")
+    module.pseudo_labels.filter.normal_()
+    batches = [batch_of(), batch_of()]
+    batches[1]["image"] = batches[1]["image"].flip(-1) * 2
+    first, second = (module._backgrounds(batch, "train") for batch in batches)
+    assert not torch.allclose(first, second)
+    module.sees_whole_samples = True
+    assert torch.equal(*(module._backgrounds(batch, "train") for batch in batches))
 
 
 @pytest.mark.parametrize("method", METHODS)

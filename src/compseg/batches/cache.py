@@ -21,6 +21,7 @@ KEPT = 6  # arrays of batches that are kept to be filled again: image, tissue an
 NUMPY: dict[torch.dtype, type[np.generic]] = {
     torch.float16: np.float16,
     torch.float32: np.float32,
+    torch.int64: np.int64,
     torch.bool: np.bool_,
 }
 

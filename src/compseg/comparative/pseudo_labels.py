@@ -158,7 +158,10 @@ class FisherPseudoLabels(nn.Module):
         Preprocessed `(B, C, H, W)` and tissue `(B, 1, H, W)` to `(B, 1, H, W)`.
         """
         # Filtering first leaves one channel to average, and both are linear.
-        filtered = torch.einsum("bchw,c->bhw", image, self.filter)[:, None]
+        return self.averaged(torch.einsum("bchw,c->bhw", image, self.filter)[:, None], tissue)
+
+    def averaged(self, filtered: Tensor, tissue: Tensor) -> Tensor:
+        """The score of spectra's products with the filter, all `(B, 1, H, W)`."""
         return local_mean(filtered, tissue, self.neighbourhood)
 
     def marked(self, score: Tensor, tissue: Tensor) -> Tensor:

@@ -32,6 +32,7 @@ from compseg.inference.folder import (
     read_description,
     write_weights,
 )
+from compseg.inference.network_input import network_input
 from compseg.inference.threshold import Threshold
 from compseg.inference.tiling import MapsWindows, Tile, cut, largest_side, receptive_field_of
 from compseg.preprocessing import Preprocess, tissue_mask
@@ -137,14 +138,15 @@ class Segmenter:
         shape = (1, 1, tiles[-1].core[0].stop, tiles[-1].core[1].stop)
         score, tissue = (torch.zeros(shape, dtype=dtype, device=self.device) for dtype in (torch.float32, torch.bool))
         for tile, image, mask in pieces():
-            given, seen = self._preprocessed(image, mask)
+            cube, seen = self._tensors(image, mask)
+            given = self._finite(self.preprocess(cube, seen))
             score[..., *tile.core] = pseudo_labels.score(given, seen)[..., *tile.inner]
             tissue[..., *tile.core] = seen[..., *tile.inner]
         ordinary = tissue & ~pseudo_labels.marked(score, tissue)
         total = torch.zeros(1, self.channels.count, device=self.device)
         # Read again rather than kept: all tiles at once would take the memory that tiling saves.
         for tile, image, mask in pieces():
-            given, _ = self._preprocessed(image, mask)
+            given = self.preprocess(*self._tensors(image, mask))
             # Cores alone: margins overlap, and their pixels would count more than once.
             total += sum_of_spectra(given[..., *tile.inner], ordinary[..., *tile.core])
         return pseudo_labels.background(total, ordinary.sum((2, 3)))
@@ -227,26 +229,26 @@ class Segmenter:
         Raises:
             CompsegError: If tissue pixels are not finite.
         """
-        given, mask = self._preprocessed(image, tissue)
-        if self.pseudo_labels is None:
-            return given
-        if background is None:
-            return self.pseudo_labels.contrast(given, mask)
-        return self.pseudo_labels.subtract_background(given, mask, background)
+        return self._finite(
+            network_input(self.preprocess, self.pseudo_labels, *self._tensors(image, tissue), background)
+        )
 
-    def _preprocessed(self, image: Image, tissue: Mask) -> tuple[Tensor, Tensor]:
+    def _tensors(self, image: Image, tissue: Mask) -> tuple[Tensor, Tensor]:
+        """`(1, C, H, W)` in channels_last memory and `(1, 1, H, W)`."""
         # Rounded to the cohort's type first: a file then gives the same map as the sample in the cohort.
         cube = torch.from_numpy(np.ascontiguousarray(image, dtype=self.dtype)).to(self.device)
         mask = torch.from_numpy(np.ascontiguousarray(tissue)).to(self.device)
         # Channels are last in memory already: permuting gives torch's channels_last format without a copy.
-        given = self.preprocess(cube.permute(2, 0, 1)[None], mask[None, None])
+        return cube.permute(2, 0, 1)[None], mask[None, None]
+
+    def _finite(self, given: Tensor) -> Tensor:
         # One sum instead of a mask of all values: NaN and infinity survive it.
         if not given.sum().isfinite():
             raise CompsegError(
                 f"holds NaN or infinite values, or some beyond {self.dtype}; "
                 "replace them, for example by zero outside the tissue"
             )
-        return given, mask[None, None]
+        return given
 
     def _checked(self, image: Image) -> Image:
         image = image[..., None] if image.ndim == 2 else image

@@ -8,7 +8,7 @@ of the same form in any file.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -58,37 +58,80 @@ class Preprocess(nn.Module):
         Returns:
             `(B, C, H, W)` float32, about zero mean and unit variance on tissue, exactly zero elsewhere.
         """
-        if _by_pixels(image):
+        if by_pixels(image):
             return self._in_strips(image, tissue)
         shift, scale = self._standard()
+        shift, scale = shift[:, None, None], scale[:, None, None]
         # where, not multiplication: in the background a correction may divide by zero and leave NaN or huge values.
         return torch.where(tissue, torch.addcmul(shift, self.correct(image), scale), 0.0)
 
     def _standard(self) -> tuple[Tensor, Tensor]:
-        """Shift and scale, `(C, 1, 1)` each, that standardise in one pass.
+        """Shift and scale, `(C,)` each, that standardise in one pass.
 
         The rounding error is no larger than the one that float32 made of the raw values.
         """
-        return (-self.mean / self.std)[:, None, None], (1 / self.std)[:, None, None]
+        return -self.mean / self.std, 1 / self.std
 
     @torch.no_grad()
     def _in_strips(self, image: Tensor, tissue: Tensor) -> Tensor:
-        """The same, a few tissue pixels at a time, because each pixel is corrected by itself.
+        """The same, tissue pixels alone and a few at a time."""
+        result, places = self.empty_input(tissue), tissue.flatten().nonzero()[:, 0]
+        for strip, spectra in self.strips(image, places):
+            spectra_of(result).index_copy_(0, places[strip], spectra)
+        return result
+
+    def empty_input(self, tissue: Tensor) -> Tensor:
+        """`(B, C, H, W)` float32 in channels_last host memory to be filled on tissue `(B, 1, H, W)`, elsewhere zero.
+
+        It is the memory of the one before, once nobody holds that.
+        """
+        (B, _, H, W), C = tissue.shape, len(self.mean)
+        result = torch.from_numpy(self._buffer.lend((B, H, W, C))).permute(0, 3, 1, 2)
+        spectra_of(result).index_fill_(0, (~tissue).flatten().nonzero()[:, 0], 0.0)
+        return result
+
+    @torch.no_grad()
+    def strips(self, image: Tensor, places: Tensor, background: Tensor | None = None) -> Iterator[tuple[slice, Tensor]]:
+        """Preprocessed spectra of some pixels, a few at a time, because each pixel is corrected by itself.
 
         Intermediate results then stay in the processor's cache; those of a whole image would be several copies of it,
-        written to memory and read again. Three to five times faster at 450 channels.
+        written to memory and read again.
+
+        Args:
+            image: `(B, C, H, W)`, raw values in channels_last host memory.
+            places: Numbers of the pixels among all B x H x W, `(n,)`.
+            background: Spectrum `(C,)` that is subtracted.
+
+        Yields:
+            A range of `places` and the spectra there, `(r, C)` float32, which the next ones overwrite.
         """
-        B, C, H, W = image.shape
-        pixels = image.permute(0, 2, 3, 1).reshape(-1, C)
-        result = torch.from_numpy(self._buffer.lend((B * H * W, C))).zero_()
-        shift, scale = self._standard()
-        for places in torch.split(tissue.flatten().nonzero()[:, 0], max(1, STRIP // C)):
-            corrected = self.correct(pixels.index_select(0, places).T[None, :, None])
-            result.index_copy_(0, places, torch.addcmul(shift, corrected, scale)[0, :, 0].T)
-        return result.reshape(B, H, W, C).permute(0, 3, 1, 2)
+        pixels, (shift, scale) = spectra_of(image), self._standard()
+        shift = shift if background is None else shift - background
+        step = max(1, STRIP // pixels.shape[1])
+        raw, corrected = (pixels.new_empty(step, pixels.shape[1], dtype=dtype) for dtype in (None, torch.float32))
+        for start in range(0, len(places), step):
+            some = places[start : start + step]
+            spectra = corrected[: len(some)]
+            spectra.copy_(torch.index_select(pixels, 0, some, out=raw[: len(some)]))
+            spectra = self._correct_pixels(spectra)
+            yield slice(start, start + step), torch.addcmul(shift, spectra, scale, out=spectra)
+
+    def _correct_pixels(self, spectra: Tensor) -> Tensor:
+        """The corrections of `(n, C)` float32, whose memory may be used."""
+        with torch.autocast(spectra.device.type, enabled=False):
+            for correction in self.corrections:
+                # Where a correction can work in place it takes no memory, which costs more than the arithmetic.
+                in_place = getattr(correction, "correct_pixels_", None)
+                spectra = correction(spectra.T[None, :, None])[0, :, 0].T if in_place is None else in_place(spectra)
+        return spectra
 
 
-def _by_pixels(image: Tensor) -> bool:
+def spectra_of(image: Tensor) -> Tensor:
+    """The pixels `(B * H * W, C)` of `(B, C, H, W)` in channels_last memory, which they share."""
+    return image.permute(0, 2, 3, 1).view(-1, image.shape[1])
+
+
+def by_pixels(image: Tensor) -> bool:
     """Whether the channels of a pixel are contiguous in host memory, and neither gradients nor a graph are needed."""
     contiguous = image.device.type == "cpu" and image.is_contiguous(memory_format=torch.channels_last)
     return contiguous and not image.requires_grad and not torch.compiler.is_compiling()
@@ -132,6 +175,12 @@ class StandardNormalVariate(nn.Module):
     Removes an offset and the thickness of the sample.
     """
 
+    def correct_pixels_(self, spectra: Tensor) -> Tensor:
+        """The same of spectra `(n, C)`, in place."""
+        spectra -= spectra.mean(dim=1, keepdim=True)
+        deviation = torch.linalg.vector_norm(spectra, dim=1, keepdim=True) / math.sqrt(spectra.shape[1])
+        return spectra.mul_(deviation.clamp_min(1e-6).reciprocal_())
+
     def forward(self, image: Tensor) -> Tensor:
         """`(B, C, H, W)` float32 to the same shape; spectra without variation (background) become zero."""
         centred = image - image.mean(dim=1, keepdim=True)
@@ -169,6 +218,10 @@ class Detrend(nn.Module):
         spectra = image.movedim(1, -1)
         # Two products with the few polynomials, in place of one with a projection of C x C.
         return (spectra - linear(spectra, self.basis) @ self.basis).movedim(-1, 1)
+
+    def correct_pixels_(self, spectra: Tensor) -> Tensor:
+        """The same of spectra `(n, C)`, in place."""
+        return spectra.addmm_(linear(spectra, self.basis), self.basis, alpha=-1)
 
 
 class VectorNorm(nn.Module):

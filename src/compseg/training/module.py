@@ -15,7 +15,9 @@ from compseg.batches import Batch
 from compseg.batches.augmentation import Augmentation, augment
 from compseg.comparative import ComparativeHead, FisherPseudoLabels, HeadOutput, Objective, mean_over_ranks
 from compseg.errors import CompsegError
+from compseg.inference.network_input import backgrounds_of, input_by_pixels, network_input
 from compseg.preprocessing import Preprocess
+from compseg.preprocessing.preprocess import by_pixels
 from compseg.training.resume import replanned
 from compseg.training.strategies import shard
 from compseg.training.views import Views
@@ -90,11 +92,13 @@ class CompSegNet(pl.LightningModule):
         memory_format: Of the segmenter's input.
         schedule_steps: Length of the schedule, if it has one.
         epochs_before: Those that the checkpoint which training continues from was to have.
+        sees_whole_samples: Whether a sample is the same pixels in each epoch, so that its background is found once.
     """
 
     memory_format = torch.channels_last
     schedule_steps: float | None = None
     epochs_before: int | None = None
+    sees_whole_samples = False
 
     def __init__(
         self,
@@ -115,6 +119,7 @@ class CompSegNet(pl.LightningModule):
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
         self.augmentations, self.seed, self.config = dict(augmentations or {}), seed, dict(config or {})
         self.epoch_sums = {"train": EpochSums(), "val": EpochSums()}
+        self.backgrounds: dict[str, dict[int, Tensor]] = {"train": {}, "val": {}}
 
     def forward(self, image: Tensor, tissue: Tensor) -> HeadOutput:
         """Raw image `(B, C, H, W)` and tissue `(B, 1, H, W)` to map, pooled activation and output."""
@@ -131,7 +136,8 @@ class CompSegNet(pl.LightningModule):
 
     def network_input(self, image: Tensor, tissue: Tensor) -> Tensor:
         """Raw `(B, C, H, W)` of whole samples and tissue `(B, 1, H, W)` to what the segmenter reads, of that shape."""
-        return self._contrast(self.preprocess(image, tissue), tissue)
+        with torch.autocast(self.device.type, enabled=False):  # bf16 has 8 bits
+            return network_input(self.preprocess, self.pseudo_labels, image, tissue)
 
     def _contrast(self, image: Tensor, tissue: Tensor) -> Tensor:
         if self.pseudo_labels is None:
@@ -143,14 +149,14 @@ class CompSegNet(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """The objective of one balanced batch, `loss`, and for callbacks the pooled activation `x (B,)`."""
         del batch_idx
-        statistics, output = self._statistics(self._prepared(batch, self.augmentations), "train")
+        statistics, output = self._statistics(self._prepared(batch, self.augmentations, "train"), "train")
         # The mean over all ranks comes first: a root or a clamp in `finish` would be another one on each rank.
         return {"loss": self.objective.finish(mean_over_ranks(statistics.mean(0))), "x": output.x.detach()}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, HeadOutput]:
         """Collects: the loss is formed over all validation samples at the epoch's end; callbacks get the output."""
         del batch_idx
-        return {"head": self._statistics(self._prepared(batch, {}), "val")[1]}
+        return {"head": self._statistics(self._prepared(batch, {}, "val"), "val")[1]}
 
     def on_train_epoch_end(self) -> None:
         """Log `train/...`."""
@@ -211,11 +217,14 @@ class CompSegNet(pl.LightningModule):
             self.epoch_sums["train"].load(checkpoint.get("epoch_sums"))
 
     @torch.no_grad()
-    def _prepared(self, batch: Batch, augmentations: Mapping[str, Augmentation]) -> Batch:
+    def _prepared(self, batch: Batch, augmentations: Mapping[str, Augmentation], split: str = "train") -> Batch:
         """The batch augmented, its image the network's input, its truth the pseudo-labels where these supervise.
 
         What augmentation merely moves about is made ready first, once for both.
         """
+        is_geometric = all(augmentation.is_geometric for augmentation in augmentations.values())
+        if is_geometric and by_pixels(batch["image"]):
+            return self._prepared_by_pixels(batch, augmentations, split)
 
         def augmented(batch: Batch) -> Batch:
             return augment(batch, augmentations, self.seed, self.current_epoch)
@@ -226,12 +235,37 @@ class CompSegNet(pl.LightningModule):
         def contrasted(batch: Batch) -> Batch:
             return {**batch, "image": self._contrast(batch["image"], batch["tissue"])}
 
-        if all(augmentation.is_geometric for augmentation in augmentations.values()):
+        if is_geometric:
             return augmented(contrasted(self._with_pseudo_labels(preprocessed(batch))))
         if self.trains_on_pseudo_labels:
             # Before augmentation: what the pseudo-labeller marks must not depend on a jitter that it was not fitted to.
             batch = {**self._with_pseudo_labels(preprocessed(batch)), "image": batch["image"]}
         return contrasted(preprocessed(augmented(batch)))
+
+    def _prepared_by_pixels(self, batch: Batch, augmentations: Mapping[str, Augmentation], split: str) -> Batch:
+        """The same in one pass over the tissue pixels of a batch in host memory."""
+        labeller, tissue = self.pseudo_labels if self.trains_on_pseudo_labels else None, batch["tissue"]
+        # The numbers of the pixels are moved, not the pixels, which are hundreds of values each.
+        numbered: Batch = {**batch, "image": torch.arange(tissue.numel()).view(tissue.shape)}
+        moved = augment(numbered, augmentations, self.seed, self.current_epoch)
+        with torch.autocast(self.device.type, enabled=False):
+            background = self._backgrounds(batch, split)
+            given, score = input_by_pixels(
+                self.preprocess, batch["image"], moved["tissue"], background, labeller, moved["image"]
+            )
+        if labeller is not None:
+            disease = (batch["label"] > 0)[:, None, None, None]
+            moved = {**moved, "truth": labeller.marked(score, moved["tissue"]) & disease}
+        return {**moved, "image": given}
+
+    def _backgrounds(self, batch: Batch, split: str) -> Tensor:
+        """What is subtracted from each sample, `(B, C)`."""
+        known = self.backgrounds[split] if self.sees_whole_samples else {}
+        for place, index in enumerate(batch["index"]):
+            if index not in known:
+                sample = (batch[part][place : place + 1] for part in ("image", "tissue"))
+                known[index] = backgrounds_of(self.preprocess, self.pseudo_labels, *sample)
+        return torch.cat([known[index] for index in batch["index"]])
 
     def _with_pseudo_labels(self, batch: Batch) -> Batch:
         """A preprocessed batch with the pseudo-labeller's marks for truth, if the objective learns from them."""

@@ -114,6 +114,7 @@ def train_once(
     if found_nothing(module) and cfg.method.fallback is not None:
         return Outcome(cfg, trained=False, is_global_zero=trainer.is_global_zero)
     fit_segmenter(module, data)
+    module.sees_whole_samples = data.crops is None
     with_alpha = resolve_alpha(cfg, module.pseudo_labels)
     cfg, asked = with_alpha.cfg, {**asked, **with_alpha.asked}
     if with_alpha.reasons:
