@@ -21,9 +21,9 @@ FLOORS = (
     ("batches",),
     ("monitor",),
     ("training",),
-    ("report",),
+    ("report", "exports"),
     ("studies",),
-    ("train", "evaluate", "predict", "prepare", "check", "sweep_report", "compare", "__main__"),
+    ("train", "evaluate", "predict", "export", "prepare", "check", "sweep_report", "compare", "__main__"),
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 

@@ -11,6 +11,7 @@ VERBS = {
     "train": "train a CompSegNet, then evaluate its segmenter; without arguments on the phantom cohort",
     "evaluate": "judge the segmenter of a run and write its report",
     "predict": "map disease regions in new images",
+    "export": "write maps or a segmenter for other programs: QuPath, Fiji, napari, ENVI",
     "compare": "compare methods x models x cohorts x seeds: a ranked table with intervals, a picture",
     "sweep_report": "sum up a sweep of training runs (compseg train -m ...)",
 }

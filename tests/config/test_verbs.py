@@ -120,7 +120,7 @@ def test_groups_of_a_verb(monkeypatch, tmp_path):
         (["--help"], 0, "usage: compseg VERB"),
         (["--version"], 0, "compseg "),
         (["trian"], 1, "no verb 'trian'; did you mean 'train'?"),
-        (["zzz"], 1, "verbs: check, compare, evaluate, predict, prepare, sweep_report, train"),
+        (["zzz"], 1, "verbs: check, compare, evaluate, export, predict, prepare, sweep_report, train"),
     ],
 )
 def test_the_console_entry(monkeypatch, capsys, arguments, code, words):

@@ -126,6 +126,23 @@ class PredictConfig:
 
 
 @dataclass
+class ExportConfig:
+    """`conf/export.yaml`."""
+
+    maps: str = MISSING  # a folder of maps
+    format: str = MISSING  # what to write
+    out: str = MISSING  # the folder to write to
+    threshold: float | None = None  # in place of the one that the maps were written with
+    pixel_size: float | None = None  # edge of a pixel
+    pixel_unit: str | None = None  # unit of `pixel_size`
+    class_name: str | None = None  # of what is above the threshold
+    offset: Any = None  # of the map in another picture
+    scale: Any = None  # from the map's pixels to that picture's
+    gzip: bool | None = None  # whether to compress GeoJSON
+    ome_zarr: str | None = None  # version of OME-Zarr
+
+
+@dataclass
 class SweepReportConfig:
     """`conf/sweep_report.yaml`."""
 
@@ -158,6 +175,7 @@ SCHEMAS = {
     "check": CheckConfig,
     "evaluate": EvaluateConfig,
     "predict": PredictConfig,
+    "export": ExportConfig,
     "sweep_report": SweepReportConfig,
     "compare": CompareConfig,
 }

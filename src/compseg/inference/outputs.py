@@ -48,7 +48,7 @@ def reserve(out: Path, segmenter: Segmenter, images: Sequence[NewImage], overwri
         "threshold": segmenter.threshold.value,
         "images": {image.name: {"path": _place(image), "file": files[image.name]} for image in images},
     }
-    before = _read(out)
+    before = read_record(out)
     if before and (other := _other_than(mine, before, out)):
         require(
             overwrite,
@@ -80,8 +80,12 @@ def _place(image: NewImage) -> str:
     return str(image.path) if is_url(image.path) else str(Path(image.path).resolve())
 
 
-def _read(out: Path) -> dict[str, Any] | None:
-    """The record of the prediction that a folder holds; None where it holds none."""
+def read_record(out: Path) -> dict[str, Any] | None:
+    """The record of the prediction that a folder holds; None where it holds none.
+
+    Raises:
+        CompsegError: It is damaged, or missing beside maps.
+    """
     path = out / RECORD
     if not path.is_file():
         maps = out / MAPS

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -31,8 +33,31 @@ def overlay(picture: Image, activation: NDArray[np.float32], mask: Mask) -> RGB:
     # In float32 and in place, because a mosaic's picture is large.
     base += opacity * (np.array(DISEASE_RGB, np.float32) - base)
     mixed: RGB = base.round(out=base).astype(np.uint8)
-    mixed[outline(resize(mask, size), width=max(1, round(max(size) / 256)))] = DISEASE_RGB
+    mixed[outline(resize(mask, size), outline_width(size))] = DISEASE_RGB
     return mixed
+
+
+def translucent(activation: NDArray[np.float32], mask: Mask, width: int) -> RGB:
+    """The overlay alone, to be laid over any picture.
+
+    Args:
+        activation: `(H, W)` in [0, 1]; 1 is most opaque.
+        mask: `(H, W)` bool, the pixels that count as disease.
+        width: Of their outline, pixels.
+
+    Returns:
+        `(H, W, 4)` uint8, the last of it opacity.
+    """
+    layer = np.empty((*activation.shape, 4), np.uint8)
+    layer[..., :3] = DISEASE_RGB
+    layer[..., 3] = (255 * OPACITY * np.clip(activation, 0, 1)).round()
+    layer[outline(mask, width), 3] = 255
+    return layer
+
+
+def outline_width(size: Sequence[int]) -> int:
+    """How many pixels wide the outlines on a picture of this size are."""
+    return max(1, round(max(size) / 256))
 
 
 def as_rgb(picture: Image) -> RGB:

@@ -1,0 +1,311 @@
+"""Maps as other programs open them: the same numbers, the right place and size, and no name that does harm."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import uuid
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+import zarr
+from PIL import Image
+
+from compseg.cohort import prepare
+from compseg.errors import CompsegError
+from compseg.evaluation.thresholds import fixed
+from compseg.exports import export_maps, ome, pictures, stored
+from compseg.exports.maps import WRITERS
+from compseg.files import from_cell
+from compseg.inference import Segmenter
+from compseg.inference.images import NewImage, new_images
+from compseg.inference.prediction import predict
+from compseg.models import SpectralSpatial
+from compseg.plots.overlay import translucent
+from compseg.preprocessing import Preprocess
+from compseg.samples import Channels, SampleArrays, SampleInfo
+from hostile_names import NAMES, snapshot
+from running import run_here
+
+SHAPE = (70, 50)
+
+
+class Cubes:
+    """A source of two samples of random numbers, some of them off tissue."""
+
+    def infos(self):
+        return [SampleInfo(name, label, split="test") for label, name in enumerate(("a", "b"))]
+
+    def read(self, info):
+        image = np.random.default_rng(info.label).random((*SHAPE, 3)).astype("f4")
+        return SampleArrays(image, tissue=np.indices(SHAPE)[0] > 8)
+
+    def channels(self):
+        return Channels(3)
+
+    def provenance(self):
+        return {}
+
+
+@pytest.fixture(scope="module")
+def segmenter() -> Segmenter:
+    torch.manual_seed(0)
+    net = SpectralSpatial(3, width=8, norm="none")
+    torch.nn.init.normal_(net.output.weight)
+    return Segmenter(net, Preprocess(3), {}, {}, Channels(3), "all", "float32", fixed(0.5))
+
+
+@pytest.fixture(scope="module")
+def predicted(segmenter, tmp_path_factory) -> Path:
+    """Maps of a cohort whose pixels are 5.5 micrometres wide."""
+    root = tmp_path_factory.mktemp("predicted")
+    prepare(Cubes(), root / "c.zarr", splits={"train": 0, "val": 0, "test": 1, "seed": 0}, pixel_size=5.5)
+    predict(segmenter, new_images(root / "c.zarr"), root / "maps of c")
+    return root / "maps of c"
+
+
+def activation(folder, name="a"):
+    return np.load(folder / "maps" / f"{name}.npy")
+
+
+def mask(folder, name="a"):
+    return np.asarray(Image.open(folder / "maps" / f"{name}_mask.png")) > 0
+
+
+def both(folder, name="a"):
+    return np.stack([activation(folder, name), mask(folder, name)])
+
+
+def export(folder, format, out, **options):
+    keys = ("threshold", "pixel_size", "pixel_unit")
+    sizes = {key: options.pop(key) for key in keys if key in options}
+    return export_maps(folder, format, out, **sizes, options=options)
+
+
+def in_strips(monkeypatch, rows=16):
+    """Small strips, tiles and levels, so that a small map has several of each."""
+    for module in (stored, pictures, ome):
+        monkeypatch.setattr(module, "ROWS", rows)
+    monkeypatch.setattr(ome, "TILE", rows)
+    monkeypatch.setattr(ome, "SMALLEST_LEVEL", 20)
+
+
+def test_png_is_a_layer_without_seams(predicted, tmp_path, monkeypatch):
+    in_strips(monkeypatch)
+    monkeypatch.setattr(pictures, "outline_width", lambda _: 3)
+    path, _ = export(predicted, "png", tmp_path)
+    picture = Image.open(path)
+    assert picture.mode == "RGBA"
+    assert (np.asarray(picture) == translucent(*both(predicted)[:1], mask(predicted), 3)).all()
+
+
+def test_npy_is_the_map_and_its_mask(predicted, tmp_path, monkeypatch):
+    in_strips(monkeypatch)
+    export(predicted, "npy", tmp_path)
+    assert (np.load(tmp_path / "a.npy") == activation(predicted)).all()
+    assert (np.load(tmp_path / "a_mask.npy") == mask(predicted)).all()
+
+
+def test_envi_has_two_bands_and_the_size_of_a_pixel_in_metres(predicted, tmp_path, monkeypatch):
+    in_strips(monkeypatch)
+    export(predicted, "envi", tmp_path, class_name="tumour {grade 3},\nhigh")
+    header = (tmp_path / "a.hdr").read_text()
+    assert "pixel size = {5.5e-06, 5.5e-06}" in header
+    assert (np.fromfile(tmp_path / "a.img", "<f4").reshape(2, *SHAPE) == both(predicted)).all()
+    envi = pytest.importorskip("spectral.io.envi", reason="spectral is not installed; it is in compseg[dev]")
+    image = envi.open(tmp_path / "a.hdr", tmp_path / "a.img")
+    assert (np.moveaxis(np.asarray(image.load()), 2, 0) == both(predicted)).all()
+    assert image.metadata["band names"] == ["activation", r"tumour _grade 3__\nhigh"]
+
+
+def test_ome_tiff_has_a_pyramid_and_the_size_of_a_pixel(predicted, tmp_path, monkeypatch):
+    in_strips(monkeypatch)
+    path, _ = export(predicted, "ome_tiff", tmp_path, class_name="<tumour>")
+    with tifffile.TiffFile(path) as file:
+        (series,) = file.series
+        assert (series.axes, series.shape) == ("CYX", (2, *SHAPE))
+        assert len(series.levels) == 3
+        for level, image in enumerate(series.levels):
+            step = 2**level
+            assert (image.asarray() == both(predicted)[:, ::step, ::step]).all()
+        described = tifffile.xml2dict(file.ome_metadata)["OME"]["Image"]["Pixels"]
+    assert {described[f"PhysicalSize{axis}"] for axis in "XY"} == {5.5}
+    assert {described[f"PhysicalSize{axis}Unit"] for axis in "XY"} == {"µm"}
+    assert [channel["Name"] for channel in described["Channel"]] == ["activation", "<tumour>"]
+
+
+@pytest.mark.parametrize(("version", "zarr_format"), [("0.5", 3), ("0.4", 2)])
+def test_ome_zarr_has_a_pyramid_and_the_size_of_a_pixel(predicted, tmp_path, monkeypatch, version, zarr_format):
+    in_strips(monkeypatch)
+    for _ in range(2):  # the second time in place of the first
+        path, _ = export(predicted, "ome_zarr", tmp_path, ome_zarr=version)
+    group = zarr.open_group(path, mode="r")
+    assert group.metadata.zarr_format == zarr_format
+    attributes = dict(group.attrs)["ome"] if zarr_format == 3 else dict(group.attrs)
+    (image,) = attributes["multiscales"]
+    assert attributes.get("version", image.get("version")) == version
+    assert [axis["name"] for axis in image["axes"]] == ["c", "y", "x"]
+    assert [axis.get("unit") for axis in image["axes"]] == [None, "micrometer", "micrometer"]
+    for level, dataset in enumerate(image["datasets"]):
+        step = 2**level
+        assert (group[dataset["path"]][:] == both(predicted)[:, ::step, ::step]).all()
+        assert dataset["coordinateTransformations"] == [{"type": "scale", "scale": [1, 5.5 * step, 5.5 * step]}]
+    assert len(image["datasets"]) == 3
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.ome.zarr", "b.ome.zarr"]
+    yaozarrs = pytest.importorskip("yaozarrs", reason="yaozarrs is not installed; it is in compseg[dev]")
+    yaozarrs.validate_zarr_store(str(path))
+
+
+def test_geojson_is_what_qupath_reads(predicted, tmp_path):
+    path, _ = export(predicted, "geojson", tmp_path, class_name="tumour")
+    collection = json.loads(path.read_text())
+    assert collection["type"] == "FeatureCollection"
+    features = collection["features"]
+    assert len({uuid.UUID(feature["id"]) for feature in features}) == len(features) > 1
+    for feature in features:
+        assert (feature["type"], feature["geometry"]["type"]) == ("Feature", "Polygon")
+        properties = feature["properties"]
+        assert properties["objectType"] == "annotation"
+        assert properties["classification"] == {"name": "tumour", "color": [213, 94, 0]}
+        measured = properties["measurements"]
+        assert measured["Area µm^2"] == pytest.approx(5.5**2 * measured["Area px^2"])
+        assert 0.5 < measured["Mean activation"] <= 1
+    pixels = sum(feature["properties"]["measurements"]["Area px^2"] for feature in features)
+    assert pixels == mask(predicted).sum()
+    again, _ = export(predicted, "geojson", tmp_path / "again", class_name="tumour")
+    assert again.read_bytes() == path.read_bytes()
+
+
+def test_geojson_in_the_coordinates_of_another_picture(predicted, tmp_path):
+    plain, moved = (
+        json.loads(gzip.decompress(export(predicted, "geojson", tmp_path / name, gzip=True, **placing)[0].read_bytes()))
+        for name, placing in (("plain", {}), ("moved", {"offset": [100, -7.5], "scale": [4, 2]}))
+    )
+    for one, other in zip(plain["features"], moved["features"], strict=True):
+        for ring, ring_moved in zip(one["geometry"]["coordinates"], other["geometry"]["coordinates"], strict=True):
+            assert np.allclose(np.array(ring) * [4, 2] + [100, -7.5], ring_moved)
+        assert one["properties"] == other["properties"]
+
+
+def table(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_csv_is_a_table_of_maps_and_one_of_regions(predicted, tmp_path):
+    export(predicted, "csv", tmp_path)
+    areas, found = table(tmp_path / "areas.csv"), table(tmp_path / "regions.csv")
+    for row, known in zip(areas, table(predicted / "areas.csv"), strict=True):
+        assert {key: row[key] for key in ("sample", "tissue_pixels", "area_fraction")} == {
+            key: known[key] for key in ("sample", "tissue_pixels", "area_fraction")
+        }
+        regions = [region for region in found if region["sample"] == row["sample"]]
+        assert len(regions) == int(row["regions"])
+        assert sum(int(region["area_pixels"]) for region in regions) == mask(predicted, row["sample"]).sum()
+        assert float(row["area"]) == pytest.approx(5.5**2 * int(row["area_pixels"]))
+        marked = activation(predicted, row["sample"])[mask(predicted, row["sample"])]
+        assert float(row["mean_activation"]) == pytest.approx(marked.mean(), rel=1e-5)
+
+
+def test_another_threshold_and_size(predicted, tmp_path):
+    export(predicted, "csv", tmp_path, threshold=0.9, pixel_size=2, pixel_unit="mm")
+    for row in table(tmp_path / "areas.csv"):
+        assert int(row["area_pixels"]) == (activation(predicted, row["sample"]) > np.float32(0.9)).sum()
+        assert (float(row["area"]), row["unit"]) == (4 * int(row["area_pixels"]), "mm^2")
+
+
+@pytest.mark.parametrize("format", WRITERS)
+def test_names_do_no_harm(segmenter, tmp_path, format):
+    image = np.random.default_rng(0).random((9, 8, 3)).astype("f4")
+    np.save(tmp_path / "image.npy", image)
+    names = [name for name in NAMES if name]
+    predict(segmenter, [NewImage(name, tmp_path / "image.npy") for name in names], tmp_path / "predicted")
+    before = snapshot(tmp_path)
+    paths = export(tmp_path / "predicted", format, tmp_path / "out", **hostile(format))
+    after = snapshot(tmp_path)
+    assert all(after[path] == digest for path, digest in before.items()), "nothing that was there has changed"
+    assert len(set(paths)) == len(paths)
+    assert all(path.resolve().parent == (tmp_path / "out").resolve() and path.exists() for path in paths)
+    if format == "csv":
+        rows = table(tmp_path / "out/areas.csv")
+        assert [from_cell(row["sample"]) for row in rows] == [
+            name.encode(errors="backslashreplace").decode() for name in names
+        ]
+    else:
+        assert len(paths) in (len(names), 2 * len(names))
+    if format == "geojson":
+        found = {json.loads(path.read_text())["features"][0]["properties"]["name"] for path in paths}
+        assert found == set(names)
+    if format == "ome_tiff":
+        for path in paths:
+            with tifffile.TiffFile(path) as file:
+                assert file.series[0].shape == (2, 9, 8)
+
+
+def hostile(format):
+    return {} if format in ("png", "npy") else {"class_name": '=1+1 <script>"\n\x1b日本{},'}
+
+
+def test_maps_of_an_evaluation(trained, tmp_path):
+    """The verb, on a run folder: its metrics have the threshold, its configuration the cohort; it stays as it is."""
+    before = snapshot(trained.run)
+    assert run_here("export", f"maps={trained.run}", "format=geojson", f"out={tmp_path}/q", "gzip=true") == 0
+    assert snapshot(trained.run) == before
+    threshold = json.loads((trained.run / "metrics.json").read_text())["threshold"]
+    rows = table(trained.run / "samples.csv")
+    for row in rows:
+        features = json.loads(gzip.decompress((tmp_path / f"q/{row['sample']}.geojson.gz").read_bytes()))["features"]
+        pixels = sum(feature["properties"]["measurements"]["Area px^2"] for feature in features)
+        assert pixels == (activation(trained.run, row["sample"]) > np.float32(threshold)).sum()
+    assert len(list((tmp_path / "q").iterdir())) == len(rows)
+
+
+REFUSED = {
+    "no maps": ({}, "geojson", {}, "prediction.json"),
+    "an idle key": (None, "png", {"gzip": True}, "gzip: does nothing in format=png"),
+    "an idle size": (None, "npy", {"pixel_size": 1}, "pixel_size: does nothing"),
+    "a unit alone": (None, "csv", {"pixel_unit": "um"}, "without pixel_size="),
+    "a size of 0": (None, "csv", {"pixel_size": 0}, "pixel_size=0"),
+    "no length": (None, "csv", {"pixel_size": 1, "pixel_unit": "furlong"}, "expected nm, um"),
+    "a threshold": (None, "csv", {"threshold": 2}, r"in \[0, 1\]"),
+    "a mirrored map": (None, "geojson", {"scale": -1}, "mirrored"),
+    "one number": (None, "geojson", {"offset": [1]}, r"\[x,y\]"),
+    "words": (None, "geojson", {"scale": ["a", "b"]}, r"\[x,y\]"),
+    "a version": (None, "ome_zarr", {"ome_zarr": "0.3"}, "0.5 or 0.4"),
+}
+
+
+@pytest.mark.parametrize(("folder", "format", "options", "words"), REFUSED.values(), ids=REFUSED)
+def test_what_cannot_be_exported_is_refused(predicted, tmp_path, folder, format, options, words):
+    with pytest.raises(CompsegError, match=words):
+        export(predicted if folder is None else tmp_path, format, tmp_path / "out", **options)
+
+
+def test_the_maps_are_never_overwritten(predicted, tmp_path):
+    for out in (predicted, predicted / "maps"):
+        with pytest.raises(CompsegError, match="overwritten"):
+            export(predicted, "npy", out)
+    (tmp_path / "a.ome.zarr").mkdir()
+    with pytest.raises(CompsegError, match="no Zarr group"):
+        export(predicted, "ome_zarr", tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"no array", b"\x93NUMPY\x01\x00"])
+def test_a_damaged_or_missing_map(segmenter, tmp_path, content):
+    np.save(tmp_path / "image.npy", np.ones((9, 8, 3), "f4"))
+    predict(segmenter, [NewImage("a", tmp_path / "image.npy")], tmp_path)
+    (tmp_path / "maps/a.npy").write_bytes(content)
+    with pytest.raises(CompsegError, match=r"a\.npy"):
+        export(tmp_path, "npy", tmp_path / "out")
+    (tmp_path / "maps/a.npy").unlink()
+    with pytest.raises(CompsegError, match=r"a\.npy: missing"):
+        export(tmp_path, "npy", tmp_path / "out")
+
+
+def test_an_unknown_format_is_answered_with_the_nearest(predicted, tmp_path, capsys):
+    assert run_here("export", f"maps={predicted}", "format=geojsn", f"out={tmp_path}/q") == 1
+    assert "did you mean 'geojson'?" in capsys.readouterr().err
