@@ -18,6 +18,7 @@ from common import Row, peak_memory, seconds
 from hydra.utils import instantiate
 
 from compseg.cohort import prepare
+from compseg.comparative import FisherPseudoLabels
 from compseg.config import compose
 from compseg.evaluation.thresholds import fixed
 from compseg.inference import Segmenter
@@ -31,8 +32,16 @@ from compseg.training.resolve import corrections_for
 
 SIZE, CHANNELS = 2048, 450
 NETWORKS = {
-    "the paper's U-Net, standardisation alone": (False, {}),
-    "U-Net of width 16, detrend and SNV": (True, {"width": 16, "activation": "relu", "norm": "batch"}),
+    "the paper's U-Net, standardisation alone": {},
+    "U-Net of width 16, detrend and SNV": {"corrected": True, "width": 16, "activation": "relu", "norm": "batch"},
+    "the default": {
+        "corrected": True,
+        "contrasted": True,
+        "width": 16,
+        "depth": 1,
+        "activation": "leaky_relu",
+        "norm": "batch",
+    },
 }
 
 
@@ -64,18 +73,23 @@ class Mosaic:
         return {"source": "mosaic", "size": self.size}
 
 
-def segmenter_of(channels: Channels, corrected: bool = False, **network) -> Segmenter:
-    """A U-Net, behind no corrections as in the paper or those that such channels get by default."""
+def segmenter_of(channels: Channels, corrected: bool = False, contrasted: bool = False, **network) -> Segmenter:
+    """A U-Net, behind no corrections as in the paper or those that such channels get by default, and their contrast."""
     torch.manual_seed(0)
     corrections = instantiate(corrections_for(channels)[0]) if corrected else []
-    preprocess = Preprocess(channels.count, corrections)
-    return Segmenter(UNet(channels.count, **network), preprocess, {}, {}, channels, "all", "float16", fixed(0.5))
+    preprocess, labeller = Preprocess(channels.count, corrections), None
+    if contrasted:
+        labeller = FisherPseudoLabels(channels.count)
+        labeller.filter.normal_(std=channels.count**-0.5)
+        labeller.level.fill_(0.3)
+    return Segmenter(
+        UNet(channels.count, **network), preprocess, {}, {}, channels, "all", "float16", fixed(0.5), {}, labeller
+    )
 
 
 def named(name: str, channels: Channels) -> Segmenter:
     """One of those that are measured."""
-    corrected, network = NETWORKS[name]
-    return segmenter_of(channels, corrected, **network)
+    return segmenter_of(channels, **NETWORKS[name])
 
 
 def measure(folder: Path, size: int = SIZE, channels: int = CHANNELS) -> list[Row]:
@@ -88,17 +102,29 @@ def measure(folder: Path, size: int = SIZE, channels: int = CHANNELS) -> list[Ro
 def _of_network(name: str, cohort: Path, folder: Path, size: int) -> list[Row]:
     channels = new_images(cohort)[0].cohort.channels
     segmenter = named(name, channels)
-    before = _bare(segmenter, size)
+    before = _alone(segmenter, cohort, size)
     taken, peak = _apart(name, cohort, folder)
-    after = _bare(segmenter, size)  # before and after, so that a machine that grows busier hurts both alike
-    preprocessing, network, cores = np.mean([before, after], axis=0)
+    after = _alone(segmenter, cohort, size)  # before and after, so that a machine that grows busier hurts both alike
+    decoding, preprocessing, network, cores = np.mean([before, after], axis=0)
     tiles = len(segmenter.tiles((size, size)))
     return [
         Row(f"{name}: {size} x {size} x {channels.count}, {tiles} tiles", taken, "the network alone", network),
         Row(f"{name}: the same", taken, "the network alone, of cores", cores),
         Row(f"{name}: the same", taken, "preprocessing and network, of cores", preprocessing + cores),
+        Row(f"{name}: the same", taken, "decoding and network", decoding + network),
         Row(f"{name}: memory above the model, GB", peak / 1e9, "the bar, GB", 2.0),
     ]
+
+
+def _alone(segmenter: Segmenter, cohort: Path, size: int) -> tuple[float, ...]:
+    """Seconds for decoding what is read, and what `_bare` says."""
+    opened = new_images(cohort)[0].open()
+    tiles = segmenter.tiles((size, size))
+    read = list(tiles)
+    if segmenter.pseudo_labels is not None:
+        segmenter.background(tiles, lambda some: read.extend(some) or [])  # of nothing, but these would be read
+    decoding = seconds(lambda: [opened.image(tile.seen).shape for tile in read])
+    return decoding, *_bare(segmenter, size)
 
 
 def _bare(segmenter: Segmenter, size: int) -> tuple[float, float, float]:

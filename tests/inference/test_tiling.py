@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from compseg.comparative import FisherPseudoLabels
 from compseg.errors import CompsegError
 from compseg.inference import Segmenter
+from compseg.inference.network_input import backgrounds_of
 from compseg.inference.segmenter import activation_of
 from compseg.inference.tiling import cut, largest_side, receptive_field_of
 from compseg.models import Padded, SegNet, SpectralSpatial, UNet
@@ -90,12 +91,38 @@ def test_tiles_are_compared_with_the_whole_image(own):
     assert (np.abs(whole - plain).max() > 0.05) == own
     tiles = segmenter.tiles(image.shape, 90)
     assert len(tiles) > 1
-    reference = segmenter.background(tiles, lambda: ((tile, image[tile.seen], tissue[tile.seen]) for tile in tiles))
+    reference = segmenter.background(tiles, lambda some: ((t, image[t.seen], tissue[t.seen]) for t in some))
     assert (reference is not None) == own
     tiled = np.zeros_like(whole)
     for tile in tiles:
         tiled[tile.core] = segmenter.activation(image[tile.seen], tissue[tile.seen], reference, tile.inner)
     np.testing.assert_allclose(tiled, whole, atol=1e-4)
+
+
+def test_a_background_is_that_of_the_whole_image_from_one_reading():
+    labeller, image = trains_on_pseudo_labels(), cube(300, 200)
+    image[200:, :, 1] += 0.5
+    segmenter = replace(segmenter_of(SpectralSpatial(6)), pseudo_labels=labeller, pseudo_labels_node={})
+    tissue, read = segmenter.tissue(image), []
+
+    def pieces(tiles):
+        read.extend(tiles)
+        return ((tile, image[tile.seen], tissue[tile.seen]) for tile in tiles)
+
+    found = segmenter.background(segmenter.tiles(image.shape, 100), pieces)
+    cube_, mask = segmenter._tensors(image, tissue)
+    expected = backgrounds_of(segmenter.preprocess, labeller, cube_, mask)
+    assert float((expected - segmenter.preprocess(cube_, mask)[..., mask[0, 0]].mean(-1)).abs().max()) > 1e-2
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+    times = np.zeros(image.shape[:2], int)
+    for tile in read:
+        times[tile.core] += 1
+        assert all(part.start % 64 == 0 for part in tile.core)
+        assert all(
+            seen.start == max(0, core.start - 1) and seen.stop == min(size, core.stop + 1)
+            for seen, core, size in zip(tile.seen, tile.core, image.shape, strict=False)
+        )
+    assert (times == 1).all()
 
 
 def test_less_overlap_than_the_network_sees_leaves_seams():

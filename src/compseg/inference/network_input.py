@@ -56,18 +56,89 @@ def backgrounds_of(
     return torch.cat([_background_of(preprocess, labeller, *sample) for sample in samples])
 
 
-def _background_of(preprocess: Preprocess, labeller: FisherPseudoLabels, image: Tensor, tissue: Tensor) -> Tensor:
-    """That of one sample: `(1, C)`."""
+class SumsByScore:
+    """Sums of spectra by their score, in float16: which are below a level may be asked when all have been read.
+
+    The few whose score rounds to that of the level count by their share: of 10^5 pixels that moves the mean by some
+    10^-5 of a standard deviation.
+
+    Args:
+        channels: Number of channels C.
+        device: Where spectra come from.
+    """
+
+    def __init__(self, channels: int, device: torch.device) -> None:
+        # On a GPU rows are added in no fixed order, which float64 does not show.
+        dtype = torch.float64 if device.type == "cuda" else torch.float32
+        self.sums = torch.zeros(2**16, channels, dtype=dtype, device=device)  # memory is taken as rows are filled
+
+    def add(self, spectra: Tensor, scores: Tensor) -> None:
+        """Add spectra `(n, C)` with scores `(n,)`."""
+        self.sums.index_add_(0, rows_of(scores), spectra.to(self.sums.dtype))
+
+    def total(self, scores: Tensor, chosen: Tensor) -> Tensor:
+        """The sum `(C,)` of chosen spectra, from the scores of all and which are chosen, `(N,)` bool."""
+        rows = rows_of(scores)
+        every, some = (torch.bincount(each, minlength=len(self.sums)) for each in (rows, rows[chosen]))
+        filled = every.nonzero()[:, 0]
+        return (some[filled] / every[filled]).to(self.sums.dtype) @ self.sums[filled]
+
+
+def rows_of(scores: Tensor) -> Tensor:
+    """Scores rounded to float16, as one of 2^16 numbers."""
+    return scores.half().view(torch.int16).long() + 2**15
+
+
+def score_tile(
+    preprocess: Preprocess,
+    labeller: FisherPseudoLabels,
+    image: Tensor,
+    tissue: Tensor,
+    core: Tensor,
+    sums: SumsByScore,
+) -> Tensor:
+    """The scores `(1, 1, h, w)` of a tile, and the spectra of its core added to the sums.
+
+    Args:
+        preprocess: Of raw values.
+        labeller: Which scores.
+        image: `(1, C, h, w)`, raw.
+        tissue: `(1, 1, h, w)` bool.
+        core: Tissue pixels that are no margin, of that shape.
+        sums: Of all tiles.
+    """
+    if not by_pixels(image):
+        given = preprocess(image, tissue)
+        score = labeller.score(given, tissue)
+        sums.add(given.movedim(1, -1)[core[:, 0]], score[core])
+        return score
+    score = _score_of(preprocess, labeller, image, tissue)[0]
+    places = core.flatten().nonzero()[:, 0]
+    for strip, spectra in preprocess.strips(image, places):
+        sums.add(spectra, score.flatten()[places[strip]])
+    return score
+
+
+def _score_of(
+    preprocess: Preprocess, labeller: FisherPseudoLabels, image: Tensor, tissue: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Scores `(1, 1, H, W)` of one sample, and the sum `(C,)` of its spectra."""
     places, filtered = tissue.flatten().nonzero()[:, 0], torch.zeros(tissue.numel())
-    total = torch.zeros(1, image.shape[1], dtype=torch.float64)
+    total = torch.zeros(image.shape[1], dtype=torch.float64)
     for strip, spectra in preprocess.strips(image, places):
         filtered[places[strip]] = spectra @ labeller.filter
         total += spectra.sum(0)
-    marked = labeller.marked(labeller.averaged(filtered.view(tissue.shape), tissue), tissue)
+    return labeller.averaged(filtered.view(tissue.shape), tissue), total
+
+
+def _background_of(preprocess: Preprocess, labeller: FisherPseudoLabels, image: Tensor, tissue: Tensor) -> Tensor:
+    """That of one sample: `(1, C)`."""
+    score, total = _score_of(preprocess, labeller, image, tissue)
+    marked = labeller.marked(score, tissue)
     # Of a sample's pixels the marked ones are fewer, as a rule.
     for _, spectra in preprocess.strips(image, marked.flatten().nonzero()[:, 0]):
         total -= spectra.sum(0)
-    return labeller.background(total.float(), (tissue & ~marked).sum().view(1, 1))
+    return labeller.background(total.float()[None], (tissue & ~marked).sum().view(1, 1))
 
 
 @torch.no_grad()

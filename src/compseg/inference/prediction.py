@@ -142,7 +142,7 @@ def _pieces(
                 image = printable(str(opened.new.path))
                 LOG.warning(f"{image}: {len(tiles)} tiles, whose maps may differ at the seams: {problem}")
             with _of_image(opened.new):
-                background = segmenter.background(tiles, partial(_read_tiles, opened, tiles, reader))
+                background = segmenter.background(tiles, partial(_read_tiles, opened, reader=reader))
             for tile in tiles:
                 yield partial(_read, opened, tile, segmenter.dtype, background, tile is tiles[-1])
 

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from compseg.comparative import FisherPseudoLabels
-from compseg.comparative.pseudo_labels import sum_of_spectra
 from compseg.errors import CompsegError, require
 from compseg.files import atomic_json
 from compseg.inference.building import build_safe, without_fetching
@@ -32,16 +31,16 @@ from compseg.inference.folder import (
     read_description,
     write_weights,
 )
-from compseg.inference.network_input import network_input
+from compseg.inference.network_input import SumsByScore, network_input, score_tile
 from compseg.inference.threshold import Threshold
-from compseg.inference.tiling import MapsWindows, Tile, cut, largest_side, receptive_field_of
+from compseg.inference.tiling import MapsWindows, Tile, cut, cut_blocks, largest_side, receptive_field_of
 from compseg.preprocessing import Preprocess, tissue_mask
 from compseg.samples import Channels, Image, Mask, Window
 
 # All of prediction may take 2 GB above the model, and takes 1.6 to 1.9 so (docs/research/performance.md).
 TILE_MEMORY = 1.6e9  # bytes that a tile may take; what reads it and writes its map takes some more
 FASTEST_SIDE = 512  # pixels, beside the margins: more than that only leaves the processor's cache
-Pieces = Callable[[], Iterable[tuple[Tile, Image, Mask]]]
+Pieces = Callable[[Sequence[Tile]], Iterable[tuple[Tile, Image, Mask]]]
 
 
 @dataclass
@@ -113,7 +112,7 @@ class Segmenter:
         image = self._checked(image)
         mask = self.tissue(image) if tissue is None else tissue
         activation, tiles = np.zeros(mask.shape, np.float32), self.tiles(mask.shape)
-        background = self.background(tiles, lambda: ((tile, image[tile.seen], mask[tile.seen]) for tile in tiles))
+        background = self.background(tiles, lambda some: ((tile, image[tile.seen], mask[tile.seen]) for tile in some))
         for tile in tiles:
             activation[tile.core] = self.activation(image[tile.seen], mask[tile.seen], background, tile.inner)
         return activation
@@ -124,8 +123,7 @@ class Segmenter:
 
         Args:
             tiles: Of the image.
-            pieces: Gives each tile with the image `(h, w, C)` and the tissue `(h, w)` that it sees; called twice, to
-                score all pixels, then to average those that are not marked.
+            pieces: Gives some tiles, each with the image `(h, w, C)` and the tissue `(h, w)` that it sees.
 
         Returns:
             `(1, C)`; None where none is needed, or a single tile has its own.
@@ -135,21 +133,21 @@ class Segmenter:
         """
         if (pseudo_labels := self.pseudo_labels) is None or len(tiles) == 1 or not pseudo_labels.own:
             return None
-        shape = (1, 1, tiles[-1].core[0].stop, tiles[-1].core[1].stop)
-        score, tissue = (torch.zeros(shape, dtype=dtype, device=self.device) for dtype in (torch.float32, torch.bool))
-        for tile, image, mask in pieces():
+        height, width = (part.stop for part in tiles[-1].core)
+        score, tissue = (
+            torch.zeros(1, 1, height, width, dtype=dtype, device=self.device) for dtype in (torch.float32, torch.bool)
+        )
+        sums = SumsByScore(self.channels.count, self.device)
+        side = max(part.stop - part.start for tile in tiles for part in tile.seen)
+        # The margin is that of a score, far less than the network's, and blocks of a cohort are read once.
+        for tile, image, mask in pieces(cut_blocks((height, width), side, pseudo_labels.neighbourhood // 2)):
             cube, seen = self._tensors(image, mask)
-            given = self._finite(self.preprocess(cube, seen))
-            score[..., *tile.core] = pseudo_labels.score(given, seen)[..., *tile.inner]
-            tissue[..., *tile.core] = seen[..., *tile.inner]
-        ordinary = tissue & ~pseudo_labels.marked(score, tissue)
-        total = torch.zeros(1, self.channels.count, device=self.device)
-        # Read again rather than kept: all tiles at once would take the memory that tiling saves.
-        for tile, image, mask in pieces():
-            given = self.preprocess(*self._tensors(image, mask))
-            # Cores alone: margins overlap, and their pixels would count more than once.
-            total += sum_of_spectra(given[..., *tile.inner], ordinary[..., *tile.core])
-        return pseudo_labels.background(total, ordinary.sum((2, 3)))
+            core = torch.zeros_like(seen)
+            core[..., *tile.inner] = tissue[..., *tile.core] = seen[..., *tile.inner]
+            scored = score_tile(self.preprocess, pseudo_labels, cube, seen, core, sums)
+            score[..., *tile.core] = self._finite(scored)[..., *tile.inner]
+        ordinary = (tissue & ~pseudo_labels.marked(score, tissue))[tissue]
+        return pseudo_labels.background(sums.total(score[tissue], ordinary).float()[None], ordinary.sum().view(1, 1))
 
     def tiles(self, shape: tuple[int, ...], side: int | None = None, overlap: int | None = None) -> list[Tile]:
         """How to cut an image so that memory stays bounded.
@@ -229,9 +227,9 @@ class Segmenter:
         Raises:
             CompsegError: If tissue pixels are not finite.
         """
-        return self._finite(
-            network_input(self.preprocess, self.pseudo_labels, *self._tensors(image, tissue), background)
-        )
+        given = network_input(self.preprocess, self.pseudo_labels, *self._tensors(image, tissue), background)
+        # A background is finite if the image is: it was found so.
+        return given if background is not None else self._finite(given)
 
     def _tensors(self, image: Image, tissue: Mask) -> tuple[Tensor, Tensor]:
         """`(1, C, H, W)` in channels_last memory and `(1, 1, H, W)`."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from compseg.samples import Window
 
 UNKNOWN_RADIUS, UNKNOWN_STRIDE = 64, 32  # of other libraries' networks: a guess, with five halvings like ResNet's
 LARGEST_SIDE = 2**20
+BLOCK = 64  # pixels on each side of what a cohort decodes at once
 # Without batch norm, whose statistics are constants once it is trained.
 AVERAGING = (nn.GroupNorm, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 
@@ -90,6 +91,16 @@ def cut(shape: tuple[int, int], side: int, overlap: int, stride: int) -> list[Ti
     """
     rows, columns = (list(_cut_axis(size, side, overlap, stride)) for size in shape)
     return [Tile((r_core, c_core), (r_seen, c_seen)) for r_core, r_seen in rows for c_core, c_seen in columns]
+
+
+def cut_blocks(shape: tuple[int, int], side: int, margin: int) -> list[Tile]:
+    """Tiles of an image that are whole blocks of a cohort, about `side` pixels large, each seen with a margin."""
+
+    def seen(core: slice, size: int) -> slice:
+        return slice(max(0, core.start - margin), min(size, core.stop + margin))
+
+    tiles = cut(shape, max(BLOCK, side), 0, BLOCK)
+    return [replace(tile, seen=(seen(tile.core[0], shape[0]), seen(tile.core[1], shape[1]))) for tile in tiles]
 
 
 def _cut_axis(size: int, side: int, overlap: int, stride: int) -> Iterator[tuple[slice, slice]]:
