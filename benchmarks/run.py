@@ -15,7 +15,7 @@ import torch
 from common import put, table
 
 # Those that train as compseg does last: the process then keeps what it frees, which would help the others too.
-PARTS = ("data", "labeller", "step", "head", "prediction", "peers", "size", "gpu_paper")
+PARTS = ("data", "labeller", "step", "head", "prediction", "peers", "judging", "size", "gpu_paper")
 
 
 def main(arguments: list[str]) -> None:

@@ -81,7 +81,13 @@ def _default(folder: Path, size: int = 256, count: int = 8) -> Row:
 
 
 def few_spots(folder: Path, size: int, count: int) -> Cohort:
-    """Some spots of the default phantom, made on first use: `count` to train, half as many to validate."""
+    """Some spots of the default phantom, made on first use: `count` to train, as many to validate."""
+    phantom = instantiate(few_spots_source(size, count))
+    return prepare(Rolled(phantom), folder / f"few_{size}_{count}.zarr", progress=False)
+
+
+def few_spots_source(size: int, count: int) -> DictConfig:
+    """Their phantom."""
     each = count // 4
     arrays = [
         f"data.source.arrays.{name}.{part}"
@@ -91,8 +97,7 @@ def few_spots(folder: Path, size: int, count: int) -> Cohort:
             f"takes={{train:{{healthy:{each},disease:{each}}},val:{{healthy:{each},disease:{each}}}}}",
         )
     ]
-    source = compose("train", [f"data.source.size={size}", f"data.source.channels={CHANNELS}", *arrays]).data.source
-    return prepare(Rolled(instantiate(source)), folder / f"few_{size}_{count}.zarr", progress=False)
+    return compose("train", [f"data.source.size={size}", f"data.source.channels={CHANNELS}", *arrays]).data.source
 
 
 def spots(folder: Path, size: int = SIZE, channels: int = CHANNELS) -> Cohort:

@@ -52,18 +52,41 @@ def tiles(count, *titles):
 
 def test_a_sample_is_a_row_or_across_a_column():
     rows = gallery(tiles(3, "activation", "truth"))
-    assert [axes.get_ylabel() for axes in rows.axes[::2]] == ["s0", "s1", "s2"]
-    assert [axes.get_title(loc="left") for axes in rows.axes[:2]] == ["activation", "truth"]
+    assert words(rows) == ["s0", "x 0", "s1", "x 1", "s2", "x 2", "activation", "truth"]
+    assert corners(rows) == [(x, y) for y in range(3) for x in range(2)]
     columns = gallery(tiles(3, "thumbnail", "activation"), "epoch 1", across=True)
-    assert [axes.get_title(loc="left") for axes in columns.axes[:3]] == ["s0", "s1", "s2"]
-    assert [axes.get_xlabel() for axes in columns.axes[3:]] == ["x 0", "x 1", "x 2"]
+    assert words(columns) == ["s0", "x 0", "s1", "x 1", "s2", "x 2"]
+    assert corners(columns) == [(x, y) for x in range(3) for y in range(2)]
     assert columns.get_suptitle() == "epoch 1"
+    for figure in (rows, columns):
+        axes, picture = figure.axes[0], pixels(figure)
+        for text in axes.texts:
+            box = text.get_window_extent()
+            assert box.x0 >= 0
+            assert box.x1 <= picture.shape[1]
+            assert box.y0 >= 0
+            assert box.y1 <= picture.shape[0]
+
+
+def words(figure):
+    return [text.get_text() for text in figure.axes[0].texts]
+
+
+def corners(figure):
+    """Column and row of each picture."""
+    extents = [image.get_extent() for image in figure.axes[0].images]
+    return [(int(left), int(top)) for left, _, _, top in extents]
 
 
 def test_what_a_sample_lacks_stays_empty():
     mixed = gallery([*tiles(1, "activation"), *tiles(1, "thumbnail", "activation")])
-    assert [axes.get_title(loc="left") for axes in mixed.axes[:2]] == ["thumbnail", "activation"]
-    assert [len(axes.images) for axes in mixed.axes] == [0, 1, 1, 1]
+    assert words(mixed)[-2:] == ["thumbnail", "activation"]
+    assert corners(mixed) == [(1, 0), (0, 1), (1, 1)]
+
+
+def test_a_picture_keeps_its_shape():
+    wide = Tile("a", "b", {"activation": np.zeros((5, 10, 3), np.uint8)})
+    assert gallery([wide]).axes[0].images[0].get_extent() == [0.0, 1.0, 0.75, 0.25]
 
 
 @pytest.mark.filterwarnings("ignore:Glyph")  # the font lacks some scripts; then it shows boxes
