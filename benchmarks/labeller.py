@@ -6,8 +6,11 @@ from all pixels. `python benchmarks/labeller.py data/mine.zarr` compares both on
 
 from __future__ import annotations
 
+import argparse
+import importlib.util
 import math
 import sys
+import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -69,6 +72,27 @@ def compared(name: str, samples: Sequence[Sample]) -> list[Row]:
         Row(f"{name}, {len(samples)} spots", taken, "every covariance anew, in double precision", reference),
         Row(f"{name}: pixels marked differently", different, "pixels of tissue", tissue),
         Row(f"{name}: memory above the samples, GB", memory / 1e9, "the bar, GB", 1.0),
+    ]
+
+
+def against_another(file: str | Path, samples: Sequence[Sample]) -> list[Row]:
+    """Both fitted to the same samples, the other being the `pseudo_labels.py` of another commit."""
+    spec = importlib.util.spec_from_file_location("other_pseudo_labels", file)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    ours, other = (kind(len(samples[0][0])) for kind in (FisherPseudoLabels, module.FisherPseudoLabels))
+    times, processor = [], []
+    for labeller in (ours, other):
+        before = time.process_time()
+        times.append(seconds(partial(labeller.fit, samples, len(samples))))
+        processor.append(time.process_time() - before)
+    different, tissue = disagreement(ours, other, samples), sum(int(inside.sum()) for _, inside, _ in samples)
+    what = f"{len(samples)} spots, {len(samples[0][0])} channels"
+    return [
+        Row(what, times[0], "the other commit", times[1]),
+        Row(f"{what}: processor seconds", processor[0], "the other commit", processor[1]),
+        Row(f"{what}: pixels marked differently", different, "pixels of tissue", tissue),
     ]
 
 
@@ -165,5 +189,10 @@ def _covariance(pixels: Tensor) -> Tensor:
 
 
 if __name__ == "__main__":
-    for cohort in sys.argv[1:]:
-        print(table(compared(Path(cohort).stem, samples_of(cohort))), flush=True)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("cohorts", nargs="+")
+    parser.add_argument("--against", help="pseudo_labels.py of another commit, in place of the plain algorithm")
+    given = parser.parse_args()
+    for cohort in given.cohorts:
+        found = samples_of(cohort)
+        print(table(against_another(given.against, found) if given.against else compared(Path(cohort).stem, found)))

@@ -126,7 +126,13 @@ class FisherPseudoLabels(nn.Module):
         self.register_buffer("stand_in", torch.tensor(False))
 
     @torch.no_grad()
-    def fit(self, samples: Iterable[tuple[Tensor, Tensor, int]], count: int, seed: int = 0) -> None:
+    def fit(
+        self,
+        samples: Iterable[tuple[Tensor, Tensor, int]],
+        count: int,
+        seed: int = 0,
+        rounds: Iterable[object] = range(ROUNDS),
+    ) -> None:
         """Find the filter and the level.
 
         Args:
@@ -134,11 +140,12 @@ class FisherPseudoLabels(nn.Module):
                 time.
             count: Number of samples, each of which contributes its share of `pixels`.
             seed: Of the choice of pixels.
+            rounds: Of marking and refitting, at most; whoever gives them sees how far it is.
         """
         spectra = choose_spectra(samples, self.neighbourhood, max(1, self.pixels // count), count, seed)
         whole, *halves = parts_of(spectra, seed)
         fits = [[Marking(spectra, part, mode, self.shrinkage) for part in (whole, *halves)] for mode in MODES]
-        mark_and_refit(spectra, [fit for of_mode in fits for fit in of_mode])
+        mark_and_refit(spectra, [fit for of_mode in fits for fit in of_mode], rounds)
         aucs = [held_out_auc(spectra, of_mode[1:]) for of_mode in fits]
         best = max(range(len(MODES)), key=lambda number: aucs[number] - BETTER * (number > 0))
         self.held_out_auc = aucs[best]
@@ -400,9 +407,9 @@ class Marking:
         return fisher(moments, ones, zeros, self.shrinkage)
 
 
-def mark_and_refit(spectra: Spectra, fits: Sequence[Marking]) -> None:
+def mark_and_refit(spectra: Spectra, fits: Sequence[Marking], rounds: Iterable[object]) -> None:
     """Mark and refit until the marks of each converge."""
-    for _ in range(ROUNDS):
+    for _ in rounds:
         if not (active := [fit for fit in fits if not fit.converged]):
             break
         for fit, scores in zip(active, spectra.scores(torch.stack([fit.direction for fit in active])), strict=True):

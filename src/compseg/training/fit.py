@@ -14,6 +14,7 @@ from torch import Tensor
 
 from compseg.batches import CohortData
 from compseg.batches.loader import end_workers
+from compseg.comparative.pseudo_labels import ROUNDS
 from compseg.errors import CompsegError, Stopped
 from compseg.faults import StopSignals
 from compseg.faults.signals import start_compilers_with_signals_blocked
@@ -27,7 +28,8 @@ from compseg.training.trainer import Trainer
 
 # Area under the ROC of held-out labels: of spectra .77 and more, of grey pictures up to .66 (docs/research/lab-log.md).
 FOUND = 0.7
-Sample = TypeVar("Sample")
+SILENT = 4.0  # seconds without a word of what is being fitted, about
+Item = TypeVar("Item")
 MEMORY_FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 
 
@@ -42,7 +44,9 @@ def fit_pseudo_labels(module: CompSegNet, data: CohortData) -> None:
     if (labeller := module.pseudo_labels) is None:
         return
     labeller.to(data.fitting_device)
-    labeller.fit(shown(training_samples(module.preprocess, data), "pseudo-labels", data), len(data.train), module.seed)
+    samples = shown(training_samples(module.preprocess, data), "pseudo-labels", data)
+    rounds = shown(range(ROUNDS), "pseudo-labels, rounds of at most", data, ROUNDS)
+    labeller.fit(samples, len(data.train), module.seed, rounds)
     sees = "contrasts within samples" if labeller.own else "samples as they are"
     found = f"finds {labeller.share:.1%} of the disease samples' tissue to differ"
     proof = f"tells held-out labels with an AUC of {labeller.held_out_auc:.2f}"
@@ -72,11 +76,24 @@ def training_samples(
         yield seen(image[None], tissue[None])[0], tissue, info.label
 
 
-def shown(samples: Iterable[Sample], what: str, data: CohortData) -> Iterable[Sample]:
-    """The training samples, with progress and the time left on a terminal."""
-    console = Console(stderr=True)
-    hidden = not console.is_terminal or data.trainer is None or not data.trainer.is_global_zero
-    return track(samples, f"fitting {what}", len(data.train), console=console, transient=True, disable=hidden)
+def shown(items: Iterable[Item], what: str, data: CohortData, total: int | None = None) -> Iterable[Item]:
+    """The training samples, or `total` other items, with progress and the time left."""
+    console, total = Console(stderr=True), len(data.train) if total is None else total
+    if data.trainer is None or not data.trainer.is_global_zero:
+        return items
+    if console.is_terminal:
+        return track(items, f"fitting {what}", total, console=console, transient=True)
+    return _in_lines(items, f"fitting {what}", total)
+
+
+def _in_lines(items: Iterable[Item], what: str, total: int) -> Iterator[Item]:
+    """A line every few seconds: in a log a bar would be noise."""
+    begun = said = time.monotonic()
+    for done, item in enumerate(items):
+        if done and (now := time.monotonic()) - said > SILENT:
+            log(f"{what}: {done} of {total}, {(now - begun) / done * (total - done):.0f} s left")
+            said = now
+        yield item
 
 
 def speed_up(module: CompSegNet, trainer: Trainer) -> None:
