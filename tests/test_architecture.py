@@ -23,6 +23,7 @@ FLOORS = (
     ("training",),
     ("report", "exports"),
     ("studies",),
+    ("api",),
     ("train", "evaluate", "predict", "export", "prepare", "check", "sweep_report", "compare", "__main__"),
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

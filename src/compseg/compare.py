@@ -8,6 +8,7 @@ import sys
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
+from compseg.api import make_callable
 from compseg.config import verb
 
 
@@ -25,5 +26,6 @@ def main(cfg: DictConfig) -> None:
     print(compare(cfg))
 
 
+make_callable(__name__)
 if __name__ == "__main__":
     main()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from compseg.api import make_callable
 from compseg.config import verb
 
 
@@ -31,5 +32,6 @@ def main(cfg: DictConfig) -> None:
     )
 
 
+make_callable(__name__)
 if __name__ == "__main__":
     main()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from compseg.api import make_callable
 from compseg.config import verb
 from compseg.errors import CompsegError
 
@@ -30,5 +31,6 @@ def main(cfg: DictConfig) -> None:
     print(f"{len(rows)} images: maps, overlays and masks in {out / 'maps'}, area fractions in {out / 'areas.csv'}")
 
 
+make_callable(__name__)
 if __name__ == "__main__":
     main()

@@ -8,6 +8,7 @@ from pathlib import Path
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
+from compseg.api import make_callable
 from compseg.config import verb
 
 
@@ -49,5 +50,6 @@ def main(cfg: DictConfig) -> None:
         print(f"{cfg.upload}: uploaded")
 
 
+make_callable(__name__)
 if __name__ == "__main__":
     main()

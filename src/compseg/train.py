@@ -8,6 +8,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from compseg.api import make_callable
 from compseg.config import verb
 from compseg.faults import StopSignals, run_lock
 from compseg.log import rank
@@ -43,5 +44,6 @@ def main(cfg: DictConfig) -> None:
         dashboards.segmenter(run / "segmenter")  # with its threshold, if it was evaluated
 
 
+make_callable(__name__)
 if __name__ == "__main__":
     main()

@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from torch.distributed import TCPStore
 
 from compseg.config import verbs
-from compseg.studies.plan import quoted
+from compseg.config.literals import quoted
 
 
 def test_ranks_agree_on_each_run_of_a_process(monkeypatch):

@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
+from compseg.config.literals import literal, quoted
 from compseg.errors import CompsegError
-from compseg.studies.plan import composed, literal, plan, quoted
+from compseg.studies.plan import composed, plan
 
 PLAIN = {
     "cohorts": ["phantom"],

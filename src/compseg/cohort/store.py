@@ -96,6 +96,13 @@ class Cohort:
         self._arrays: dict[str, ZarrArray[Any]] = {}
         self._pid = os.getpid()
 
+    def __repr__(self) -> str:
+        labels = [info.label for info in self.infos]
+        return (
+            f"Cohort {self.path}: {len(labels)} samples, {sum(labels)} of them disease; "
+            f"{self.channels.count} channels, {self.dtype}"
+        )
+
     @classmethod
     def open(cls, path: str | Path) -> Cohort:
         """Open a cohort; reads only its attributes.

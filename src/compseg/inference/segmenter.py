@@ -43,7 +43,7 @@ FASTEST_SIDE = 512  # pixels, beside the margins: more than that only leaves the
 Pieces = Callable[[Sequence[Tile]], Iterable[tuple[Tile, Image, Mask]]]
 
 
-@dataclass
+@dataclass(repr=False)
 class Segmenter:
     """A callable from raw cubes to activation maps.
 
@@ -116,6 +116,46 @@ class Segmenter:
         for tile in tiles:
             activation[tile.core] = self.activation(image[tile.seen], mask[tile.seen], background, tile.inner)
         return activation
+
+    def mask(self, image: Image, tissue: Mask | None = None) -> Mask:
+        """The `(H, W)` bool mask of an image: tissue whose activation exceeds the threshold. As the map, else.
+
+        Raises:
+            CompsegError: If no threshold was fitted yet.
+        """
+        if self.threshold is None:
+            raise CompsegError(
+                "segmenter: has no threshold yet; run compseg.evaluate on its run, or use with_threshold"
+            )
+        activation = self(image, tissue)
+        return self.threshold.apply(activation, np.ones(activation.shape, bool) if tissue is None else tissue)
+
+    def describe(self) -> str:
+        """Network, channels, what it reads, threshold and its limits, a line each."""
+        origin, axis = self.provenance, self.channels
+        names = f" from {axis.values[0]:g} to {axis.values[-1]:g} {axis.unit}" if axis.spectral else ""
+        weights = sum(weight.numel() for weight in self.model.parameters())
+        threshold = self.threshold
+        cut = "none yet; compseg.evaluate fits one" if threshold is None else f"{threshold.value:.3f} ({threshold.how})"
+        spread = "" if threshold is None else f", 95 % interval {threshold.low:.3f} to {threshold.high:.3f}"
+        corrections = ", ".join(type(each).__name__ for each in self.preprocess.corrections) or "none"
+        contrast = "contrasts with each sample's own background" if self.pseudo_labels else "standardised values"
+        return "\n".join(
+            (
+                f"Segmenter of {origin.get('run', 'no run')}, epoch {origin.get('epoch', '-')}",
+                f"  network      {type(self.model).__name__}, {weights:,} weights, on {self.device}",
+                f"  channels     {axis.count}{names}, last in an image (H, W, C)",
+                f"  values       raw, rounded to {self.dtype}; corrections: {corrections}",
+                f"  reads        {contrast}",
+                f"  tissue       where no mask is given: {self.tissue_rule}",
+                f"  threshold    {cut}{spread}",
+                "  limits       learned from sample labels; images of another instrument, preparation or disease need",
+                "               a test of their own (compseg.evaluate run=RUN cohort=OTHER)",
+            )
+        )
+
+    def __repr__(self) -> str:
+        return self.describe()
 
     @torch.inference_mode()
     def background(self, tiles: Sequence[Tile], pieces: Pieces) -> Tensor | None:
@@ -249,6 +289,11 @@ class Segmenter:
         return given
 
     def _checked(self, image: Image) -> Image:
+        if not isinstance(image, np.ndarray):
+            raise CompsegError(
+                f"segmenter: expected a NumPy array (H, W, {self.channels.count}), got {type(image).__name__}; "
+                "read the file first, or map files with compseg.predict"
+            )
         image = image[..., None] if image.ndim == 2 else image
         self.check(image.shape)
         return image

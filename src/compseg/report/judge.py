@@ -46,6 +46,7 @@ def judge(
     """
     found = evaluate_run(run, cohort_path, device, split=split, threshold=threshold, maps=report, trust=trust, out=out)
     print(summary(found))
+    print(f"metrics: {found.folder / 'metrics.json'}")
     if report and found.test:
         print(f"report: {write_page(run, found)}")
     return found

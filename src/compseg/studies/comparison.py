@@ -12,13 +12,14 @@ from omegaconf import DictConfig
 
 from compseg.cohort import Cohort
 from compseg.config import check_targets, compose
+from compseg.config.literals import literal, quoted
 from compseg.errors import CompsegError
 from compseg.evaluation.names import MAP_METRICS
 from compseg.files import remove_partials, require_writable
 from compseg.run_folder import read_history
 from compseg.studies.comparison_page import write_comparison
 from compseg.studies.page import Writer
-from compseg.studies.plan import Layout, Plan, Planned, composed, literal, plan, quoted
+from compseg.studies.plan import Layout, Plan, Planned, composed, plan
 from compseg.studies.progress import Eta, Kind, Progress, in_words
 from compseg.studies.record import read_record, refuse_another
 from compseg.studies.runner import OUTPUT, Job, run_jobs

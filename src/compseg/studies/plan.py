@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from compseg.config.literals import literal, quoted
 from compseg.errors import CompsegError, require
 from compseg.file_names import file_name, file_names, same_file
 from compseg.studies.slots import device_count
@@ -145,18 +145,6 @@ def plan(cfg: DictConfig) -> Plan:
     )
 
 
-def quoted(value: object) -> str:
-    """A value as Hydra's command line takes it, with any characters in it.
-
-    Raises:
-        CompsegError: If it holds `${`. A group of a stranger's cohort could ask for a variable of the environment.
-    """
-    require("${" not in str(value), f"{value}: a configuration would replace what ${{ begins; rename it")
-    # To Hydra a backslash is an escape only before a quote.
-    text = re.sub(r'(\\*)(")', r"\1\1\\\2", str(value))
-    return '"' + re.sub(r"(\\+)$", r"\1\1", text) + '"'
-
-
 def _listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
@@ -229,19 +217,6 @@ def _overrides(key: str, given: Any) -> tuple[str, ...]:
 
 def _entry_overrides(key: str, entry: Mapping[str, Any]) -> tuple[str, ...]:
     return _overrides(key, entry.get("overrides", []))
-
-
-def literal(value: Any) -> str:
-    """A value as Hydra's command line takes it."""
-    if isinstance(value, Mapping):
-        return "{" + ",".join(f"{name}:{literal(item)}" for name, item in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ",".join(map(literal, value)) + "]"
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, str):  # names stay bare: options of a group may not be quoted
-        return value if re.fullmatch(r"[A-Za-z_]\w*", value) else quoted(value)
-    return repr(value)
 
 
 def _unique(key: str, choices: list[Choice]) -> list[Choice]:
