@@ -15,7 +15,7 @@ import torch
 from common import put, table
 
 # Those that train as compseg does last: the process then keeps what it frees, which would help the others too.
-PARTS = ("data", "labeller", "step", "head", "prediction", "peers", "judging", "size", "gpu_paper")
+PARTS = ("data", "labeller", "step", "head", "prediction", "peers", "judging", "size", "gpu_paper", "gpu_default")
 
 
 def main(arguments: list[str]) -> None:
@@ -32,8 +32,8 @@ def run(part: str, folder: Path) -> None:
     if part == "layout":  # writes its own section
         module.main()
         return
-    if part == "gpu_paper" and not torch.cuda.is_available():
-        print("gpu_paper: no GPU here, so its table stays as it is")
+    if part.startswith("gpu_") and not torch.cuda.is_available():
+        print(f"{part}: no GPU here, so its table stays as it is")
         return
     rows = table(module.measure(folder))
     print(rows, flush=True)

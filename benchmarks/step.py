@@ -86,7 +86,7 @@ def few_spots(folder: Path, size: int, count: int) -> Cohort:
     return prepare(Rolled(phantom), folder / f"few_{size}_{count}.zarr", progress=False)
 
 
-def few_spots_source(size: int, count: int) -> DictConfig:
+def few_spots_source(size: int, count: int, channels: int = CHANNELS) -> DictConfig:
     """Their phantom."""
     each = count // 4
     arrays = [
@@ -97,7 +97,7 @@ def few_spots_source(size: int, count: int) -> DictConfig:
             f"takes={{train:{{healthy:{each},disease:{each}}},val:{{healthy:{each},disease:{each}}}}}",
         )
     ]
-    return compose("train", [f"data.source.size={size}", f"data.source.channels={CHANNELS}", *arrays]).data.source
+    return compose("train", [f"data.source.size={size}", f"data.source.channels={channels}", *arrays]).data.source
 
 
 def spots(folder: Path, size: int = SIZE, channels: int = CHANNELS) -> Cohort:

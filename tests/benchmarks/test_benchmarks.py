@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import common
+import gpu_default
 import gpu_paper
 import prediction
 import pytest
@@ -45,6 +46,15 @@ def test_the_papers_training_runs_small_on_a_processor(tmp_path):
     assert row.what.startswith("14 steps of an epoch, compile=None: ")
     assert row.ours > 0
     assert row.theirs > 0  # how they compare is for the benchmark to say
+
+
+def test_the_default_path_runs_small_on_a_processor(tmp_path):
+    size = gpu_default.Size(pixels=24, channels=12, count=8, epochs=1, mosaic=48, matmul=64)
+    rows = gpu_default.measure(tmp_path, size)
+    assert [row.what.split(",")[0].split(" of ")[0] for row in rows] == [
+        "pseudo-labeller", "1 epochs", "evaluation and report", "prediction",
+    ]  # fmt: skip
+    assert all(row.ours > 0 and row.theirs > 0 for row in rows)
 
 
 def test_flops_are_counted_and_weights_kept():
