@@ -34,7 +34,7 @@ KEYS = [
     *(("train", key) for key in (*BELOW, "name")),
     *(("prepare", key) for key in ("out", "upload", "pixel_unit", "source.manifest", "source.unit")),
     *(("predict", key) for key in ("run", "segmenter", "input", "out")),
-    *(("export", key) for key in ("maps", "out", "class_name", "ome_zarr")),
+    *(("export", key) for key in ("maps", "run", "out", "class_name", "ome_zarr", "license")),
     *(("evaluate", key) for key in ("run", "cohort")),
     *(("compare", key) for key in ("out", "upper_bound")),
     ("check", "cohort"),

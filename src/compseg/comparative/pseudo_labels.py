@@ -434,8 +434,11 @@ def mark(score: Tensor, tissue: Tensor, fit: Fit) -> Tensor:
 
 
 def unchanged(marked: Tensor, before: Tensor) -> bool:
-    """Whether marks no longer change, on a processor; any other device is not asked, because that means to wait."""
-    return marked.device.type == "cpu" and torch.equal(marked, before)
+    """Whether marks no longer change, on a processor; any other device is not asked, because that means to wait.
+
+    Nor is a graph for export, which cannot end early; more rounds change nothing.
+    """
+    return marked.device.type == "cpu" and not torch.compiler.is_exporting() and torch.equal(marked, before)
 
 
 def sum_of_spectra(image: Tensor, chosen: Tensor) -> Tensor:

@@ -129,7 +129,8 @@ class PredictConfig:
 class ExportConfig:
     """`conf/export.yaml`."""
 
-    maps: str = MISSING  # a folder of maps
+    maps: str | None = None  # a folder of maps
+    run: str | None = None  # or a run folder, whose segmenter is exported
     format: str = MISSING  # what to write
     out: str = MISSING  # the folder to write to
     threshold: float | None = None  # in place of the one that the maps were written with
@@ -140,6 +141,8 @@ class ExportConfig:
     scale: Any = None  # from the map's pixels to that picture's
     gzip: bool | None = None  # whether to compress GeoJSON
     ome_zarr: str | None = None  # version of OME-Zarr
+    license: str | None = None  # of the segmenter, for its card
+    trust: list[str] = field(default_factory=list)  # further packages whose code a segmenter may name
 
 
 @dataclass
