@@ -62,6 +62,7 @@ KILLED = {
     "predict": Killed(
         ("predict", "run=run", "input=c.zarr", "out=new", "device=cpu"), "new", ("areas.csv", "maps/*"), 8
     ),
+    "export": Killed(("export", "maps=run", "format=geojson", "out=new"), "new", ("*",), 4),
     "sweep": Killed(
         ("train", "-m", *TINY, "seed=0,1", "hydra.sweep.dir=new", "evaluation.report=false"),
         "new", tuple(f"*/{name}" for name in OF_A_RUN[:4]), 4,
