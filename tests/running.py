@@ -22,7 +22,7 @@ TINY = (
 )
 
 # Seconds after which a process counts as hung. No measure of speed: a crowded machine takes minutes over little work.
-HANGS = 900.0
+HANGS = 3600
 
 
 def tiny(cohort: Path, run: Path, *more: str) -> list[str]:

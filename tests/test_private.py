@@ -114,7 +114,7 @@ from compseg.private import start_compilers
 from torch._inductor.async_compile import AsyncCompile
 start_compilers()
 before = AsyncCompile.process_pool()
-print(before.submit(abs, -1).result(timeout=900))
+print(before.submit(abs, -1).result(timeout=3600))
 os._exit(0)
 """
 

@@ -147,12 +147,12 @@ if __name__ == "__main__":
     start_compilers_with_signals_blocked()
     from torch._inductor.async_compile import AsyncCompile
     compilers = AsyncCompile.process_pool()
-    compilers.submit(abs, -1).result(timeout=900)
+    compilers.submit(abs, -1).result(timeout=3600)
     begun = compilers.submit(time.sleep, 2)
     time.sleep(1)
     signal.signal(signal.SIGTERM, lambda *_: print("asked", end=" "))
     os.killpg(os.getpgid(0), signal.SIGTERM)
-    print(begun.result(timeout=900))
+    print(begun.result(timeout=3600))
 """
 
 
