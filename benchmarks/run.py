@@ -15,7 +15,19 @@ import torch
 from common import put, table
 
 # Those that train as compseg does last: the process then keeps what it frees, which would help the others too.
-PARTS = ("data", "labeller", "step", "head", "prediction", "peers", "judging", "size", "gpu_paper", "gpu_default")
+PARTS = (
+    "data",
+    "labeller",
+    "step",
+    "head",
+    "prediction",
+    "peers",
+    "whole_path",
+    "judging",
+    "size",
+    "gpu_paper",
+    "gpu_default",
+)
 
 
 def main(arguments: list[str]) -> None:

@@ -11,6 +11,7 @@ import prediction
 import pytest
 import run
 import torch
+import whole_path
 from torch import nn
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -55,6 +56,17 @@ def test_the_default_path_runs_small_on_a_processor(tmp_path):
         "pseudo-labeller", "1 epochs", "evaluation and report", "prediction",
     ]  # fmt: skip
     assert all(row.ours > 0 and row.theirs > 0 for row in rows)
+
+
+@pytest.mark.slow
+def test_each_script_goes_from_files_to_maps_and_figures(tmp_path):
+    rows = whole_path.measure(tmp_path, size=24, channels=12, count=8, epochs=1)
+    assert len(rows) == 3 * 2
+    assert all(row.ours > 0 and row.theirs > 0 for row in rows)
+    for folder in ("plain_monai", "lightning_template"):
+        assert len(list((tmp_path / folder).glob("A*.npy"))) == 8
+        assert (tmp_path / folder / "roc.png").is_file()
+    assert (tmp_path / "compseg" / "report.html").is_file()
 
 
 def test_flops_are_counted_and_weights_kept():

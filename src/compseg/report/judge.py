@@ -102,10 +102,11 @@ def spectra_of(found: Evaluation, seed: int = 0) -> Spectra | None:
     for item in found.test:
         region = _region(found, item, by_truth)
         if region is not None:
-            image = found.cohort.image(item.info.name).astype(np.float32)
+            image = found.cohort.image(item.info.name)
             for kind, mask in ((disease, region), (other, item.tissue & ~region)):
-                spectra = image[mask]
-                kind.append(spectra[generator.permutation(len(spectra))[:SPECTRA_A_SAMPLE]])
+                rows, columns = mask.nonzero()
+                some = generator.permutation(len(rows))[:SPECTRA_A_SAMPLE]
+                kind.append(image[rows[some], columns[some]].astype(np.float32))
     kinds = [np.concatenate(kind) if kind else np.empty((0, 0)) for kind in (disease, other)]
     if not all(len(kind) for kind in kinds):
         return None
