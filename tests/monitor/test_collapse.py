@@ -130,7 +130,7 @@ def learned_from(number, separated):
     ],
 )
 def test_what_few_samples_lead_to_is_named(epoch, kind, words):
-    found = symptom_of_few(epoch, steps=15)
+    found = symptom_of_few(epoch, epoch.train.infos, steps=15)
     assert (found and found.kind) == kind
     assert words in (found.words if found else "")
 
@@ -201,6 +201,7 @@ class Watched:
             is_global_zero=True,
             default_root_dir=str(run),
             global_step=15,
+            datamodule=SimpleNamespace(train=SimpleNamespace(infos=infos_of([1] * 5 + [0] * 6))),
         )
         self.logged = []
         self.net = SimpleNamespace(
@@ -236,7 +237,7 @@ def test_few_samples_are_named_when_training_ends(tmp_path, caplog):
         assert caplog.messages == []
         watched.detector.on_train_end(watched.trainer, watched.net)
     (line,) = caplog.messages
-    assert line.startswith("suspicious: learned from 5 healthy and 5 disease samples, it tells these apart and not")
+    assert line.startswith("suspicious: learned from 6 healthy and 5 disease samples, it tells these apart and not")
     assert line.endswith("; likely fix: at least 10 training samples of each class")
     assert [finding.kind for finding in read_findings(tmp_path)] == [FEW_SAMPLES]
     assert not watched.trainer.should_stop

@@ -19,7 +19,8 @@ from scipy.stats import f as f_distribution
 from compseg.errors import reading
 from compseg.files import checked_json, read_json
 from compseg.log import log
-from compseg.monitor.diagnostics import Diagnosis, Floats, Network, Pooled, diagnosis_of
+from compseg.monitor.diagnostics import Diagnosis, Floats, Network, Pooled, data_of, diagnosis_of
+from compseg.samples import SampleInfo
 
 FILE = "collapse.json"
 
@@ -122,9 +123,15 @@ def _groups(d: Diagnosis) -> Symptom | None:
     return Symptom(SHORTCUT, f"x differs more between groups than between the classes within them (p {effect.p:.1g})")
 
 
-def symptom_of_few(d: Diagnosis, steps: int) -> Symptom | None:
-    """What few training samples have led to, at the end of training; None if they were enough."""
-    healthy, disease = np.bincount(d.train.labels, minlength=2)
+def symptom_of_few(d: Diagnosis, train: Sequence[SampleInfo], steps: int) -> Symptom | None:
+    """What few training samples have led to, at the end of training; None if they were enough.
+
+    Args:
+        d: Of the last epoch, which need not have seen all of them.
+        train: The samples of the training split.
+        steps: That were taken.
+    """
+    healthy, disease = np.bincount([info.label for info in train], minlength=2)
     # `not ... <`, because the AUC is NaN where validation has one class.
     if min(healthy, disease) >= ENOUGH or not d.val.auc < SEPARATED:
         return None
@@ -284,7 +291,7 @@ class CollapseDetector(Callback):
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Judge the epoch; all ranks see the same numbers and decide alike."""
         d, net, epoch = diagnosis_of(trainer), cast("Network", pl_module), trainer.current_epoch
-        found, self._few = symptom_of(d), symptom_of_few(d, trainer.global_step)
+        found, self._few = symptom_of(d), symptom_of_few(d, data_of(trainer).train.infos, trainer.global_step)
         if found is None:
             self._kind = ""
         elif found.kind != self._kind:
