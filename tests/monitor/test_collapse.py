@@ -123,7 +123,7 @@ def learned_from(number, separated):
     ("epoch", "kind", "words"),
     [
         (learned_from(5, 0.3), FEW_SAMPLES, "5 healthy and 5 disease samples, it tells these apart and not others"),
-        (learned_from(5, 0.0), FEW_STEPS, "disease samples in 15 steps, it does not tell even these apart"),
+        (learned_from(5, 0.0), FEW_STEPS, "in 15 steps, it tells neither these nor others apart well"),
         (learned_from(10, 0.3), None, ""),  # enough of them: whatever is wrong has another name
         (sound(), None, ""),  # few, and they were enough
         (epoch_of(level(*[0.3] * 14), [1] * 14, train_x=[0.3, 0.1], train_labels=[1, 0]), None, ""),  # AUC unknown
