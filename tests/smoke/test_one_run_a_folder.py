@@ -50,7 +50,11 @@ def test_no_report_stands_beside_another_segmenter(trained, tmp_path):
     left = {path.as_posix() for path in files_of(run)}
     assert (run / "segmenter/weights.safetensors").read_bytes() != weights
     assert not {"report.html", "metrics.json", "samples.csv", "bootstrap.npz"} & left
-    assert not any(path.startswith(("maps/", "figures/")) for path in left)
+    assert not any(path.startswith("maps/") for path in left)
+    assert all(path.startswith("figures/epochs/") for path in left if path.startswith("figures/"))
+    of_training = {path.as_posix() for path in before if "figures/epochs" in path.as_posix()}
+    assert of_training
+    assert of_training <= left
 
 
 def test_what_fails_at_once_leaves_no_folder(trained, tmp_path):

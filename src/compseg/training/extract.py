@@ -52,17 +52,18 @@ def extract(module: CompSegNet, cfg: DictConfig, cohort: Cohort, run: Path) -> S
             "compseg": version_of("compseg"),
         },
     )
-    if not _holds(run / "segmenter", segmenter.provenance):
+    if _holds_another(run / "segmenter", segmenter.provenance):
         remove_results(run)
     segmenter.save(run / "segmenter")
     return segmenter
 
 
-def _holds(folder: Path, provenance: dict[str, Any]) -> bool:
-    """Whether the segmenter in a folder is of the same epoch of the same run."""
-    with suppress(OSError, ValueError, LookupError, TypeError):  # absent or damaged
-        return bool(json.loads((folder / "segmenter.json").read_text("utf-8"))["provenance"] == provenance)
-    return False
+def _holds_another(folder: Path, provenance: dict[str, Any]) -> bool:
+    """Whether the segmenter in a folder is of another epoch, or of another run."""
+    description = folder / "segmenter.json"
+    with suppress(OSError, ValueError, LookupError, TypeError):  # damaged
+        return bool(json.loads(description.read_text("utf-8"))["provenance"] != provenance)
+    return description.exists()
 
 
 def map_maker(segmenter: nn.Module, config: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
