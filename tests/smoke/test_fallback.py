@@ -27,6 +27,7 @@ def test_a_method_goes_on_without_a_teacher_that_finds_nothing(null, tmp_path, m
     run = tmp_path / "run"
     printed = succeed("train", *tiny(null, run, NULL, f"method={method}", "regulariser=total_variation", *SHORT))
     assert f"method={method} continues without pseudo-labels" in printed
+    assert ("method.fallback sets pseudo_labels, head.beta, head.pool, " in printed) == (method == "compseg")
     config = OmegaConf.load(run / "config.yaml")
     assert config.objective._target_.endswith(objective)
     assert config.pseudo_labels is None

@@ -10,7 +10,7 @@ import copy
 import math
 import os
 import shutil
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -97,7 +97,8 @@ def attempts(cfg: DictConfig, run: Path, init: int | None = None) -> Attempts:
             return
         if outcome.device is None:
             way = f"method={cfg.method.name} continues without pseudo-labels"
-            log(f"below {FOUND:.2f}: {way}; method.fallback sets {', '.join(map(str, cfg.method.fallback))}")
+            keys = ", ".join(key for key, _ in _replaced("", cfg.method.fallback))
+            log(f"below {FOUND:.2f}: {way}; method.fallback sets {keys}")
             yield from attempts(fallback_of(cfg), run, init)
             return
         findings = list(outcome.findings)
@@ -137,19 +138,22 @@ def _with(cfg: DictConfig, seed: int | None = None, n_init: int | None = None, *
 def fallback_of(cfg: DictConfig) -> DictConfig:
     """The configuration with the method's fallback in place of what needs pseudo-labels."""
     cfg, fallback = copy.deepcopy(cfg), cfg.method.fallback
-    for key, node in fallback.items():
-        _lay_over(cfg, str(key), node)
+    for key, node in _replaced("", fallback):
+        OmegaConf.update(cfg, key, node, merge=False, force_add=True)
     cfg.method.fallback = None
     return cfg
 
 
-def _lay_over(cfg: DictConfig, key: str, node: Any) -> None:
-    """Replace a value or a whole object; what merely groups them is merged, so that what was asked for stays beside."""
+def _replaced(key: str, node: Any) -> Iterator[tuple[str, Any]]:
+    """Each value or whole object below a node, by dotted key.
+
+    What merely groups them is merged, so that what was asked for stays beside.
+    """
     if isinstance(node, DictConfig) and "_target_" not in node:
         for name, child in node.items():
-            _lay_over(cfg, f"{key}.{name!s}", child)
+            yield from _replaced(f"{key}.{name!s}".lstrip("."), child)
     else:
-        OmegaConf.update(cfg, key, node, merge=False, force_add=True)
+        yield key, node
 
 
 def seed_after(seed: int, findings: Sequence[Finding]) -> int:
