@@ -116,7 +116,7 @@ def remove_run(run: Path) -> None:
 
 def remove_results(run: Path) -> None:
     """Remove what an evaluation has left in a run's folder, for a segmenter that is no longer there."""
-    # Of the figures the files alone: `figures/epochs` is of training.
+    # Of pictures the files alone: `figures/epochs` is of training.
     for path in [*(run / name for name in RESULTS if name != "figures"), *run.glob("figures/*.*")]:
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
