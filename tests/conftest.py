@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 # Before anything imports torch, matplotlib or wandb. The tests run side by side; threads would get in the way.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -20,6 +20,9 @@ from hypothesis import settings
 
 sys.path.insert(0, str(Path(__file__).parent))
 from running import succeed, tiny
+
+if TYPE_CHECKING:
+    from compseg.inference import Segmenter
 
 # A script's background job ignores interrupts, and so would all that is started here.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -34,6 +37,23 @@ def own_logging() -> Iterator[None]:
     handlers, level = root.handlers[:], root.level
     yield
     root.handlers[:], root.level = handlers, level
+
+
+@pytest.fixture(scope="module")
+def segmenter() -> Segmenter:
+    """A small one of three channels that was never trained; a module of tests that needs another has its own."""
+    import torch
+
+    from compseg.evaluation.thresholds import fixed
+    from compseg.inference import Segmenter
+    from compseg.models import SpectralSpatial
+    from compseg.preprocessing import Preprocess
+    from compseg.samples import Channels
+
+    torch.manual_seed(0)
+    net = SpectralSpatial(3, width=8, norm="none")
+    torch.nn.init.normal_(net.output.weight)
+    return Segmenter(net, Preprocess(3), {}, {}, Channels(3), "all", "float32", fixed(0.5))
 
 
 class Trained(NamedTuple):

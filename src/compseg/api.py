@@ -98,8 +98,12 @@ class Prediction:
         """
         import numpy as np
 
-        path = self.folder / "maps" / f"{name}.npy"
-        require(path.is_file(), f"{path}: no such map; {self.folder / 'areas.csv'} lists the images")
+        from compseg.inference.outputs import MAPS, TABLE, read_record
+
+        # What its file is called is written down: a name may be any text.
+        images = (read_record(self.folder) or {"images": {}})["images"]
+        path = self.folder / MAPS / f"{images[name]['file'] if name in images else name}.npy"
+        require(name in images, f"{path}: no such map; {self.folder / TABLE} lists the images")
         found: NDArray[np.float32] = np.load(path)
         return found
 

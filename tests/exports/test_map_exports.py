@@ -11,22 +11,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-import torch
 import zarr
 from PIL import Image
 
 from compseg.cohort import prepare
 from compseg.errors import CompsegError
-from compseg.evaluation.thresholds import fixed
 from compseg.exports import export_maps, ome, pictures, stored
 from compseg.exports.maps import WRITERS
 from compseg.files import from_cell
-from compseg.inference import Segmenter
 from compseg.inference.images import NewImage, new_images
 from compseg.inference.prediction import predict
-from compseg.models import SpectralSpatial
 from compseg.plots.overlay import translucent
-from compseg.preprocessing import Preprocess
 from compseg.samples import Channels, SampleArrays, SampleInfo
 from hostile_names import NAMES, snapshot
 from running import run_here
@@ -49,14 +44,6 @@ class Cubes:
 
     def provenance(self):
         return {}
-
-
-@pytest.fixture(scope="module")
-def segmenter() -> Segmenter:
-    torch.manual_seed(0)
-    net = SpectralSpatial(3, width=8, norm="none")
-    torch.nn.init.normal_(net.output.weight)
-    return Segmenter(net, Preprocess(3), {}, {}, Channels(3), "all", "float32", fixed(0.5))
 
 
 @pytest.fixture(scope="module")

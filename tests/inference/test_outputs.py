@@ -10,29 +10,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from compseg.cohort import find_problems, prepare
 from compseg.errors import CompsegError
 from compseg.evaluation.thresholds import fixed
 from compseg.files import from_cell
-from compseg.inference import Segmenter
 from compseg.inference.images import NewImage, new_images
 from compseg.inference.outputs import fingerprint
 from compseg.inference.prediction import predict
 from compseg.models import SpectralSpatial
-from compseg.preprocessing import Preprocess
 from compseg.samples import Channels, SampleArrays, SampleInfo
 from hostile_names import NAMES, READABLE, UNREADABLE, changed, rename_samples, snapshot
-
-
-@pytest.fixture(scope="module")
-def segmenter() -> Segmenter:
-    torch.manual_seed(0)
-    net = SpectralSpatial(3, width=8, norm="none")
-    torch.nn.init.normal_(net.output.weight)
-    return Segmenter(net, Preprocess(3), {}, {}, Channels(3), "all", "float32", fixed(0.5))
 
 
 def cube(seed):
