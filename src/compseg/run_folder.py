@@ -26,6 +26,15 @@ HISTORY = "history.csv"
 RUN_FILES = ("config.yaml", CHECKPOINTS, "segmenter", "inits")
 RESULTS = ("metrics.json", "samples.csv", "bootstrap.npz", "report.html", "maps", "figures")
 LEFT_BY_RUN = (*RESULTS, "history*.csv", "collapse.json", "environment.json", ".checksums")
+# What tells that a folder is something's own.
+KINDS = {
+    "a run": RUN_FILES,
+    "a prediction": ("prediction.json",),
+    "an evaluation": ("evaluation.json",),
+    "a comparison": ("comparison.csv",),
+    "a sweep": ("multirun.yaml",),
+    "a cohort": ("zarr.json",),
+}
 FINGERPRINT = "cohort_fingerprint"  # in config.yaml and in checkpoints
 
 
@@ -86,6 +95,24 @@ def holds_run(run: Path) -> bool:
     return any((run / name).exists() for name in RUN_FILES)
 
 
+def refuse_other_kind(folder: Path, kind: str, key: str) -> None:
+    """Refuse to write into a folder that is something else's: each result has a folder of its own.
+
+    Args:
+        folder: Where to write.
+        kind: Of `KINDS`, what is written.
+        key: What the user may set to write elsewhere.
+
+    Raises:
+        CompsegError: It holds another kind.
+    """
+    held = (name for name, files in KINDS.items() if any((folder / file).exists() for file in files))
+    other = next((name for name in held if name != kind), None)
+    require(
+        other is None, f"{folder}: holds {other}, beside which {kind} would be mistaken for its own; give {key}=NEW"
+    )
+
+
 def refuse_another_run(run: Path, resume: str | None, *, overwrite: bool) -> None:
     """Refuse to train where another run is, beside whose report a new segmenter would stand.
 
@@ -97,6 +124,7 @@ def refuse_another_run(run: Path, resume: str | None, *, overwrite: bool) -> Non
     Raises:
         CompsegError: It holds another.
     """
+    refuse_other_kind(run, "a run", "hydra.run.dir")
     if overwrite or resume == "auto" or not holds_run(run):
         return
     from_here = resume is not None and run.resolve() in (Path(resume).resolve(), *Path(resume).resolve().parents)

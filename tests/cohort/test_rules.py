@@ -154,6 +154,14 @@ def test_test_samples_do_not_keep_training_from_starting(tmp_path):
     refuse_fatal(Cohort.open(tmp_path / "c"))
 
 
+def test_nothing_is_trained_that_could_not_be_judged(tmp_path):
+    prepare(source(split=["train"] * 4 + ["val"] * 2), tmp_path / "c", progress=False)
+    for judged in ("val", "none"):
+        refuse_fatal(Cohort.open(tmp_path / "c"), judged)
+    with pytest.raises(CompsegError, match=r"no sample in split test; give splits .*or evaluation.split=val"):
+        refuse_fatal(Cohort.open(tmp_path / "c"), "test")
+
+
 @pytest.mark.parametrize("name", ["nothing to learn from", "a split without one class"])
 def test_the_verbs(tmp_path, name, capsys):
     line = broken(name, tmp_path / "c")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,18 @@ def test_checkpoints_of_the_best_init_lie_on_the_disk_once(whole):
     best = min((run / INITS / name for name in "123"), key=lambda init: min(losses(init)))
     for name in ("best.ckpt", "last.ckpt"):
         assert (run / "checkpoints" / name).samefile(best / "checkpoints" / name)
+
+
+@pytest.mark.slow
+def test_inits_that_lost_keep_their_history_alone_and_are_not_trained_again(trained, whole, tmp_path):
+    run = shutil.copytree(whole[0], tmp_path / "run")
+    best = min((run / INITS / name for name in "123"), key=lambda init: min(losses(init)))
+    lost = [run / INITS / name for name in "123" if name != best.name]
+    assert not any((init / "checkpoints").exists() for init in lost)
+    before = {init: (init / "history.csv").read_bytes() for init in lost}
+    train_here(run, tiny(trained.cohort, run, *OPTIONS, "trainer.resume=auto", "trainer.max_epochs=4"))
+    assert {init: (init / "history.csv").read_bytes() for init in lost} == before
+    assert len(losses(run)) == len(losses(best)) == 4
 
 
 @pytest.mark.slow

@@ -2,7 +2,11 @@
 
 import shutil
 
-from compseg.run_folder import remove_run
+import numpy as np
+import pytest
+
+from compseg.errors import CompsegError
+from compseg.run_folder import KINDS, refuse_other_kind, remove_run
 from running import run_here, tiny
 
 QUIET = ("evaluation.split=none", "trainer.enable_progress_bar=false", "trainer.max_epochs=1")
@@ -62,3 +66,40 @@ def test_what_fails_at_once_leaves_no_folder(trained, tmp_path):
         more = ("data.source=null",) if "nowhere" in wrong else ()
         assert run_here("train", *tiny(trained.cohort, tmp_path / "new", *QUIET, *more, wrong)) == 1
         assert not (tmp_path / "new").exists(), wrong
+
+
+@pytest.mark.parametrize("held", KINDS)
+def test_a_folder_holds_one_kind(tmp_path, held):
+    (tmp_path / KINDS[held][0]).touch()
+    for kind in KINDS:
+        if kind == held:
+            refuse_other_kind(tmp_path, kind, "out")
+        else:
+            with pytest.raises(CompsegError, match=f"holds {held}, beside which {kind} .* give out=NEW"):
+                refuse_other_kind(tmp_path, kind, "out")
+
+
+def test_every_verb_that_writes_refuses_the_folder_of_another(trained, tmp_path, capsys):
+    np.save(tmp_path / "one.npy", np.zeros((20, 20, 8), np.float32))
+    predict = ("predict", f"run={trained.run}", f"input={tmp_path / 'one.npy'}")
+    assert run_here(*predict, f"out={tmp_path / 'maps'}") == 0
+    before = files_of(trained.run)
+    for words in (
+        ("train", *tiny(trained.cohort, tmp_path / "maps", *QUIET, "overwrite=true")),
+        (*predict, f"out={trained.run}"),
+        ("compare", f"out={trained.run}", "methods=[all_ones]"),
+        ("evaluate", f"run={trained.run}", f"out={tmp_path / 'maps'}"),
+        ("prepare", f"out={trained.run}", "source=phantom"),
+    ):
+        capsys.readouterr()
+        assert run_here(*words) == 1, words
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert "out=" in said or "hydra.run.dir=" in said
+    assert files_of(trained.run) == before
+
+
+def test_a_prediction_that_fails_at_its_first_image_leaves_no_folder(trained, tmp_path):
+    np.save(tmp_path / "other.npy", np.zeros((20, 20, 3), np.float32))
+    out = tmp_path / "maps"
+    assert run_here("predict", f"run={trained.run}", f"input={tmp_path / 'other.npy'}", f"out={out}") == 1
+    assert not out.exists()

@@ -118,14 +118,19 @@ def find_problems(path: str | Path, progress: bool = False) -> list[Problem]:
     return [*problems, *problems_in(cohort, (contents_of(cohort, info) for info in shown))]
 
 
-def refuse_fatal(cohort: Cohort) -> None:
+def refuse_fatal(cohort: Cohort, judged: str = "val") -> None:
     """Refuse to train on a cohort with a problem that is fatal; reads the training and validation samples once.
+
+    Args:
+        cohort: To train on.
+        judged: The split that the run is judged on after training, or `none`.
 
     Raises:
         CompsegError: Its first fatal problem.
     """
     contents = (contents_of(cohort, info) for info in cohort.infos if info.split in LEARNED)
-    fatal = [problem for problem in problems_in(cohort, contents, needed=LEARNED) if problem.fatal]
+    needed = [*LEARNED, *([judged] if judged in SPLITS else [])]
+    fatal = [problem for problem in problems_in(cohort, contents, needed) if problem.fatal]
     if fatal:
         more = f" ({len(fatal) - 1} more; python -m compseg.check cohort={cohort.path} lists them)" * (len(fatal) > 1)
         raise CompsegError(f"{cohort.path}: {fatal[0]}{more}")
@@ -236,7 +241,8 @@ def _empty_splits(cohort: Cohort, needed: Sequence[str]) -> Iterator[Problem]:
     """A cohort to train on needs train and val; another may only be there to judge on."""
     used = {info.split for info in cohort.infos}
     for split in sorted({*needed, *(LEARNED if "train" in used else ())} - used):
-        fix = f"give splits in the manifest or in splits.{split}"
+        unseen = ", or evaluation.split=val" * (split == "test")
+        fix = f"give splits in the manifest or in splits.{split}{unseen}"
         yield Problem("", "zarr.json", f"no sample in split {split}", fix, split)
 
 
@@ -320,7 +326,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
         Rule("two samples of one name", _repeated_names, SPLITS),
         Rule("a patient in two splits", _patients_in_two_splits),
         Rule("a group in two spellings", _groups_in_two_spellings),
-        Rule("an empty split", _empty_splits, LEARNED),
+        Rule("an empty split", _empty_splits, SPLITS),
         Rule("a split without one class", _missing_labels, ("train",)),
     ),
     "sample": (

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from compseg.file_names import file_name, file_names
 from compseg.files import atomic_json, read_json, remove_partials
 from compseg.inference.images import NewImage
 from compseg.inference.segmenter import Segmenter
+from compseg.run_folder import refuse_other_kind
 
 MAPS, TABLE, RECORD = "maps", "areas.csv", "prediction.json"
 FIX = "give another out="
@@ -48,6 +50,7 @@ def reserve(out: Path, segmenter: Segmenter, images: Sequence[NewImage], overwri
         "threshold": segmenter.threshold.value,
         "images": {image.name: {"path": _place(image), "file": files[image.name]} for image in images},
     }
+    refuse_other_kind(out, "a prediction", "out")
     before = read_record(out)
     if before and (other := _other_than(mine, before, out)):
         require(
@@ -61,6 +64,18 @@ def reserve(out: Path, segmenter: Segmenter, images: Sequence[NewImage], overwri
     remove_partials(out)
     atomic_json(out / RECORD, mine)
     return files
+
+
+@contextmanager
+def released_if_empty(out: Path) -> Iterator[None]:
+    """Give the folder back if the prediction fails before its first map."""
+    try:
+        yield
+    finally:
+        if not (out / TABLE).exists():
+            (out / RECORD).unlink(missing_ok=True)
+            with suppress(OSError):  # it holds something
+                out.rmdir()
 
 
 def fingerprint(segmenter: Segmenter) -> str:

@@ -21,7 +21,7 @@ from compseg.errors import CompsegError
 from compseg.file_names import printable
 from compseg.files import atomic_npy, atomic_open, atomic_text, csv_text
 from compseg.inference.images import NewImage, OpenImage
-from compseg.inference.outputs import ENDINGS, MAPS, TABLE, reserve
+from compseg.inference.outputs import ENDINGS, MAPS, TABLE, released_if_empty, reserve
 from compseg.inference.segmenter import Segmenter, activation_of
 from compseg.inference.threshold import Threshold
 from compseg.inference.tiling import Tile, receptive_field_of
@@ -71,6 +71,7 @@ def predict(
         raise CompsegError("segmenter: has no threshold yet; run compseg.evaluate on its run, or give threshold=0.5")
     results = Results(out, threshold, reserve(out, segmenter, images, overwrite))
     with (
+        released_if_empty(out),
         # One thread: windows of a cohort lie in the same memory, each made from the one before.
         ThreadPoolExecutor(1, "read") as reader,
         ThreadPoolExecutor(1, "write") as writer,

@@ -16,7 +16,7 @@ from compseg.config.literals import literal, quoted
 from compseg.errors import CompsegError
 from compseg.evaluation.names import MAP_METRICS
 from compseg.files import remove_partials, require_writable
-from compseg.run_folder import read_history
+from compseg.run_folder import read_history, refuse_other_kind
 from compseg.studies.comparison_page import write_comparison
 from compseg.studies.page import Writer
 from compseg.studies.plan import Layout, Plan, Planned, composed, plan
@@ -47,6 +47,7 @@ def compare(cfg: DictConfig) -> Path:
         CompsegError: If an entry is wrong, before anything is trained; or at the end, if jobs have failed.
     """
     folder, layout, chosen = Path(cfg.out), layout_of(cfg), plan(cfg)
+    refuse_other_kind(folder, "a comparison", "out")
     for place in (folder, folder / TRIALS):
         require_writable(place, "out")
     remove_partials(folder)

@@ -28,6 +28,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from compseg.config import check_targets
 from compseg.errors import CompsegError
+from compseg.run_folder import refuse_other_kind
 from compseg.studies.page import Writer, summarise
 from compseg.studies.record import DONE, Record, read_record, refuse_another, swept_keys
 from compseg.studies.runner import Foreground, Job, Where, run_jobs
@@ -159,6 +160,7 @@ class SweepCallback(Callback):
         """Let a sweep that is told to end (`kill`, a queue's time limit) end its job too."""
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
         try:
+            refuse_other_kind(Path(config.hydra.sweep.dir), "a sweep", "hydra.sweep.dir")
             refuse_unread_in(config)
         except CompsegError as error:
             sys.exit(f"compseg train: {error}")  # as below, an exception would be a warning

@@ -116,9 +116,16 @@ def _inits(cfg: DictConfig, run: Path) -> Attempts:
             "give trainer.resume=auto with the run's folder, or n_init=1 and method.fallback.n_init=1"
         )
     for number in range(cfg.n_init):
+        if cfg.trainer.resume and _has_lost(run, number + 1):
+            continue
         part = _with(cfg, seed=seed_of_init(cfg.seed, number), n_init=1)
         log(f"init {number + 1} of {cfg.n_init}: seed {part.seed}")
         yield from attempts(part, run / INITS / str(number + 1), number + 1)
+
+
+def _has_lost(run: Path, number: int) -> bool:
+    """Whether an init was trained and not kept: the run has a checkpoint then, and the init has none."""
+    return (run / CHECKPOINTS / LAST).is_file() and not (run / INITS / str(number) / CHECKPOINTS).exists()
 
 
 def _with(cfg: DictConfig, seed: int | None = None, n_init: int | None = None, **trainer: object) -> DictConfig:
@@ -188,7 +195,8 @@ def clear_for_restart(run: Path, findings: Sequence[Finding]) -> None:
 def keep_best(trained: Sequence[Attempt], run: Path) -> Attempt:
     """Of several inits, make the files of the best the run's; a single attempt is in the run folder already.
 
-    By the metric that best epochs are chosen by, as a rule the lowest `val/loss`, which knows labels alone.
+    By the metric that best epochs are chosen by, as a rule the lowest `val/loss`, which knows labels alone. Of
+    the others the checkpoints go, which are large: a run that is resumed goes on with the best alone.
     """
     if len(trained) == 1 and trained[0].folder == run:
         return trained[0]
@@ -198,6 +206,8 @@ def keep_best(trained: Sequence[Attempt], run: Path) -> Attempt:
     log(f"{_monitor(trained[0].cfg)} of the inits: {', '.join(map(_four, scores.values()))}; init {best.name} is kept")
     # Linked rather than copied, for checkpoints are large; files are replaced and never changed, so links do not mix.
     shutil.copytree(best, run, dirs_exist_ok=True, copy_function=_link_or_copy)
+    for lost in scores.keys() - {best}:  # their histories stay
+        shutil.rmtree(lost / CHECKPOINTS)
     return next(attempt for attempt in trained if attempt.folder == best)
 
 

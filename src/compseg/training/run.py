@@ -58,7 +58,7 @@ def train(
     dashboards, signals = dashboards or Dashboards(), signals or StopSignals(run)
     data: CohortData = instantiate(cfg.data)
     data.prepare_data()
-    refuse_fatal(data.cohort)
+    refuse_fatal(data.cohort, cfg.evaluation.split)
     resolved = resolve(cfg, data.cohort)
     if resolved.reasons:
         log(f"auto: {resolved.reasons}")
