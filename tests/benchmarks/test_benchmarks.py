@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import common
+import corrections
 import gpu_default
 import gpu_paper
 import prediction
@@ -77,6 +78,13 @@ def test_flops_are_counted_and_weights_kept():
     first, second = (2 * 3 * outputs * 2 * 8 * 8 for outputs in (3, 5))
     assert gpu_paper.flops_of(module, {"image": torch.rand(2, 3, 8, 8).half()}) == 2 * first + 3 * second
     assert all(torch.equal(*pair) for pair in zip(before, module.segmenter.parameters(), strict=True))
+
+
+def test_corrections_are_measured_beside_the_reference(tmp_path):
+    pytest.importorskip("biospectools", reason="pip install biospectools==0.4.0")
+    rows = corrections.measure(tmp_path, pixels=512, ours=32, theirs=1)
+    assert len(rows) == 3
+    assert all(row.ours < row.theirs for row in rows[1:])
 
 
 def test_each_network_maps_a_mosaic(tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from compseg.preprocessing.emsc import EMSC
+from compseg.preprocessing.mie import ResonantMie
 from compseg.preprocessing.preprocess import (
     Derivative,
     Detrend,
@@ -13,9 +15,11 @@ from compseg.preprocessing.preprocess import (
 from compseg.preprocessing.tissue import resolve_rule, tissue_mask
 
 __all__ = [
+    "EMSC",
     "Derivative",
     "Detrend",
     "Preprocess",
+    "ResonantMie",
     "StandardNormalVariate",
     "VectorNorm",
     "fit_standardisation",
