@@ -16,7 +16,7 @@ from compseg.config import verb
 def main(cfg: DictConfig) -> None:
     """Compare methods x models x cohorts x seeds: train all, several at once; a table, a picture, intervals.
 
-    python -m compseg.compare cohorts=[phantom,phantom_hard] methods=[compseg,supervised] seeds=5 out=outputs/first
+    python -m compseg.compare cohorts=[phantom] methods=[compseg,supervised] seeds=5 out=outputs/first
     """
     from compseg.studies.comparison import compare
 

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from textwrap import shorten
 
+ALIKE = 0.6  # the cutoff of difflib.get_close_matches, which knows upper from lower case
+
 
 class CompsegError(Exception):
     """Something that the user gave is wrong.
@@ -117,9 +119,14 @@ def closest(word: object, known: Iterable[object], label: str = "known") -> str:
 
     given, names = str(word), sorted(str(name) for name in known)
     best = max(names, key=similarity, default="")
-    if similarity(best)[0] >= 0.6:  # the cutoff of difflib.get_close_matches, which is case-sensitive
+    if likeness_of(given, best) >= ALIKE:
         return f"did you mean '{best}'?"
     return f"{label}: {', '.join(names) or 'nothing'}"
+
+
+def likeness_of(word: str, other: str) -> float:
+    """How much of two words is the same, in [0, 1], in any case; from `ALIKE` on one may be the other, mistyped."""
+    return _ratio(word.lower(), other.lower())
 
 
 def _ratio(one: str, other: str) -> float:

@@ -13,7 +13,10 @@ from compseg.errors import CompsegError
 
 @verb("predict")
 def main(cfg: DictConfig) -> None:
-    """Map new images with a run's segmenter: activation maps, overlays, masks and a table of area fractions."""
+    """Map new images with a run's segmenter: activation maps, overlays, masks and a table of area fractions.
+
+    python -m compseg.predict run=outputs/RUN input=images out=outputs/maps
+    """
     # Late, as in every verb: `--help` must not wait for torch.
     from compseg.device import pick_device
     from compseg.evaluation.thresholds import fixed

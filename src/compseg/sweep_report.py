@@ -16,6 +16,8 @@ def main(cfg: DictConfig) -> None:
     """Sum up a sweep: every job with what was swept and its metrics, the importance of each key, and pictures.
 
     Writes sweep.csv, sweep.md, sweep.png and sweep.html into its folder.
+
+    python -m compseg.sweep_report outputs/SWEEP
     """
     from compseg.studies import summarise
 

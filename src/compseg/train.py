@@ -17,7 +17,11 @@ from compseg.studies import is_job, run_job, was_pruned
 
 @verb("train", sweep_job=run_job, announces=True)
 def main(cfg: DictConfig) -> None:
-    """Train a CompSegNet from sample labels, extract its segmenter, evaluate it and write the report."""
+    """Train a CompSegNet from sample labels, extract its segmenter, evaluate it and write the report.
+
+    python -m compseg.train
+    python -m compseg.train data=cohort data.path=data/mine.zarr
+    """
     from compseg.inference.building import targets_of
     from compseg.monitor import Dashboards
     from compseg.run_folder import refuse_another_run

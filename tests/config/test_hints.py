@@ -47,8 +47,12 @@ def hint(overrides, groups=("model", "data", "experiment")):
     [
         ("sead=3", "sead: no such key; did you mean 'seed'?"),
         ("modle=unet", "modle: no such key; did you mean 'model'?"),
+        ("max_epochs=3", "max_epochs: no such key at the top; did you mean 'trainer.max_epochs'?"),
+        ("epochs=3", "epochs: no such key at the top; did you mean 'trainer.max_epochs'?"),
+        ("batchsize=3", "batchsize: no such key at the top; did you mean 'data.batch_size'?"),
+        ("seed=null", "seed: expected a value, got null"),
         ("trainer.max_epoch=3", "trainer.max_epoch: no such key; did you mean 'max_epochs'?"),
-        ("seed=soon", "seed: Value 'soon' of type 'str' could not be converted to Integer"),
+        ("seed=soon", "seed: expected a whole number, got 'soon'"),
         ("seed=[1", "seed=[1: not understood as key=value; a value with brackets, commas or blanks needs quotes"),
         ("+model=unet", "+model: it has a value already; give model=... without the plus sign"),
         ("scanner=mine", "scanner: not among what this verb chooses; +scanner=... adds it"),
@@ -56,7 +60,7 @@ def hint(overrides, groups=("model", "data", "experiment")):
         ("experiment=misspelt", "in experiment/misspelt.yaml: sead: no such key; did you mean 'seed'?"),
         (
             "experiment=mistyped",
-            "in experiment/mistyped.yaml: seed: Value 'soon' of type 'str' could not be converted to",
+            "in experiment/mistyped.yaml: seed: expected a whole number, got 'soon'",
         ),
         ("experiment=no_option", "model=unett: no such option; did you mean 'unet'?"),
         ("model=zzz", "model=zzz: no such option; options: "),

@@ -8,7 +8,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from compseg.__main__ import VERBS
-from compseg.config import verb, verbs
+from compseg.config import verb
 from compseg.config.schema import SCHEMAS
 from compseg.errors import CompsegError
 from running import HANGS
@@ -59,7 +59,7 @@ def test_the_console_entry_hands_over(tmp_path):
     done = run("compseg", "check", "--help", cwd=tmp_path)
     assert done.returncode == 0
     assert done.stdout.startswith("Look through a cohort")
-    assert "cohort: ???" in done.stdout
+    assert "cohort  ???  for example data/mine.zarr" in done.stdout
     assert "model:" not in done.stdout  # groups of other verbs
     assert list(tmp_path.iterdir()) == []
 
@@ -94,23 +94,15 @@ def test_help_shows_groups_and_the_values_asked_for(started, capsys, own_conf):
 
     assert started(task, "--help", "cohort=mine.zarr") == 0
     page = capsys.readouterr().out
-    assert page.startswith("Do nothing.\n\n== Values: give key=value ==\n\ncohort: mine.zarr\n")
+    assert page.startswith(
+        "Do nothing.\n\n== Keys: give key=value ==\n\ncohort  mine.zarr  for example data/mine.zarr\n"
+    )
     assert "cfg" not in page.replace("--cfg", "")
     assert "Groups" not in page
     assert started(task, "cohrt=a", "-h") == 1
     assert capsys.readouterr().err == "compseg check: cohrt: no such key; did you mean 'cohort'?\n"
     assert started(task, "-h", "--config-dir", own_conf, "+experiment=cohort") == 0
-    assert "cohort: from_a_file.zarr" in capsys.readouterr().out
-
-
-def test_groups_of_a_verb(monkeypatch, tmp_path):
-    """Groups that are set to nothing, optional or put elsewhere are groups; Hydra's own and overrides are none."""
-    (tmp_path / "train.yaml").write_text(
-        "defaults: [base_train, regulariser: null, optional debug: null, source@data.source: images, "
-        "override hydra/help: x, hydra: y, _self_]"
-    )
-    monkeypatch.setattr(verbs, "conf_dir", lambda: tmp_path)
-    assert verbs._groups("train") == ["regulariser", "debug", "source"]
+    assert "cohort  from_a_file.zarr" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import TypeVar
 
 from hydra.errors import HydraException, InstantiationException, MissingConfigException, OverrideParseException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
-from compseg.errors import CompsegError, cause, closest, is_out_of_memory
+from compseg.errors import ALIKE, CompsegError, cause, closest, is_out_of_memory, likeness_of
 from compseg.file_names import printable
 
 E = TypeVar("E", bound=BaseException)
@@ -47,6 +47,8 @@ RENAMED = {
     "figures": "metrics",
 }
 
+# Kinds of values, by the first letters of their Python types.
+KINDS = {"int": "a whole number", "flo": "a number", "boo": "true or false", "str": "text"}
 _FIXES = {
     errno.ENOSPC: "free some space or write elsewhere",
     errno.EDQUOT: "free some space or write elsewhere",
@@ -170,7 +172,7 @@ def _unknown_key(words: str, error: OmegaConfBaseException, groups: Collection[s
     if isinstance(error, MissingMandatoryValue):
         return f"{key}: no value; give {key}=..."
     if not isinstance(error, ConfigKeyError | ConfigAttributeError):
-        return f"{key}: {str(error).splitlines()[0]}"  # the lines below name OmegaConf's own types
+        return f"{key}: {_of_kind(str(error).splitlines()[0])}"  # the lines below name OmegaConf's own types
     known = {str(name) for name in error.parent_node} if isinstance(error.parent_node, DictConfig) else set()
     if "." not in key:  # at the top level a group is as good as a key
         known = (known | set(groups)) - {"hydra"}
@@ -182,7 +184,34 @@ def _unknown_key(words: str, error: OmegaConfBaseException, groups: Collection[s
     owner = key.rpartition(".")[0]
     if owner and not known:
         return f"{asked_key}: does nothing here: {owner} is null; choose what sets it, or leave the key out"
+    if key == asked_key and (near := _near(key, error.parent_node, known)):
+        return f"{key}: no such key at the top; did you mean {near}?"
     return f"{key}: no such key; {closest(error.key, known)}"
+
+
+def _of_kind(words: str) -> str:
+    """OmegaConf's line on a value of the wrong kind, without names of types."""
+    found = re.match(r"(?:Value|Incompatible value) '(.*?)'.*?\b(Integer|Float|Boolean|int|float|bool|str)\b'?$", words)
+    if found is None:
+        return "expected a value, got null" if "is not Optional" in words else words
+    return f"expected {KINDS[found[2].lower()[:3]]}, got {'null' if found[1] == 'None' else repr(found[1])}"
+
+
+def _near(word: str, node: DictConfig, known: Collection[str]) -> str:
+    """The nested keys whose last part is a word, or is more like it than any key of the top level."""
+    nested = [key for key in _below(OmegaConf.to_container(node)) if "." in key and not key.startswith("hydra.")]
+    likeness = {key: likeness_of(word, key.rpartition(".")[2]) for key in nested}
+    best = max(likeness.values(), default=0.0)
+    # One of the top level, as `model` for `modle`, is rather meant than one that is a little nearer, as `mode`.
+    if best < ALIKE or (best <= 0.1 + max(likeness_of(word, name) for name in known) and best < 1):
+        return ""
+    return " or ".join([f"'{key}'" for key in nested if likeness[key] == best][:3])
+
+
+def _below(node: object, key: str = "") -> Iterator[str]:
+    yield key
+    for name, child in node.items() if isinstance(node, dict) else ():
+        yield from _below(child, f"{key}.{name}".lstrip("."))
 
 
 def _target(chain: Sequence[BaseException]) -> str | None:

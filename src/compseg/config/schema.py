@@ -18,11 +18,11 @@ class MethodConfig:
     """What a method is beside its head, objective and pseudo-labels; `conf/method/NAME.yaml` fills it in."""
 
     name: str = MISSING  # of the method, for tables and reports
-    learns_from: str = "labels"  # labels, or masks: an expert's
-    maps: int = 1  # activation maps that the segmenter gives
-    baseline: Any = None  # a map without a network, in place of the model
-    cam: Any = None  # reads the map off the trained model, which is a classifier then
-    fallback: Any = None  # what replaces the keys of these names where the pseudo-labeller finds nothing
+    learns_from: str = MISSING  # labels, or masks: an expert's
+    maps: int = MISSING  # activation maps that the segmenter gives
+    baseline: Any = MISSING  # a map without a network, in place of the model
+    cam: Any = MISSING  # reads the map off the trained model, which is a classifier then
+    fallback: Any = MISSING  # what replaces the keys of these names where the pseudo-labeller finds nothing
 
 
 @dataclass

@@ -11,7 +11,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from compseg.config.hints import RENAMED
+from compseg.config.hints import KINDS, RENAMED
 from compseg.errors import CompsegError, closest
 
 # Packages that come with an extra, and the extra that brings them.
@@ -87,8 +87,18 @@ def _check_numbers(key: str, node: dict[Any, Any], parameters: list[inspect.Para
         else:
             fits = not isinstance(value, str)
         if not fits:
-            expected = p.annotation.__name__ if inspect.isclass(p.annotation) else p.annotation
-            raise CompsegError(f"{key}.{p.name}: expected {expected}, got {'null' if value is None else repr(value)}")
+            raise CompsegError(
+                f"{key}.{p.name}: expected {_in_words(words)}, got {'null' if value is None else repr(value)}"
+            )
+
+
+def _in_words(types: set[str]) -> str:
+    """What the words of an annotation take, without names of types."""
+    kinds = [KINDS[kind[:3]] for kind in ("int", "float", "bool") if kind in types]
+    lists = ["a list of them"] * bool(types & {"list", "tuple", "Sequence", "Tensor"})
+    # A whole number is a number.
+    kinds = kinds[1:] if {"int", "float"} <= types else kinds
+    return " or ".join([*kinds, *lists, *["null"] * bool(types & {"None", "NoneType", "Optional"})])
 
 
 def _parameters(target: Any) -> list[inspect.Parameter]:

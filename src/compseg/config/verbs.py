@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import functools
 import inspect
 import itertools
 import os
-import re
 import shutil
 import signal
 import sys
@@ -19,13 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from compseg import log
+from compseg.config.help import asked, page
 from compseg.config.hints import explain
+from compseg.config.keys import groups_of
 from compseg.config.names import check_text, keep_text
 from compseg.config.schema import register_schemas
 from compseg.config.targets import check_targets
@@ -38,16 +37,6 @@ Task = Callable[[DictConfig], Any]
 _SHELLS = ("bash", "interactive")
 _RUNS = itertools.count()  # that this process has named, of those that torchrun has started
 
-HELP = """\
-{doc}
-{groups}
-== Values: give key=value ==
-
-{values}
---cfg job      show the configuration and do nothing
--m             one run for every combination of comma-separated values
-COMPSEG_DEBUG=1 in the environment shows where an error came from."""
-
 
 def conf_dir() -> Path:
     """The folder of configuration files: the one in the installed package, else the checkout's."""
@@ -56,19 +45,21 @@ def conf_dir() -> Path:
     return packaged if packaged.is_dir() else package.parents[1] / "conf"
 
 
-def compose(name: str, overrides: Sequence[str] = ()) -> DictConfig:
+def compose(name: str, overrides: Sequence[str] = (), *, with_hydra: bool = False) -> DictConfig:
     """The configuration of a verb, for scripts and notebooks that call the rooms themselves.
 
     Args:
         name: The verb.
         overrides: What its command line would hold, for example `["model=unet", "seed=1"]`.
+        with_hydra: Whether to add what Hydra keeps under `hydra`, with the choices that were made.
 
     Returns:
         The configuration as the verb would get it; not yet checked by `check_targets`.
     """
     _register()
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return hydra.compose(name, [keep_text(name, override) for override in overrides])
+        kept = [keep_text(name, override) for override in overrides]
+        return hydra.compose(name, kept, return_hydra_config=with_hydra)
 
 
 def verb(name: str, sweep_job: Task | None = None, announces: bool = False) -> Callable[[Task], Callable[..., Any]]:
@@ -107,7 +98,7 @@ def verb(name: str, sweep_job: Task | None = None, announces: bool = False) -> C
                 return task(cfg)
             with _errors_in_one_line(name):
                 if {"-h", "--help"} & set(sys.argv[1:]):
-                    return print(_help(name, inspect.getdoc(task) or "", sys.argv[1:]))
+                    return _print_to_reader(_help(name, inspect.getdoc(task) or "", sys.argv[1:]))
                 _register()
                 sys.argv[1:] = [keep_text(name, word) for word in sys.argv[1:]]
                 if launched_rank():  # rank 0 writes the configuration; others leave a log of their own and no more
@@ -159,31 +150,21 @@ def _started(pattern: str) -> str:
 
 def _help(name: str, doc: str, arguments: Sequence[str]) -> str:
     """The page of `--help`. Hydra's own lists every group of the folder each time, which takes two seconds here."""
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--config-dir", "-cd")
-    parser.add_argument("--resolve", action="store_true")
-    flags, rest = parser.parse_known_args(arguments)
-    overrides = [word for word in rest if not word.startswith("-")]  # flags such as -m do not change the page
-    if flags.config_dir:
-        overrides.append(f"hydra.searchpath=['file://{Path(flags.config_dir).resolve()}']")
-    values = OmegaConf.to_yaml(compose(name, overrides), resolve=flags.resolve)
-    groups = "".join(f"{group}: {', '.join(_options(group))}\n" for group in _groups(name))
-    return HELP.format(
-        doc=re.split(r"\n\n(?:Args|Returns|Raises):", doc)[0],
-        groups=groups and f"\n== Groups: give group=option ==\n\n{groups}",
-        values=values,
-    )
+    overrides, nodes = asked(arguments)
+    return page(_file_of(name), doc, compose(name, overrides, with_hydra=True), nodes)
 
 
-def _groups(name: str) -> list[str]:
-    """The config groups that a verb's own file chooses from, also those that it leaves at `null`."""
-    defaults = yaml.safe_load((conf_dir() / f"{name}.yaml").read_text())["defaults"]
-    keys = [str(key).removeprefix("optional ") for entry in defaults if isinstance(entry, dict) for key in entry]
-    return [key.partition("@")[0] for key in keys if not key.startswith(("override ", "hydra"))]
+def _print_to_reader(page: str) -> None:
+    """Print to somebody who may have seen enough (`| head`)."""
+    try:
+        print(page, flush=True)
+    except BrokenPipeError:
+        _takes_output()
+        raise SystemExit(128 + signal.SIGPIPE) from None
 
 
-def _options(group: str) -> list[str]:
-    return sorted(file.stem for file in (conf_dir() / group).glob("*.yaml"))
+def _file_of(name: str) -> Path:
+    return conf_dir() / f"{name}.yaml"
 
 
 @contextmanager
@@ -202,7 +183,7 @@ def _errors_in_one_line(name: str) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, OSError) and error.filename is None and not _takes_output("\n"):
             error.filename = "standard output"
-        line = explain(error, _groups(name), name)
+        line = explain(error, groups_of(_file_of(name)), name)
         if line is None:
             raise
         if os.environ.get("COMPSEG_DEBUG") == "1":
