@@ -12,7 +12,7 @@ SRC = Path(__file__).parents[1] / "src"
 FLOORS = (
     ("errors", "private"),
     ("files", "file_names", "samples", "memory", "log", "device"),
-    ("run_folder",),
+    ("run_folder", "axes", "inputs"),
     ("sources", "phantom", "preprocessing", "models", "comparative", "config", "plots"),
     ("cohort",),
     ("inference", "testing"),

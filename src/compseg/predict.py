@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from compseg.api import make_callable
 from compseg.config import verb
@@ -21,8 +22,11 @@ def main(cfg: DictConfig) -> None:
     from compseg.device import pick_device
     from compseg.evaluation.thresholds import fixed
     from compseg.inference import load_segmenter
-    from compseg.inference.images import new_images
+    from compseg.inference.images import Reading, new_images
     from compseg.inference.prediction import predict
+    from compseg.inputs import InputSpec
+    from compseg.sources.axis import read_axis
+    from compseg.sources.images import checked_keys
 
     if (cfg.run is None) == (cfg.segmenter is None):
         raise CompsegError("run=, segmenter=: expected exactly one of them; give run=outputs/RUN or segmenter=FOLDER")
@@ -30,7 +34,12 @@ def main(cfg: DictConfig) -> None:
     segmenter = load_segmenter(cfg.run or cfg.segmenter, pick_device(cfg.device), tuple(cfg.trust))
     if cfg.threshold is not None:
         segmenter = segmenter.with_threshold(fixed(cfg.threshold))
-    rows = predict(segmenter, images, out, cfg.channels_first, cfg.tile, cfg.overlap, cfg.overwrite)
+    first = segmenter.input.channels_first if cfg.channels_first is None else cfg.channels_first
+    how = InputSpec({**segmenter.input.keys, **checked_keys(cfg["keys"], "keys")}, first)
+    given: Any = OmegaConf.to_container(cfg)["axis"]  # type: ignore[index, call-overload]
+    axis = None if given is None else read_axis(given, cfg.unit)
+    reading = Reading(how, axis, cfg.unit)
+    rows = predict(segmenter, images, out, reading, cfg.tile, cfg.overlap, cfg.overwrite)
     print(f"{len(rows)} images: maps, overlays and masks in {out / 'maps'}, area fractions in {out / 'areas.csv'}")
 
 

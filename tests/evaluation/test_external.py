@@ -4,14 +4,17 @@ import csv
 import json
 import shutil
 
+import numpy as np
 import pytest
 
-from compseg.cohort import Cohort
+from compseg.cohort import Cohort, prepare
 from compseg.errors import CompsegError
-from compseg.evaluation.run import evaluate_run
+from compseg.evaluation.run import evaluate_run, load_head, maps_of
 from compseg.files import write_checked
 from compseg.inference import load_segmenter
 from compseg.report import judge
+from compseg.run_folder import load_config
+from compseg.samples import Channels, SampleArrays
 from running import run_here
 
 
@@ -69,6 +72,40 @@ def test_another_cohort_leaves_the_run_as_it_was(run, clinic2, trained, tmp_path
     about = json.loads((folder / "evaluation.json").read_text())
     fingerprint = Cohort.open(clinic2).fingerprint
     assert about == {"run": "run", "cohort": str(clinic2), "fingerprint": fingerprint, "split": "all"}
+
+
+class Turned:
+    """The samples of a cohort with their channels in the other direction, or at other positions."""
+
+    def __init__(self, cohort, moved=0.0):
+        self.cohort, self.moved = cohort, moved
+
+    def infos(self):
+        return self.cohort.infos
+
+    def read(self, info):
+        name, cohort = info.name, self.cohort
+        return SampleArrays(cohort.image(name)[..., ::-1], cohort.tissue(name), cohort.truth(name))
+
+    def channels(self):
+        own = self.cohort.channels
+        return Channels(own.count, tuple(value + self.moved for value in own.values[::-1]), own.unit)
+
+    def provenance(self):
+        return {"source": "turned", "moved": self.moved}
+
+
+def test_a_cohort_in_the_other_direction_is_judged_the_same(run, clinic2, tmp_path):
+    plain, segmenter = Cohort.open(clinic2), load_segmenter(run)
+    prepare(Turned(plain), tmp_path / "turned.zarr", dtype=plain.dtype, progress=False)
+    head, cohorts = load_head(run, load_config(run)), (plain, Cohort.open(tmp_path / "turned.zarr"))
+    direct, turned = ([*maps_of(segmenter, head, cohort, cohort.infos[:4])] for cohort in cohorts)
+    for one, other in zip(direct, turned, strict=True):
+        np.testing.assert_array_equal(one.activation, other.activation)
+        assert one.output == other.output
+    prepare(Turned(plain, 5000.0), tmp_path / "moved.zarr", dtype=plain.dtype, progress=False)
+    with pytest.raises(CompsegError, match=r"its axis is .* expected .* nothing is known outside"):
+        evaluate_run(run, str(tmp_path / "moved.zarr"), device="cpu", out=tmp_path / "moved")
 
 
 def test_the_own_cohort_leaves_the_segmenter_as_it_was(run, trained):

@@ -16,12 +16,15 @@ from PIL import Image
 from compseg.errors import CompsegError
 from compseg.evaluation.thresholds import fixed
 from compseg.inference import Segmenter, prediction
-from compseg.inference.images import NewImage, new_images
+from compseg.inference.images import NewImage, Reading, new_images
 from compseg.inference.prediction import predict, prefetched
+from compseg.inputs import InputSpec
 from compseg.models import SpectralSpatial
 from compseg.preprocessing import Preprocess, tissue_mask
 from compseg.samples import Channels
 from running import HANGS
+
+FIRST = Reading(InputSpec(channels_first=True))
 
 
 @pytest.fixture
@@ -83,12 +86,12 @@ def test_what_was_done_before_a_fault_stays(segmenter, tmp_path):
 
 def test_channels_first_files_and_masks_of_another_size(segmenter, tmp_path):
     np.save(tmp_path / "a.npy", np.moveaxis(cube(), -1, 0))
-    predict(segmenter, new_images(tmp_path / "a.npy"), tmp_path / "out", channels_first=True, tile=30)
+    predict(segmenter, new_images(tmp_path / "a.npy"), tmp_path / "out", FIRST, tile=30)
     np.testing.assert_allclose(np.load(tmp_path / "out" / "maps" / "a.npy"), segmenter(cube()), atol=1e-6)
     np.save(tmp_path / "mask.npy", np.ones((3, 4), bool))
     wrong = NewImage("a", tmp_path / "a.npy", tissue=tmp_path / "mask.npy")
     with pytest.raises(CompsegError, match=r"mask of \(3, 4\) for an image of \(70, 50\)"):
-        predict(segmenter, [wrong], tmp_path / "out", channels_first=True)
+        predict(segmenter, [wrong], tmp_path / "out", FIRST)
 
 
 def test_otsus_level_is_the_whole_images(segmenter, tmp_path):

@@ -2,6 +2,7 @@
 
 import zipfile
 import zlib
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import scipy.io
 
 from compseg.errors import CompsegError
 from compseg.sources import readers
-from compseg.sources.readers import open_image, read_image
+from compseg.sources.readers import read_file, read_image
 
 h5py = pytest.importorskip("h5py")
 
@@ -113,7 +114,7 @@ HOSTILE = {
 @pytest.mark.parametrize(("name", "save", "key", "words"), HOSTILE.values(), ids=HOSTILE)
 def test_files_that_lead_elsewhere_or_ask_for_too_much(tmp_path, name, save, key, words):
     save(tmp_path / name)
-    for read in (lambda path: read_image(path, key), *([open_image] if key is None else [])):
+    for read in (lambda path: read_image(path, key), *([partial(read_file, mapped=True)] if key is None else [])):
         with pytest.raises(CompsegError, match=words) as raised:
             read(tmp_path / name)
         assert "\n" not in str(raised.value)

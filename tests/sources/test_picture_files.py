@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 
 from compseg.errors import CompsegError
 from compseg.sources.pictures import Pixels
-from compseg.sources.readers import open_image, read_image, read_labels, read_mask, read_picture
+from compseg.sources.readers import read_file, read_image, read_labels, read_mask, read_picture
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (16, 24), dtype=np.uint8)
@@ -107,7 +107,7 @@ def test_a_tiff_is_read_alike_whatever_its_compression(tmp_path, written, array,
     image = read_image(tmp_path / "a.tif")
     np.testing.assert_array_equal(image, expected if expected.ndim == 3 else expected[..., None])
     assert image.dtype.newbyteorder("=") == (np.uint8 if array.dtype == bool else array.dtype)
-    np.testing.assert_array_equal(open_image(tmp_path / "a.tif"), image)  # what prediction reads
+    np.testing.assert_array_equal(read_file(tmp_path / "a.tif", mapped=True).image, image)  # what prediction reads
 
 
 def test_a_mark_for_no_data_that_no_pixel_has(tmp_path):

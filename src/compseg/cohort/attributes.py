@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from compseg.cohort.layout import DTYPES
+from compseg.inputs import InputSpec
 from compseg.samples import SPLITS
 
 TISSUE_RULES = ("all", "nonzero", "otsu")
@@ -51,11 +52,20 @@ def check_attributes(plain: Mapping[str, Any]) -> None:
     _in(plain["tissue_rule"], TISSUE_RULES, "tissue_rule")
     _in(plain["dtype"], DTYPES, "dtype")
     _check_channels(plain["channels"])
+    InputSpec.from_dict(input_of(plain))
     _require(plain["pixel_size"] is None or plain["pixel_size"] > 0, "pixel_size", plain["pixel_size"])
     _require(all(_is(label, int) for label in plain["classes"].values()), "classes", plain["classes"])
     _require(bool(plain["samples"]), "samples", "none")
     for number, row in enumerate(plain["samples"]):
         _check_sample(row, f"samples[{number}]", plain["channels"]["count"])
+
+
+def input_of(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """How the files of a cohort were read and what their values were like, as far as its attributes say."""
+    kind, high = plain.get("values", ("", 0.0))
+    made = plain["provenance"]
+    keys, first = made.get("keys", {}), made.get("channels_first", False)
+    return {"keys": keys, "channels_first": first, "kind": kind, "high": high}
 
 
 def _check_channels(plain: Mapping[str, Any]) -> None:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from zarr import Array as ZarrArray
 from zarr.buffer import cpu
 
-from compseg.cohort.attributes import MAX_SIDE, check_attributes
+from compseg.cohort.attributes import MAX_SIDE, check_attributes, input_of
 from compseg.cohort.layout import (
     ATTRIBUTE,
     SCHEMA,
@@ -44,6 +44,7 @@ from compseg.cohort.locations import (
 from compseg.cohort.splits import hold_out
 from compseg.errors import CompsegError, is_refusal, reading
 from compseg.files import why_no_file
+from compseg.inputs import InputSpec
 from compseg.memory import free_host_memory
 from compseg.samples import SPLITS, Channels, Image, Mask, SampleInfo, Window
 
@@ -69,6 +70,7 @@ class Cohort:
         pixel_size: Edge of a pixel in `pixel_unit`; None if unknown.
         pixel_unit: Unit of `pixel_size`.
         provenance: How the source describes itself.
+        input: How its files were read, and the scale of their values.
         dtype: Of the stored images, for example `float16`.
         infos: The samples, in the order of the source.
         fingerprint: SHA-256 of its table, pixels included; see `fingerprint_of`.
@@ -85,6 +87,7 @@ class Cohort:
         self.pixel_size: float | None = attributes["pixel_size"]
         self.pixel_unit: str = attributes["pixel_unit"]
         self.provenance: dict[str, Any] = attributes["provenance"]
+        self.input = InputSpec.from_dict(input_of(attributes))
         self.dtype: str = attributes["dtype"]
         self.records = [Record.from_dict(row) for row in attributes["samples"]]
         self.infos = [record.info for record in self.records]

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import zarr
@@ -23,6 +23,7 @@ from compseg.cohort.layout import (
     SAMPLES,
     SCHEMA,
     THUMBNAIL,
+    VALUES,
     Array,
     Record,
     node,
@@ -35,6 +36,7 @@ from compseg.cohort.splits import DEFAULT_SPLITS, assign_splits
 from compseg.cohort.store import Cohort, read_attributes
 from compseg.errors import CompsegError
 from compseg.file_names import file_name, printable, same_file
+from compseg.inputs import merged, seen_values
 from compseg.preprocessing.tissue import resolve_rule, tissue_mask
 from compseg.samples import Channels, SampleArrays, SampleInfo, Source
 
@@ -175,9 +177,10 @@ def _build(source: Source, path: Path, header: Header, log: Console) -> None:
     finally:  # an interrupted preparation does not read its finished samples again
         _tell(path, _without_one_type(remarks), log)
     classes = {info.class_name: info.label for info in infos if info.class_name}
-    samples = [record.to_dict() for record, _ in written]
+    samples = [each.record.to_dict() for each in written]
+    values: Any = merged(each.values for each in written)
     # Only now: a group without `samples` is an unfinished cohort, which no reader opens.
-    root.attrs.put({ATTRIBUTE: {**header, "classes": classes, "samples": samples}})
+    root.attrs.put({ATTRIBUTE: {**header, "classes": classes, "values": values, "samples": samples}})
     # No folder can be replaced in one step, so an old cohort is first renamed and deleted at the end.
     old = path.with_name(path.name + ".old")
     shutil.rmtree(old, ignore_errors=True)
@@ -185,7 +188,7 @@ def _build(source: Source, path: Path, header: Header, log: Console) -> None:
         path.rename(old)
     partial.rename(path)
     shutil.rmtree(old, ignore_errors=True)
-    _tell_problems(Cohort.open(path), [seen for _, seen in written], log)
+    _tell_problems(Cohort.open(path), [each.seen for each in written], log)
 
 
 def _without_one_type(remarks: Mapping[str, list[str]]) -> dict[str, list[str]]:
@@ -236,15 +239,22 @@ def _open_partial(partial: Path, header: Header, log: Console) -> zarr.Group:
     return zarr.create_group(partial, zarr_format=3, attributes={ATTRIBUTE: header})
 
 
-def _finished(root: zarr.Group, info: SampleInfo) -> tuple[Record, Contents] | None:
+class _Written(NamedTuple):
+    record: Record
+    seen: Contents
+    values: tuple[str, float]  # of the file: kind and high, see `inputs.seen_values`
+
+
+def _finished(root: zarr.Group, info: SampleInfo) -> _Written | None:
     """The record of a sample that an earlier preparation finished, and what it holds, if its bytes are unchanged."""
     try:
         group: Any = root[node(info.name)]
         record = Record.from_dict(group.attrs[ATTRIBUTE])
         seen = _contents(info, {part: group[part][...] for part in record.checksums})
+        kind, high = group.attrs[VALUES]
     except (KeyError, OSError, ValueError, TypeError, RuntimeError):  # half-written: it is written again
         return None
-    return (record, seen) if record == _record(seen) else None
+    return _Written(record, seen, (kind, high)) if record == _record(seen) else None
 
 
 def _contents(info: SampleInfo, parts: Mapping[str, Array]) -> Contents:
@@ -260,11 +270,11 @@ def _record(seen: Contents) -> Record:
 
 def _write_sample(
     source: Source, root: zarr.Group, partial: Path, info: SampleInfo, header: Header, remarks: dict[str, list[str]]
-) -> tuple[Record, Contents]:
+) -> _Written:
     arrays = source.read(info)
     parts = _parts(info, arrays, header)
-    kind = "float" if arrays.image.dtype.kind == "f" else arrays.image.dtype.name
-    of_type = f"{OF_TYPE} {kind}, others not; are all on one scale?"
+    values = seen_values(arrays.image, parts["tissue"])
+    of_type = f"{OF_TYPE} {values[0]}, others not; are all on one scale?"
     for remark in (of_type, *arrays.remarks, *_odd_truth(parts["tissue"], parts.get("truth"))):
         remarks[remark].append(info.name)
     # What an interruption left of this sample may have other shapes.
@@ -273,8 +283,8 @@ def _write_sample(
         write_array(root, node(info.name, part), array, header["chunk"])
     seen = _contents(info, parts)
     record = _record(seen)
-    root[node(info.name)].attrs.put({ATTRIBUTE: record.to_dict()})  # last: it marks the sample as finished
-    return record, seen
+    root[node(info.name)].attrs.put({VALUES: values, ATTRIBUTE: record.to_dict()})  # last: the sample is finished
+    return _Written(record, seen, values)
 
 
 def _parts(info: SampleInfo, arrays: SampleArrays, header: Header) -> dict[str, Array]:

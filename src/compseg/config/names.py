@@ -25,6 +25,10 @@ BELOW = (
     "source.keys.image",
     "source.keys.tissue",
     "source.keys.truth",
+    "source.keys.axis",
+    "keys.image",
+    "keys.tissue",
+    "keys.axis",
     "evaluation.rank_by",
     "logger.tensorboard.name",
     "logger.wandb.project",
@@ -42,7 +46,7 @@ _LOST = (
 def is_text(verb: str, key: str) -> bool:
     """Whether a key of a verb is a name or a path."""
     types = {field.name: set(re.findall(r"\w+", str(field.type))) for field in fields(SCHEMAS[verb])}
-    return key in BELOW or types.get(key, {""}) <= {"str", "list", "None"}
+    return key in BELOW or types.get(key, {""}) <= {"str", "list", "dict", "None"}
 
 
 def keep_text(verb: str, override: str) -> str:

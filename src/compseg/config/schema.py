@@ -120,7 +120,10 @@ class PredictConfig:
     threshold: float | None = None  # in place of the one stored with the segmenter
     device: str = MISSING  # auto, or a torch device
     trust: list[str] = field(default_factory=list)  # further packages whose code a segmenter may name
-    channels_first: bool = False  # whether .npy, .npz and .mat files hold (C, H, W)
+    keys: dict[str, str | None] = field(default_factory=dict)  # variables of .npz, .mat and HDF5 files, by column
+    axis: Any = None  # the channels of the images, where their files do not say
+    unit: str = ""  # of that axis, or of one in the files
+    channels_first: bool | None = None  # whether arrays hold (C, H, W)
     tile: int | None = None  # largest side of what is computed at once, pixels
     overlap: int | None = None  # margin around a tile, pixels
 

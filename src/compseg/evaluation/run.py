@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +19,11 @@ from compseg.errors import CompsegError
 from compseg.evaluation.curves import SampleMap
 from compseg.evaluation.tables import Measured, flat_metrics, metrics_of_splits, samples_csv, write_replicates
 from compseg.evaluation.thresholds import fit_threshold
-from compseg.file_names import file_name, file_names
+from compseg.file_names import file_name, file_names, printable
 from compseg.files import checked_json, read_json, remove_partials
 from compseg.inference import Segmenter, Threshold, load_segmenter
 from compseg.inference.building import build_safe
+from compseg.inference.images import Adaptation
 from compseg.inference.outputs import ENDINGS, MAPS
 from compseg.inference.prediction import write_map
 from compseg.inference.segmenter import activation_of
@@ -36,6 +38,7 @@ from compseg.run_folder import (
 )
 from compseg.samples import SPLITS, SampleInfo
 
+LOG = logging.getLogger("compseg")
 ABOUT = "evaluation.json"  # in a folder that is no run folder: what was judged on what
 
 
@@ -117,7 +120,8 @@ def evaluate_run(
     segmenter = load_segmenter(run, device, trust=trust)
     head = load_head(run, config, trust).to(device)
     cohort, external = open_cohort(run, config, cohort_path)
-    _require_channels(cohort, segmenter)
+    if said := _adaptation(cohort, segmenter).said:
+        LOG.warning(printable(f"{cohort.path}: {said}"))
     judged = ("all" if external else "test") if split == "auto" else split
     if not external and judged not in ("test", "val"):
         raise CompsegError(f"split={split}: of the run's own cohort expected test or val, which training did not see")
@@ -168,12 +172,10 @@ def write_results(found: Evaluation, measured: Mapping[str, Measured], files: Ma
     checked_json(found.folder / "metrics.json", named | found.metrics)
 
 
-def _require_channels(cohort: Cohort, segmenter: Segmenter) -> None:
-    if cohort.channels.count != segmenter.channels.count:
-        raise CompsegError(
-            f"{cohort.path}: has {cohort.channels.count} channels, the segmenter was trained on "
-            f"{segmenter.channels.count}; prepare the cohort with the same channels"
-        )
+def _adaptation(cohort: Cohort, segmenter: Segmenter) -> Adaptation:
+    """How the cohort's images become those that the segmenter takes; those of its own cohort are so already."""
+    values = (cohort.input.kind, cohort.input.high)
+    return Adaptation.of(cohort.channels, values, segmenter, str(cohort.path))
 
 
 def _threshold(
@@ -265,9 +267,10 @@ def maps_of(
 
     The head is on the segmenter's device.
     """
+    adapt = _adaptation(cohort, segmenter)
     has_truth = any(cohort.has_truth(info.name) for info in cohort.infos)
     for info in infos:
-        image, tissue = cohort.image(info.name), cohort.tissue(info.name)
+        image, tissue = adapt(cohort.image(info.name)), cohort.tissue(info.name)
         logits, truth = segmenter.logits(image, tissue), cohort.truth(info.name)
         if truth is None and not info.label and has_truth:
             truth = np.zeros_like(tissue)  # where an expert has marked disease, a healthy sample holds none

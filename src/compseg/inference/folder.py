@@ -26,6 +26,7 @@ from compseg.errors import CompsegError, cause, is_refusal
 from compseg.files import atomic_bytes
 from compseg.inference.building import without_fetching
 from compseg.inference.threshold import Threshold
+from compseg.inputs import InputSpec
 from compseg.samples import Channels
 
 T = TypeVar("T")
@@ -90,7 +91,7 @@ def read_description(folder: Path) -> dict[str, Any]:
     """The description of a segmenter, in the words of the newest format.
 
     Returns:
-        What `segmenter.json` holds, its plain values checked; `threshold` and `channels` as objects.
+        What `segmenter.json` holds, its plain values checked; `threshold`, `channels` and `input` as objects.
 
     Raises:
         CompsegError: It is of a newer format, or no description.
@@ -144,7 +145,8 @@ def _checked(plain: dict[str, Any]) -> dict[str, Any]:
     threshold = None if plain["threshold"] is None else Threshold.from_dict(plain["threshold"])
     if threshold is not None and not 0 <= threshold.value <= 1:
         raise ValueError(f"threshold {threshold.value}, expected one in [0, 1]")
-    return plain | {"threshold": threshold, "channels": Channels.from_dict(channels)}
+    found = InputSpec.from_dict(plain.get("input"))  # earlier versions kept none
+    return plain | {"threshold": threshold, "channels": Channels.from_dict(channels), "input": found}
 
 
 def _typed(plain: Any, key: str, kinds: Any) -> Any:

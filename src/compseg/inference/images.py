@@ -4,24 +4,74 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from compseg.axes import Alignment, align
 from compseg.cohort import Cohort, is_url
-from compseg.errors import CompsegError
+from compseg.errors import CompsegError, require
 from compseg.file_names import printable
 from compseg.files import why_no_file
+from compseg.inference.segmenter import Segmenter
+from compseg.inputs import InputSpec, rescaling, seen_values
 from compseg.memory import ReusableBuffer
 from compseg.preprocessing.tissue import otsu, tissue_mask
-from compseg.samples import Image, Mask, Window
+from compseg.samples import Channels, Image, Mask, Window
 from compseg.sources.manifest import read_manifest
-from compseg.sources.readers import READERS, open_image, read_mask, read_picture
+from compseg.sources.ome_zarr import is_ome_zarr
+from compseg.sources.readers import READERS, read_file, read_mask, read_picture, reader_of
 
 LOG = logging.getLogger("compseg")
 BLOCK = 64  # rows that are read at a time for Otsu's level, which needs the whole image
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How files of new images are read.
+
+    Attributes:
+        how: Their variables, and whether channels come first.
+        axis: The channels of all images; None: what each file says.
+        unit: Of an axis in a file that has no unit.
+    """
+
+    how: InputSpec = field(default_factory=InputSpec)
+    axis: Channels | None = None
+    unit: str = ""
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """How images of some channels and scale become those that a segmenter was trained on.
+
+    Attributes:
+        align: Of channels.
+        factor: Of values.
+        said: What is done, and what may be wrong, in one line; empty where nothing is.
+    """
+
+    align: Alignment
+    factor: float
+    said: str
+
+    @classmethod
+    def of(cls, channels: Channels, values: tuple[str, float], segmenter: Segmenter, where: str) -> Adaptation:
+        """The one from these channels and values.
+
+        Raises:
+            CompsegError: There is none.
+        """
+        alignment = align(channels, segmenter.channels, where)
+        factor, told = rescaling(values, segmenter.input, where)
+        return cls(alignment, factor, "; ".join(filter(None, (alignment.said, told))))
+
+    def __call__(self, image: Image) -> Image:
+        """An image `(H, W, given)` as the segmenter takes it; the image itself where nothing is to be done."""
+        aligned = self.align(image)
+        return aligned if self.factor == 1 else np.multiply(aligned, np.float32(self.factor), dtype=np.float32)
 
 
 @dataclass(frozen=True)
@@ -42,11 +92,11 @@ class NewImage:
     thumbnail: Path | None = None
     cohort: Cohort | None = None
 
-    def open(self, channels_first: bool = False) -> OpenImage:
-        """Open the image; its pixels stay on disk where the format allows it (cohorts and .npy files).
+    def open(self, reading: Reading = Reading()) -> OpenImage:
+        """Open the image; its pixels stay on disk where the format allows it (cohorts, .npy and ENVI files).
 
         Args:
-            channels_first: Whether .npy, .npz and .mat files hold `(C, H, W)`.
+            reading: How files are read; a cohort needs none.
 
         Raises:
             CompsegError: If it is unreadable, or its mask has another size.
@@ -58,25 +108,32 @@ class NewImage:
                 Windows(cohort, self.name),
                 lambda window: cohort.tissue(self.name, window),
                 cohort.thumbnail(self.name),
+                cohort.channels,
+                (cohort.input.kind, cohort.input.high),
             )
-        image = open_image(Path(self.path), channels_first)
-        tissue = read_mask(self.tissue) if self.tissue else None
+        how, path = reading.how, Path(self.path)
+        file = read_file(path, how, reading.unit, mapped=True)
+        image, key = file.image, how.keys.get("tissue")
+        place = self.tissue or (path if key else None)
+        tissue = read_mask(place, key) if place else None
         if tissue is not None and tissue.shape != image.shape[:2]:
             raise CompsegError(
-                f"{self.tissue}: mask of {tissue.shape} for an image of {image.shape[:2]}; "
-                "give a mask of the image's size"
+                f"{place}: mask of {tissue.shape} for an image of {image.shape[:2]}; give a mask of the image's size"
             )
 
         def window_of(window: Window) -> Image:
             # A file is mapped again for each window: pages that were read count as our memory while it stays mapped.
-            return (open_image(Path(self.path), channels_first) if isinstance(image, np.memmap) else image)[window]
+            mapped = isinstance(image, np.memmap)
+            return (read_file(path, how, reading.unit, mapped=True).image if mapped else image)[window]
 
         return OpenImage(
             self,
             image.shape,
             window_of,
             None if tissue is None else lambda window: tissue[window],
-            read_picture(self.thumbnail) if self.thumbnail else None,
+            read_picture(self.thumbnail) if self.thumbnail else file.thumbnail,
+            reading.axis or file.channels,
+            seen_values(image, tissue),
         )
 
 
@@ -90,6 +147,8 @@ class OpenImage:
         image: Reads a window of the image, raw values.
         tissue: Reads a window of the tissue mask; None where there is none.
         thumbnail: A picture for people; None where there is none.
+        channels: Its channels.
+        values: Kind and high of its values, see `inputs.seen_values`.
     """
 
     new: NewImage
@@ -97,6 +156,20 @@ class OpenImage:
     image: Callable[[Window], Image]
     tissue: Callable[[Window], Mask] | None
     thumbnail: NDArray[np.uint8] | None
+    channels: Channels
+    values: tuple[str, float]
+
+    def as_trained(self, segmenter: Segmenter) -> tuple[OpenImage, str]:
+        """The image with the segmenter's channels and on its scale, and what was done for that, in one line.
+
+        Raises:
+            CompsegError: It cannot be done.
+        """
+        if not self.channels.spectral and not self.channels.names:
+            require(self.shape[2] == segmenter.channels.count, f"{self.new.path}: {segmenter.mismatch(self.shape)}")
+        adapt = Adaptation.of(self.channels, self.values, segmenter, str(self.new.path))
+        shape = (*self.shape[:2], segmenter.channels.count)
+        return replace(self, shape=shape, image=lambda window: adapt(self.image(window))), adapt.said
 
     def with_tissue(self, rule: str) -> OpenImage:
         """The image with a tissue mask: its own, else by the rule.
@@ -170,6 +243,8 @@ def new_images(path: str | Path) -> list[NewImage]:
     """
     problem = "" if is_url(path) else why_no_file(Path(path))
     is_folder = problem == "is a folder"
+    if is_folder and is_ome_zarr(Path(path)):
+        return [NewImage(Path(path).stem, path)]
     # Before folders of images: a cohort is a folder too, in which no image would be found.
     if is_url(path) or (is_folder and (Path(path) / "zarr.json").is_file()):
         cohort = Cohort.open(path)
@@ -190,11 +265,11 @@ def new_images(path: str | Path) -> list[NewImage]:
 
 def _images_in(path: Path) -> list[NewImage]:
     # Hidden files are not the user's images: macOS leaves a `._a.png` beside each a.png on other file systems.
-    shown = sorted(file for file in path.iterdir() if file.suffix.lower() in READERS and file.name[0] != ".")
-    problems = {file: why_no_file(file) for file in shown}
+    shown = _without_companions(sorted(file for file in path.iterdir() if reader_of(file) and file.name[0] != "."))
+    problems = {file: why_no_file(file) for file in shown if not is_ome_zarr(file)}
     for file in filter(problems.get, shown):
         LOG.warning(f"{printable(str(file))}: {problems[file]}; skipped")
-    files = [file for file in shown if not problems[file]]
+    files = [file for file in shown if not problems.get(file)]
     if not files:
         raise CompsegError(f"input={path}: no image in this folder; expected files ending in {', '.join(READERS)}")
     images = [NewImage(file.stem, file) for file in files]
@@ -204,3 +279,18 @@ def _images_in(path: Path) -> list[NewImage]:
             f"input={path}: {doubles[0]} is the name of more than one image; rename one, or give a manifest"
         )
     return images
+
+
+# The files of one measurement, the one that leads to all of it first.
+LEADING = (".dmt", ".bsp", ".hdr", ".seq", ".dms", ".dat")
+
+
+def _without_companions(files: list[Path]) -> list[Path]:
+    """Files of which none is only a part of another one's image: `a.dat` beside `a.hdr`."""
+    leading: dict[str, Path] = {}
+    for file in sorted(
+        files, key=lambda file: LEADING.index(suffix) if (suffix := file.suffix.lower()) in LEADING else 0
+    ):
+        if file.suffix.lower() in LEADING:
+            leading.setdefault(file.stem.casefold(), file)
+    return [file for file in files if file.suffix.lower() not in LEADING or file in leading.values()]

@@ -20,7 +20,7 @@ from torch import Tensor
 from compseg.errors import CompsegError
 from compseg.file_names import printable
 from compseg.files import atomic_npy, atomic_open, atomic_text, csv_text
-from compseg.inference.images import NewImage, OpenImage
+from compseg.inference.images import NewImage, OpenImage, Reading
 from compseg.inference.outputs import ENDINGS, MAPS, TABLE, released_if_empty, reserve
 from compseg.inference.segmenter import Segmenter, activation_of
 from compseg.inference.threshold import Threshold
@@ -39,7 +39,7 @@ def predict(
     segmenter: Segmenter,
     images: Sequence[NewImage],
     out: Path,
-    channels_first: bool = False,
+    reading: Reading | None = None,
     tile: int | None = None,
     overlap: int | None = None,
     overwrite: bool = False,
@@ -54,7 +54,7 @@ def predict(
         segmenter: With a threshold.
         images: What to map.
         out: Folder, made if absent; see `outputs.reserve`.
-        channels_first: Whether .npy, .npz and .mat files hold `(C, H, W)`.
+        reading: How files are read; None: as those of the training cohort.
         tile: Largest side in pixels of what a tile sees; None: by memory, see `Segmenter.tiles`.
         overlap: Margin around a tile in pixels; None: the radius of the network's receptive field.
         overwrite: Whether to delete what another prediction has left in the folder.
@@ -69,6 +69,7 @@ def predict(
     threshold = segmenter.threshold
     if threshold is None:
         raise CompsegError("segmenter: has no threshold yet; run compseg.evaluate on its run, or give threshold=0.5")
+    reading = reading or Reading(segmenter.input)
     results = Results(out, threshold, reserve(out, segmenter, images, overwrite))
     with (
         released_if_empty(out),
@@ -79,7 +80,7 @@ def predict(
     ):
         bar, writing = progress.add_task("predicting", total=len(images)), Future[None]()
         writing.set_result(None)
-        for piece in _pieces(segmenter, images, channels_first, tile, overlap, reader):
+        for piece in _pieces(segmenter, images, reading, tile, overlap, reader):
             result = results.add(piece, segmenter)
             core, shape = piece.tile.core, piece.opened.shape
             progress.advance(bar, float(np.prod([(c.stop - c.start) / n for c, n in zip(core, shape, strict=False)])))
@@ -128,7 +129,7 @@ class Piece:
 def _pieces(
     segmenter: Segmenter,
     images: Sequence[NewImage],
-    channels_first: bool,
+    reading: Reading,
     side: int | None,
     overlap: int | None,
     reader: Executor,
@@ -136,8 +137,9 @@ def _pieces(
     """All tiles of all images in order, ready for the network, which computes one while the next is read."""
 
     def readings() -> Iterator[Callable[[], Piece]]:
+        told: set[str] = set()
         # Opened ahead as well, because Otsu's level takes a pass over the whole image.
-        for opened in prefetched((partial(_opened, new, segmenter, channels_first) for new in images), reader):
+        for opened in prefetched((partial(_opened, new, segmenter, reading, told) for new in images), reader):
             tiles = segmenter.tiles(opened.shape, side, overlap)
             if len(tiles) > 1 and (problem := receptive_field_of(segmenter.model).problem):
                 image = printable(str(opened.new.path))
@@ -188,8 +190,12 @@ def _of_image(new: NewImage) -> Iterator[None]:
         raise CompsegError(f"{new.path}: {error}") from error
 
 
-def _opened(new: NewImage, segmenter: Segmenter, channels_first: bool) -> OpenImage:
-    opened = new.open(channels_first).with_tissue(segmenter.tissue_rule)
+def _opened(new: NewImage, segmenter: Segmenter, reading: Reading, told: set[str]) -> OpenImage:
+    opened, said = new.open(reading).as_trained(segmenter)
+    if said and said not in told:  # once for all images of which it is true
+        LOG.warning(printable(f"{new.path}: {said}"))
+        told.add(said)
+    opened = opened.with_tissue(segmenter.tissue_rule)
     with _of_image(new):
         segmenter.check(opened.shape)
     return opened

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from compseg.axes import align, channels_of
 from compseg.comparative import FisherPseudoLabels
 from compseg.errors import CompsegError, require
 from compseg.files import atomic_json
@@ -34,12 +35,14 @@ from compseg.inference.folder import (
 from compseg.inference.network_input import SumsByScore, network_input, score_tile
 from compseg.inference.threshold import Threshold
 from compseg.inference.tiling import MapsWindows, Tile, cut, cut_blocks, largest_side, receptive_field_of
+from compseg.inputs import InputSpec
 from compseg.preprocessing import Preprocess, tissue_mask
 from compseg.samples import Channels, Image, Mask, Window
 
 # All of prediction may take 2 GB above the model, and takes 1.6 to 1.9 so (docs/research/performance.md).
 TILE_MEMORY = 1.6e9  # bytes that a tile may take; what reads it and writes its map takes some more
 FASTEST_SIDE = 512  # pixels, beside the margins: more than that only leaves the processor's cache
+Axis = Channels | Sequence[float] | Sequence[str]
 Pieces = Callable[[Sequence[Tile]], Iterable[tuple[Tile, Image, Mask]]]
 
 
@@ -60,6 +63,7 @@ class Segmenter:
         provenance: Where it came from: run, epoch, validation loss, versions. Plain values.
         pseudo_labels: Where the network reads contrasts, what computes them; None: it reads the preprocessed samples.
         pseudo_labels_node: How to build `pseudo_labels`.
+        input: How the training files were read, and the scale of their values.
     """
 
     model: nn.Module
@@ -73,6 +77,7 @@ class Segmenter:
     provenance: dict[str, Any] = field(default_factory=dict)
     pseudo_labels: FisherPseudoLabels | None = None
     pseudo_labels_node: dict[str, Any] | None = None
+    input: InputSpec = field(default_factory=InputSpec)
 
     def __post_init__(self) -> None:
         # With dropout, or norms by the batch's statistics, a map would depend on chance and on its neighbours.
@@ -96,20 +101,25 @@ class Segmenter:
         """The `(H, W)` tissue mask of an image without one, by the training cohort's rule."""
         return tissue_mask(image, self.tissue_rule)
 
-    def __call__(self, image: Image, tissue: Mask | None = None) -> NDArray[np.float32]:
+    def __call__(
+        self, image: Image, tissue: Mask | None = None, axis: Axis | None = None, unit: str = ""
+    ) -> NDArray[np.float32]:
         """The activation map of one image.
 
         Args:
             image: `(H, W, C)` raw values, or `(H, W)` where the model takes one channel.
             tissue: `(H, W)` bool; the tissue rule decides where it is None.
+            axis: Positions or names of the image's channels, which are then put in order or resampled linearly to those
+                of the model; None: they are the model's.
+            unit: Unit of positions: `cm-1`, `nm`, `um` or `eV`; empty: that of the model.
 
         Returns:
             `(H, W)` float32 in [0, 1], zero outside the tissue.
 
         Raises:
-            CompsegError: If the channels are not the model's.
+            CompsegError: If the channels are not the model's, or cannot be made so.
         """
-        image = self._checked(image)
+        image = self._checked(image, axis, unit)
         mask = self.tissue(image) if tissue is None else tissue
         activation, tiles = np.zeros(mask.shape, np.float32), self.tiles(mask.shape)
         background = self.background(tiles, lambda some: ((tile, image[tile.seen], mask[tile.seen]) for tile in some))
@@ -117,7 +127,7 @@ class Segmenter:
             activation[tile.core] = self.activation(image[tile.seen], mask[tile.seen], background, tile.inner)
         return activation
 
-    def mask(self, image: Image, tissue: Mask | None = None) -> Mask:
+    def mask(self, image: Image, tissue: Mask | None = None, axis: Axis | None = None, unit: str = "") -> Mask:
         """The `(H, W)` bool mask of an image: tissue whose activation exceeds the threshold. As the map, else.
 
         Raises:
@@ -127,7 +137,7 @@ class Segmenter:
             raise CompsegError(
                 "segmenter: has no threshold yet; run compseg.evaluate on its run, or use with_threshold"
             )
-        activation = self(image, tissue)
+        activation = self(image, tissue, axis, unit)
         return self.threshold.apply(activation, np.ones(activation.shape, bool) if tissue is None else tissue)
 
     def describe(self) -> str:
@@ -288,13 +298,17 @@ class Segmenter:
             )
         return given
 
-    def _checked(self, image: Image) -> Image:
+    def _checked(self, image: Image, axis: Axis | None = None, unit: str = "") -> Image:
         if not isinstance(image, np.ndarray):
             raise CompsegError(
                 f"segmenter: expected a NumPy array (H, W, {self.channels.count}), got {type(image).__name__}; "
                 "read the file first, or map files with compseg.predict"
             )
         image = image[..., None] if image.ndim == 2 else image
+        if axis is not None:
+            given = channels_of(axis, unit)
+            require(image.shape[-1] == given.count, f"axis: {given.count} channels for an image of {image.shape}")
+            image = align(given, self.channels, "image")(image)
         self.check(image.shape)
         return image
 
@@ -304,11 +318,14 @@ class Segmenter:
         Raises:
             CompsegError: It is one.
         """
-        if len(shape) != 3 or shape[2] != self.channels.count:
-            raise CompsegError(
-                f"image of shape {shape}: expected (H, W, {self.channels.count}), the channels that this "
-                "segmenter was trained on; give images with the same channels, last"
-            )
+        require(len(shape) == 3 and shape[2] == self.channels.count, self.mismatch(shape))
+
+    def mismatch(self, shape: tuple[int, ...]) -> str:
+        """What is wrong with an image of another number of channels."""
+        return (
+            f"image of shape {shape}: expected (H, W, {self.channels.count}), the channels that this segmenter was "
+            "trained on; give images with the same channels, last"
+        )
 
     def with_threshold(self, threshold: Threshold) -> Segmenter:
         """The same segmenter with another threshold."""
@@ -348,6 +365,7 @@ class Segmenter:
             "channels": self.channels.to_dict(),
             "tissue_rule": self.tissue_rule,
             "dtype": self.dtype,
+            "input": self.input.to_dict(),
             "threshold": self.threshold.to_dict() if self.threshold else None,
             "provenance": self.provenance,
             "weights": weights,
@@ -413,6 +431,7 @@ def load_segmenter(path: str | Path, device: str | torch.device = "cpu", trust: 
         channels=channels,
         tissue_rule=plain["tissue_rule"],
         dtype=plain["dtype"],
+        input=plain["input"],
         threshold=plain["threshold"],
         provenance=plain["provenance"],
     )

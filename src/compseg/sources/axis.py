@@ -6,12 +6,11 @@ import csv
 import io
 import re
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
 from numpy.lib.format import open_memmap
 
+from compseg.axes import channels_of, spectral
 from compseg.errors import CompsegError
 from compseg.samples import Channels
 
@@ -39,30 +38,8 @@ def read_axis(axis: Axis, unit: str = "") -> Channels:
     """
     if isinstance(axis, str | Path):
         values, header = _from_file(Path(axis))
-        return _spectral(str(axis), values, unit or _unit(header))
-    if any(isinstance(name, str) for name in axis):
-        return Channels(len(axis), names=tuple(str(name) for name in axis))
-    if any(isinstance(value, bool) or not isinstance(value, int | float) for value in axis):
-        raise CompsegError(f"source.axis: expected a list of numbers or of names, found {list(axis)}")
-    return _spectral("source.axis", [float(value) for value in axis], unit)
-
-
-def _spectral(where: str, values: list[float], unit: str) -> Channels:
-    finite = int(np.isfinite(values).sum())
-    if not values or finite < len(values):
-        raise CompsegError(
-            f"{where}: expected a finite number for each channel, found {finite} in {len(values)} rows; add the rest"
-        )
-    if not _monotonic(values):
-        raise CompsegError(
-            f"{where}: values neither rise nor fall throughout; list them in the order of the channels, each once"
-        )
-    return Channels(len(values), values=tuple(values), unit=unit)
-
-
-def _monotonic(values: Sequence[float]) -> bool:
-    signs = {np.sign(after - before) for before, after in pairwise(values)}
-    return signs <= {1.0} or signs <= {-1.0}
+        return spectral(str(axis), values, unit or _unit(header))
+    return channels_of(axis, unit, "source.axis")
 
 
 def _from_file(path: Path) -> tuple[list[float], str]:

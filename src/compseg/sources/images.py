@@ -11,12 +11,16 @@ from typing import Any
 
 import numpy as np
 
+from compseg.axes import align
 from compseg.errors import CompsegError, closest
-from compseg.samples import Channels, Mask, SampleArrays, SampleInfo
+from compseg.inputs import InputSpec
+from compseg.samples import Channels, Image, Mask, SampleArrays, SampleInfo
 from compseg.sources.axis import Axis, read_axis
-from compseg.sources.manifest import FILES, Classes, Row, read_manifest
+from compseg.sources.manifest import Classes, Row, read_manifest
 from compseg.sources.masks import in_words, mask_of
-from compseg.sources.readers import PICTURES, read_image, read_labels, read_picture
+from compseg.sources.readers import ImageFile, companions, read_file, read_labels, read_picture
+
+KEYS = ("image", "tissue", "truth", "axis")  # what a variable may be
 
 
 class Images:
@@ -29,9 +33,10 @@ class Images:
         manifest: CSV that lists the samples; see `read_manifest`.
         classes: Label of each word in the column `class`: 1, 0, or None to leave its samples out.
         axis: Position of each channel; see `read_axis`. None: channels have no positions.
-        unit: Unit of the axis, for example `cm-1`.
-        channels_first: Whether .npy, .npz and .mat files hold `(C, H, W)`.
-        keys: Variable to take from .npz and .mat files, by column: `image`, `tissue`, `truth`.
+        unit: Unit of the axis, for example `cm-1`; also of an axis in the files that have no unit.
+        channels_first: Whether arrays (.npy, .npz, .mat, HDF5) hold `(C, H, W)`.
+        keys: Variable to take from .npz, .mat and HDF5 files, by column: `image`, `tissue`, `truth`; and `axis`, the
+            positions of the channels in the image's file. A mask with a key and without a file is in the image's file.
         truth_value: The value of truth masks that is disease, or several; None: the only one beside 0.
 
     Raises:
@@ -51,33 +56,28 @@ class Images:
         self._manifest = Path(manifest)
         self._classes = _checked_classes(classes)
         self._rows = {row.info.name: row for row in read_manifest(self._manifest, self._classes)}
-        self._any_truth = any("truth" in row.files for row in self._rows.values())
         self._axis = None if axis is None else read_axis(axis, unit)
-        self._channels_first = channels_first
-        self._keys = {str(column): None if name is None else str(name) for column, name in (keys or {}).items()}
+        self._how, self._unit = InputSpec(checked_keys(keys, "source.keys"), channels_first), unit
+        named = {column for row in self._rows.values() for column in row.files}
+        # A mask that has a key, and a file in no row, is a variable of the image's file.
+        self._inside = set(self._how.keys) - named
+        self._any_truth = "truth" in named | self._inside
         self._truth_value = _checked_values(truth_value)
-        for column in self._keys:
-            if column not in FILES:
-                raise CompsegError(f"source.keys.{column}: no such column; {closest(column, FILES, 'columns')}")
 
     def infos(self) -> Sequence[SampleInfo]:
         """Every sample, in the order of the manifest."""
         return [row.info for row in self._rows.values()]
 
     def channels(self) -> Channels:
-        """The axis; without one, the channels of the first image."""
+        """The axis; without one, the channels of the first image, which the others are brought to."""
         return self._channels
 
     @cached_property
     def _channels(self) -> Channels:
         if self._axis is not None:
             return self._axis
-        first = next(iter(self._rows.values()))
         # This reads a whole image, so its result is kept.
-        count = self._image(first).shape[2]
-        # Channels of a photograph are known; three channels of an .npy may be anything.
-        photograph = first.files["image"].suffix.lower() in PICTURES
-        return Channels(count, names={1: ("grey",), 3: ("red", "green", "blue")}.get(count, ()) if photograph else ())
+        return self._file(next(iter(self._rows.values()))).channels
 
     def read(self, info: SampleInfo) -> SampleArrays:
         """Read a sample's files.
@@ -86,22 +86,35 @@ class Images:
             CompsegError: A file cannot be read, or its shape does not fit the other samples or the image.
         """
         row = self._rows[info.name]
-        image = self._image(row)
-        if image.shape[2] != self._channels.count:
+        file = self._file(row)
+        image, remarks = self._of_channels(row, file)
+        thumbnail = read_picture(row.files["reference"]) if "reference" in row.files else file.thumbnail
+        tissue, several = self._mask(row, "tissue", image)
+        truth, taken = self._truth(row, image)
+        return SampleArrays(image, tissue, truth, thumbnail, (*remarks, *several, *taken))
+
+    def _of_channels(self, row: Row, file: ImageFile) -> tuple[Image, tuple[str, ...]]:
+        """An image with the channels of the cohort, and what was done for it."""
+        # Colours of a photograph are no more than a default.
+        described = file.channels.spectral or (bool(file.channels.names) and self._axis is None)
+        where = f"{row.files['image']}"
+        if not described and file.channels.count != self._channels.count:
             raise CompsegError(
-                f"{row.files['image']}: sample {info.name} has {image.shape[2]} channels {image.shape}, "
+                f"{where}: sample {row.info.name} has {file.image.shape[2]} channels {file.image.shape}, "
                 f"expected {self._channels.count}{' from source.axis' if self._axis else ' as in the first sample'}; "
                 "convert it, or set source.channels_first=true if the channels come first"
             )
-        thumbnail = read_picture(row.files["reference"]) if "reference" in row.files else None
-        tissue, several = self._mask(row, "tissue", image)
-        truth, taken = self._truth(row, image)
-        return SampleArrays(image, tissue, truth, thumbnail, (*several, *taken))
+        done = (f"{file.unmeasured} pixels were not measured and are 0",) if file.unmeasured else ()
+        if not described and (self._axis is not None or not self._channels.spectral):
+            return file.image, done
+        alignment = align(file.channels, self._channels, where)
+        return alignment(file.image), (*done, *filter(None, [alignment.said]))
 
     def provenance(self) -> dict[str, Any]:
         """What determines the pixels and labels; changes when the manifest, an option or a file changes."""
         # Sizes and times of the files: hashing their contents could take as long as preparing them.
-        stats = [file.stat() for row in self._rows.values() for file in row.files.values()]
+        named = [file for row in self._rows.values() for file in row.files.values()]
+        stats = [file.stat() for path in named for file in (path, *companions(path))]
         return {
             "source": "images",
             # Without its folder: a cohort stays the same when its files are moved.
@@ -110,21 +123,21 @@ class Images:
             "files_sha256": _digest([(stat.st_size, stat.st_mtime_ns) for stat in stats]),
             "classes": self._classes,
             "axis": "" if self._axis is None else _digest(self._axis.to_dict()),
-            "channels_first": self._channels_first,
-            "keys": self._keys,
+            "channels_first": self._how.channels_first,
+            "keys": dict(self._how.keys),
             # Only where it is given: cohorts that were made before it was an option stay the same.
             **({"truth_value": list(self._truth_value)} if self._truth_value else {}),
         }
 
-    def _image(self, row: Row) -> np.ndarray[Any, Any]:
-        return read_image(row.files["image"], self._keys.get("image"), self._channels_first)
+    def _file(self, row: Row) -> ImageFile:
+        return read_file(row.files["image"], self._how, self._unit)
 
     def _mask(self, row: Row, column: str, image: np.ndarray[Any, Any]) -> tuple[Mask | None, tuple[str, ...]]:
         """A mask, and which of its values were taken, where the user should know."""
-        if column not in row.files:
+        file = row.files.get(column, row.files["image"] if column in self._inside else None)
+        if file is None:
             return None, ()
-        file, truth = row.files[column], column == "truth"
-        labels = read_labels(file, self._keys.get(column))
+        truth, labels = column == "truth", read_labels(file, self._how.keys.get(column))
         if labels.shape != image.shape[:2]:
             raise CompsegError(
                 f"{file}: {column} of sample {row.info.name} is {labels.shape}, "
@@ -142,6 +155,19 @@ class Images:
         if "truth" not in row.files and row.info.label == 0 and self._any_truth:
             return np.zeros(image.shape[:2], bool), ()
         return self._mask(row, "truth", image)
+
+
+def checked_keys(keys: Mapping[str, str | None] | None, where: str) -> dict[str, str]:
+    """The variables that are named, by column.
+
+    Raises:
+        CompsegError: There is no such column.
+    """
+    named = {str(column): str(name) for column, name in (keys or {}).items() if name is not None}
+    for column in named:
+        if column not in KEYS:
+            raise CompsegError(f"{where}.{column}: no such column; {closest(column, KEYS, 'columns')}")
+    return named
 
 
 def _checked_classes(classes: Mapping[Any, int | None] | None) -> Classes | None:

@@ -154,7 +154,8 @@ def _row(path: Path, number: int, cells: dict[str, str], classes: Classes | None
     # Tables of R and pandas write NA where there is no mask.
     files = {column: file for column, file in given.items() if identifier(cells[column]) or file.is_file()}
     for column, file in files.items():
-        if problem := why_no_file(file):
+        is_zarr = column == "image" and file.suffix.lower() == ".zarr" and file.is_dir()
+        if (problem := why_no_file(file)) and not is_zarr:
             raise CompsegError(f"{where}: {column} {file!s:.200} {problem}; paths are relative to the manifest")
     info = SampleInfo(name, label, cells["class"], split, cells["group"], cells["patient"], origin=cells["image"])
     return Row(info, files)

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import tifffile
@@ -22,6 +23,7 @@ from tifffile import COMPRESSION, PHOTOMETRIC
 
 from compseg.errors import CompsegError
 from compseg.memory import require_memory
+from compseg.samples import Channels
 
 Array = NDArray[Any]
 
@@ -45,12 +47,16 @@ class Pixels:
         palette: `(n, 3)` uint8, the colour of each index; None where values are values.
         opaque: `(H, W)` bool, False where a picture is wholly transparent; None where it says nothing about it.
         lossy: Whether it was compressed as JPEG.
+        channels: The channels, where the file says what they are.
+        thumbnail: `(h, w, 3)` uint8, the instrument's picture of the place; None where there is none.
     """
 
     values: Array
     palette: NDArray[np.uint8] | None = None
     opaque: NDArray[np.bool_] | None = None
     lossy: bool = False
+    channels: Channels | None = None
+    thumbnail: NDArray[np.uint8] | None = None
 
     def __post_init__(self) -> None:
         if self.palette is not None and (self.values.dtype.kind != "u" or self.values.max() >= len(self.palette)):
@@ -90,7 +96,19 @@ def read_tiff(path: Path, key: str | None = None) -> Pixels:
         values = upright(_as_shown(path, file, page, array), orientation)
         palette = _colour_map(page) if page.photometric == PHOTOMETRIC.PALETTE else None
         opaque = None if opaque is None else upright(opaque, orientation)
-        return Pixels(values, palette, opaque, page.compression == COMPRESSION.JPEG)
+        names = _channel_names(file) if others == ["C"] else ()
+        channels = Channels(len(names), names=names) if len(names) == values.shape[-1] else None
+        return Pixels(values, palette, opaque, page.compression == COMPRESSION.JPEG, channels)
+
+
+def _channel_names(file: tifffile.TiffFile) -> tuple[str, ...]:
+    """What the description of an OME-TIFF calls its channels; none where one has no name, or a name comes twice."""
+    if not file.is_ome or len(description := file.ome_metadata or "") > 2**22 or "<!ENTITY" in description:
+        return ()
+    found = [
+        node.get("Name", "") for node in ElementTree.fromstring(description).iter() if node.tag.endswith("}Channel")
+    ]
+    return tuple(found) if all(found) and len(set(found)) == len(found) else ()
 
 
 @contextmanager

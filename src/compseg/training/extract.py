@@ -42,6 +42,7 @@ def extract(module: CompSegNet, cfg: DictConfig, cohort: Cohort, run: Path) -> S
         channels=cohort.channels,
         tissue_rule=resolve_rule(cohort.tissue_rule, cohort.channels),
         dtype=cohort.dtype,
+        input=cohort.input,
         pseudo_labels=module.pseudo_labels,
         pseudo_labels_node=config["pseudo_labels"],
         provenance={

@@ -1,0 +1,104 @@
+"""Infrared and Raman microscopes: what openreadout reads, as images with their axis and the picture beside them.
+
+Agilent FPA tiles and mosaics, Bruker OPUS, Thermo Omnic maps, Renishaw WiRE, PerkinElmer Spotlight and WITec projects.
+Rows are from the top, see docs/reference/files.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compseg.axes import spectral, unit_of
+from compseg.errors import CompsegError
+from compseg.memory import require_memory
+from compseg.samples import Channels
+from compseg.sources.pictures import Pixels, read_pillow
+
+INSTALL = "pip install 'compseg[instruments]'"
+INSTRUMENTS = (".bsp", ".dat", ".dms", ".dmt", ".seq", ".map", ".wdf", ".fsm", ".wip")
+CUTOUT = "IrCutout.bmp"  # Agilent's picture of the place that was measured, in the folder of the measurement
+Array = NDArray[Any]
+
+
+def read_instrument(path: Path, key: str | None = None) -> Pixels:
+    """The spectral image of an instrument's file; a file of single spectra as one row.
+
+    Args:
+        path: The file.
+        key: Name of the image, where there are several.
+    """
+    try:
+        import openreadout
+    except ImportError as error:
+        raise CompsegError(f"{path}: files of instruments need openreadout; {INSTALL}") from error
+    # A tile's interferograms lie beside its spectra, and people name either.
+    spectra = path.with_suffix(".dat")
+    place = spectra if path.suffix.lower() == ".seq" and spectra.is_file() else path
+    try:
+        about: Mapping[str, Any] = openreadout.info(str(place))
+        with openreadout.File(str(place)) as file:
+            pixels = _image(path, file, about, key) if _spectral_images(about) else _row_of_spectra(path, file, about)
+            return Pixels(pixels.values, channels=pixels.channels, thumbnail=_picture(path, file, about))
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # which a library in Rust raises beside all of Python's errors
+            raise
+        raise ValueError(str(error)) from error
+
+
+def _spectral_images(about: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [image for image in about.get("images", []) if "band_axis" in image.get("extra", {})]
+
+
+def _image(path: Path, file: Any, about: Mapping[str, Any], key: str | None) -> Pixels:
+    found = [image for image in _spectral_images(about) if key in (None, image["name"])]
+    if len(found) != 1:
+        names = ", ".join(image["name"] for image in _spectral_images(about))
+        raise CompsegError(f"{path}: which image? it holds {names}; set source.keys.image")
+    image, axis = found[0], found[0]["extra"]["band_axis"]
+    if axis["quantity"] == "optical_path_difference":
+        raise CompsegError(f"{path}: holds interferograms and no spectra; give the file of its spectra")
+    if image["size_t"] * image["size_z"] != 1:
+        raise CompsegError(f"{path}: expected rows, columns and one axis of channels, found depths or times as well")
+    require_memory(path, (image["size_c"], image["size_y"], image["size_x"]), np.float32)
+    cube = np.moveaxis(file.read_image(image["index"])[0, :, 0], 0, -1)
+    return Pixels(cube, channels=_channels(path, file, axis, image["extra"].get("trace", 0)))
+
+
+def _row_of_spectra(path: Path, file: Any, about: Mapping[str, Any]) -> Pixels:
+    """Spectra that no image is made of, `(1, n, C)`."""
+    traces = about.get("traces", [])
+    if not traces or "axis" not in traces[0].get("extra", {}):
+        raise CompsegError(f"{path}: holds no spectra that {about['format']['name']} describes; export it as ENVI")
+    trace, axis = traces[0], traces[0]["extra"]["axis"]
+    if trace["extra"].get("y_quantity") == "interferogram":
+        raise CompsegError(f"{path}: holds interferograms and no spectra; give the file of its spectra")
+    require_memory(path, (1, trace["sweep_count"], trace["sample_count"]), np.float64)
+    rows = [np.asarray(file.read_trace(trace["index"], sweep))[-1] for sweep in range(trace["sweep_count"])]
+    return Pixels(np.stack(rows)[None].astype(np.float32), channels=_channels(path, file, axis, trace["index"]))
+
+
+def _channels(path: Path, file: Any, axis: Mapping[str, Any], trace: int) -> Channels:
+    if axis.get("irregular"):
+        values = np.asarray(file.read_trace(trace))[axis.get("channel", 0)]
+    else:
+        values = np.linspace(axis["first"], axis["last"], axis["size"])
+    return spectral(str(path), [float(value) for value in values], unit_of(axis.get("unit") or ""))
+
+
+def _picture(path: Path, file: Any, about: Mapping[str, Any]) -> NDArray[np.uint8] | None:
+    """The picture that the instrument took of the place: in the file, or Agilent's beside it."""
+    for image in about.get("images", []):
+        sizes = (image["size_y"], image["size_x"], 3)
+        if image["samples_per_pixel"] == 3 and image["pixel_type"] == "uint8" and prod(sizes) < 2**28:
+            return np.asarray(file.read_image(image["index"])[0, 0, 0], np.uint8)
+    beside = path.with_name(CUTOUT)
+    if about["format"]["id"] != "agilent-fpa" or not beside.is_file():
+        return None
+    picture = read_pillow(beside).coloured
+    return np.asarray(picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, axis=2), np.uint8)
