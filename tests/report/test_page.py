@@ -1,24 +1,32 @@
 import base64
 import io
+import json
 import re
+import zlib
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from compseg.evaluation.metrics import dice
 from compseg.evaluation.shortcuts import Shortcuts
 from compseg.evaluation.tables import flat_metrics, metrics_of_splits
+from compseg.evaluation.thresholds import fixed
 from compseg.inference.threshold import Threshold
-from compseg.plots.figures import Spectra
-from compseg.report import history_columns, write_report
+from compseg.report import About, history_columns, write_report
+from compseg.report.explain import Importance, Seen
 from compseg.report.page import map_uri
+from compseg.report.steps import OFF_TISSUE
 from compseg.samples import Channels
+from hostile_names import NAMES
 from made_maps import by_hand, mixture
 
 THRESHOLD = Threshold(0.5, "fitted to the truth of 7 validation samples", 0.4, 0.6, "truth")
-SECTIONS = ["verdict", "gallery", "samples-apart", "samples", "metrics", "configuration", "environment"]
+SECTIONS = ["verdict", "gallery", "samples-apart", "samples", "spectra", "learning", "glossary", "metrics",
+            "configuration", "environment", "cite"]  # fmt: skip
 VOID = {"meta", "img", "br", "link", "hr", "input"}
+CHANNELS = Channels(4, (1700.0, 1500.0, 1300.0, 1100.0), "cm-1")
 
 
 class Outline(HTMLParser):
@@ -40,7 +48,8 @@ class Outline(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
-        self.text.append(data)
+        if self.open[-1:] not in (["script"], ["style"]):
+            self.text.append(data)
 
 
 def outline_of(path):
@@ -48,35 +57,64 @@ def outline_of(path):
     outline.feed(path.read_text(encoding="utf-8"))
     outline.close()
     assert outline.open == []
+    assert len(outline.ids) == len(set(outline.ids))
     return outline
 
 
-def report(tmp_path, maps, **changed):
+def data_of(path):
+    raw = path.read_text(encoding="utf-8")
+    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', raw, re.DOTALL)[1])
+
+
+def seen_of(maps, channels=CHANNELS, picture=(30, 20)):
+    """What would have been seen of images whose spectra are 2 inside and 1 outside."""
+    spectra = np.array([[2.0] * channels.count, [1.0] * channels.count] * 2, np.float32)
+    pixels = np.full((9, channels.count), 2, np.float32), np.ones((9, channels.count), np.float32)
+    with_axis = channels.spectral
+    return {
+        m.info.name: Seen(
+            np.full((*picture, 3), 200, np.uint8),
+            {},
+            spectra if with_axis else None,
+            pixels if with_axis and m.info.label else None,
+        )
+        for m in maps
+    }
+
+
+def report(tmp_path, maps, about=None, threshold=THRESHOLD, **changed):
+    channels = changed.pop("channels", CHANNELS)
     given = {
-        "title": "phantom, unet",
-        "metrics": flat_metrics(metrics_of_splits([], maps, THRESHOLD), THRESHOLD, 0.1),
-        "threshold": THRESHOLD,
+        "metrics": flat_metrics(metrics_of_splits([], maps, threshold), threshold, 0.1),
+        "threshold": threshold,
         "test_maps": maps,
         "val_maps": [],
         "shortcuts": Shortcuts(None, [], None),
         "history": {"epoch": [0, 1], "train/loss": [0.2, 0.1], "val/loss": [0.2, 0.15]},
-        "thumbnails": {m.info.name: np.full((30, 20, 3), 200, np.uint8) for m in maps},
-        "spectra": Spectra(np.ones((9, 4)), np.zeros((9, 4)), Channels(4, (4.0, 3.0, 2.0, 1.0), "cm-1")),
+        "seen": seen_of(maps, channels),
+        "importance": None,
+    }
+    page = {
+        "title": "phantom, unet",
+        "channels": channels,
+        "kept": 1,
         "config_text": "model:\n  _target_: compseg.models.UNet\n",
         "environment": {"python": "3.11", "packages": {"torch": "2.8"}},
     }
-    return write_report(tmp_path / "report.html", **(given | changed))
+    return write_report(tmp_path / "report.html", About(**(page | (about or {}))), **(given | changed))
 
 
 def test_page_holds_every_section_and_stands_alone_beside_its_figures(tmp_path):
     maps = mixture(8)
-    path = report(tmp_path, maps)
+    importance = Importance(2, np.ones(4, np.float32), np.ones(4, np.float32), None)
+    path = report(tmp_path, maps, {"warnings": ["collapsed"], "links": {"maps": "maps"}}, importance=importance)
     outline, raw = outline_of(path), path.read_text(encoding="utf-8")
-    assert outline.ids == [*SECTIONS[:3], "learning", "spectra", *SECTIONS[3:]]
-    assert not re.search(r"https?:|//[a-z]|<script|@import|url\(", raw)
+    assert [name for name in outline.ids if name in SECTIONS] == SECTIONS
+    markup = re.sub(r"<script.*?</script>", "", raw, flags=re.DOTALL)
+    assert not re.search(r"https?:|@import|url\(|(src|href)=\"(?!data:image/|#|maps\")", markup)
     assert all(image["src"].startswith("data:image/") and image["alt"] for image in outline.images)
     text = " ".join(outline.text)
-    for words in ("area AUC", "prevalence", "fitted to the truth of 7", "What is weak", "_target_", '"torch": "2.8"'):
+    for words in ("area AUC", "prevalence", "fitted to the truth of 7", "collapsed", "_target_", '"torch": "2.8"'):
         assert words in text
     assert all(m.info.name in text for m in maps)
     assert path.stat().st_size < 3e6
@@ -87,38 +125,66 @@ def test_page_holds_every_section_and_stands_alone_beside_its_figures(tmp_path):
     assert {p.name for p in tmp_path.iterdir()} == {"report.html", "figures"}
 
 
-def test_page_reads_well_without_truth_history_thumbnails_and_spectra(tmp_path):
-    path = report(tmp_path, mixture(8, truth=False), history={}, thumbnails={}, spectra=None)
+def test_page_reads_well_without_truth_history_pictures_and_spectra(tmp_path):
+    path = report(tmp_path, mixture(8, truth=False), history={}, seen={}, channels=Channels(1))
     outline = outline_of(path)
-    assert outline.ids == SECTIONS
+    assert not {"learning", "spectra"} & set(outline.ids)
     text = " ".join(outline.text)
     assert "unchecked" in text
-    for never in ("Dice 0", "mean Dice", "nan", "None", "inf"):
+    for never in ("Dice 0", "nan", "None", "inf "):
         assert never not in text
 
 
 def test_page_for_one_class_and_one_sample(tmp_path):
-    text = " ".join(outline_of(report(tmp_path, [by_hand([[0.2, 0.7]], label=0)], spectra=None)).text)
+    text = " ".join(outline_of(report(tmp_path, [by_hand([[0.2, 0.7]], label=0)])).text)
     assert "Only one class is in the test split" in text
-    assert "none in the test split" in text
 
 
 def test_what_users_type_is_escaped(tmp_path):
-    item = by_hand([[0.2, 0.7]], group="<b>A</b>", class_name="<script>alert(1)</script>")
-    path = report(tmp_path, [item], title="<i>run</i>", config_text="a: <b>", environment={"<u>": "&"}, spectra=None)
+    names = [*NAMES, "\"><img src=x onerror='alert(1)'>", "</script><script>alert(2)</script>", "<!--", "{{ 7 * 7 }}"]
+    maps = [by_hand([[0.2, 0.7]], name=n, label=i % 2, group=n, class_name=n, patient=n) for i, n in enumerate(names)]
+    path = report(tmp_path, maps, {"title": "<i>run</i>\n'\"", "config_text": "a: <b>", "environment": {"<u>": "&"}})
     raw = path.read_text(encoding="utf-8")
-    assert not re.search(r"<script|<b>|<i>|<u>", raw)
+    assert len(re.findall(r"<script", raw)) == 2
+    assert not re.search(r"<b>(?!\d)|<i>|<u>|<img src=x|<!--", raw.replace("<b></b>", ""))
     assert "&lt;i&gt;run&lt;/i&gt;" in raw
+    assert "{{ 7 * 7 }}" in raw
     outline_of(path)
+    found = data_of(path)
+    assert sorted(s["name"] for s in found["samples"]) == sorted(names)
+    assert {s["name"] for s in found["groups"]} == set(names)
 
 
-def test_large_pictures_are_made_small_and_many_samples_thinned(tmp_path):
-    maps = mixture(60, size=12)
-    large = {m.info.name: np.random.default_rng(0).integers(0, 255, (600, 400, 3), dtype=np.uint8) for m in maps}
-    path = report(tmp_path, maps, thumbnails=large)
-    text = " ".join(outline_of(path).text)
-    assert "48 of 60 test samples, evenly spaced by rank" in text
-    assert path.stat().st_size < 3e6
+@pytest.mark.parametrize("scale", [1.0, 0.004])
+def test_the_page_holds_what_an_evaluation_finds_at_each_step(tmp_path, scale):
+    threshold = Threshold(0.5 * scale + 1e-9, "fitted", 0.4 * scale, 0.6 * scale, "truth")
+    maps = mixture(8, scale=scale)
+    found = data_of(report(tmp_path, maps, threshold=threshold))
+    assert found["steps"][found["fitted"]] == threshold.value
+    assert len(found["steps"]) > 100
+    by_name = {item.info.name: item for item in maps}
+    for sample in found["samples"]:
+        item, (height, width) = by_name[sample["name"]], sample["shape"]
+        content = zlib.decompress(base64.b64decode(sample["codes"]))
+        codes = np.frombuffer(content[: height * width], np.uint8).reshape(height, width)
+        truth = np.unpackbits(np.frombuffer(content[height * width :], np.uint8))[: codes.size].reshape(codes.shape)
+        assert (truth == item.region).all()
+        for k, step in enumerate(found["steps"]):
+            marked = fixed(step).apply(item.activation, item.tissue)
+            assert (((codes > k) & (codes != OFF_TISSUE)) == marked).all()
+            assert sample["above"][k] == marked.sum()
+            assert sample["hits"][k] == (marked & item.region).sum()
+            if sample["judged"]:
+                assert 2 * sample["hits"][k] / (sample["above"][k] + sample["disease"]) == dice(item, fixed(step))
+
+
+def test_forty_large_samples_stay_below_ten_megabytes(tmp_path):
+    generator, maps = np.random.default_rng(0), mixture(40, size=128)
+    noise = generator.integers(0, 255, (500, 400, 3), dtype=np.uint8)
+    seen = {m.info.name: Seen(noise, {}) for m in maps}
+    path = report(tmp_path, maps, seen=seen, channels=Channels(3))
+    assert path.stat().st_size < 10e6
+    assert len(data_of(path)["samples"]) == 40
 
 
 def test_history_is_read_with_gaps(tmp_path):

@@ -441,6 +441,9 @@ class _WithoutMemory(TorchFunctionMode):
         if args and isinstance(args[0], Tensor) and args[0].is_meta:
             if func in ZEROS:
                 return ZEROS[func]
+            # Random numbers that nobody has memory for; torch would import its compiler for them, which takes seconds.
+            if func in (Tensor.normal_, Tensor.uniform_):
+                return args[0]
             if func is Tensor.tolist and args[0].numel() <= MAX_VALUES:
                 return np.zeros(args[0].shape).tolist()
         options = dict(kwargs or {})

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from compseg.samples import Image, Mask
+from compseg.samples import Channels, Image, Mask
 
 DISEASE_RGB = (213, 94, 0)
 OPACITY = 0.6
@@ -70,11 +70,43 @@ def as_rgb(picture: Image) -> RGB:
         return picture
     band = picture.astype(np.float32)
     band = band.mean(axis=2) if band.ndim == 3 else band
-    finite = np.isfinite(band)
-    low, high = np.percentile(band[finite], [1, 99]) if finite.any() else (0.0, 1.0)
+    return np.repeat(_stretched(band, band)[..., None], 3, axis=2)
+
+
+def as_picture(image: Image, channels: Channels, tissue: Mask) -> RGB:
+    """The picture of a sample that came without one, `(H, W, 3)` uint8.
+
+    A photograph as it is; a spectral cube in false colour, the mean over each third of its axis as red, green and blue,
+    each stretched over the tissue; anything else as its channel mean in grey.
+
+    Args:
+        image: `(H, W, C)` as stored.
+        channels: Its axis.
+        tissue: `(H, W)` bool.
+    """
+    if channels.names in (("grey",), ("red", "green", "blue")):
+        values = np.broadcast_to(image, (*image.shape[:2], 3)).astype(np.float32)
+        # Photographs of more than eight bits have no range that is known.
+        if 1 < values.max(initial=0) <= 255:
+            return np.clip(values.round(), 0, 255).astype(np.uint8)
+        return _stretched(values, values)
+    if not channels.spectral or channels.count < 3:
+        return as_rgb(image)
+    thirds = [image[..., part].mean(axis=2, dtype=np.float32) for part in _thirds(channels.count)]
+    return np.dstack([_stretched(band, band[tissue]) for band in thirds])
+
+
+def _thirds(count: int) -> list[slice]:
+    return [slice(count * third // 3, count * (third + 1) // 3) for third in range(3)]
+
+
+def _stretched(values: NDArray[np.float32], reference: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Values as uint8, from the 1st to the 99th percentile of the finite ones of a reference."""
+    finite = reference[np.isfinite(reference)]
+    low, high = np.percentile(finite, [1, 99]) if finite.size else (0.0, 1.0)
     # A constant image has no range to be stretched, and becomes black instead of 0 / 0.
-    grey = np.clip((np.where(finite, band, low) - low) / max(high - low, np.finfo(np.float32).tiny), 0, 1)
-    return np.repeat((255 * grey).round().astype(np.uint8)[..., None], 3, axis=2)
+    grey = (np.where(np.isfinite(values), values, low) - low) / max(high - low, np.finfo(np.float32).tiny)
+    return np.asarray((255 * np.clip(grey, 0, 1)).round(), np.uint8)
 
 
 def resize(image: Image, size: tuple[int, ...]) -> Image:

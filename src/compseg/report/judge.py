@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from urllib.parse import quote
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from compseg.evaluation.curves import SampleMap
+from compseg.errors import reading
 from compseg.evaluation.metrics import prevalence
 from compseg.evaluation.run import Evaluation, evaluate_run
 from compseg.evaluation.shortcuts import Shortcuts, cue_values, cues, group_gap, origin_of, thinned
+from compseg.file_names import file_names
 from compseg.files import read_checked, read_json
-from compseg.plots.figures import Spectra
-from compseg.report.page import history_columns, write_report
+from compseg.inference.outputs import ENDINGS
+from compseg.report.explain import importance, look
+from compseg.report.page import About, history_columns, write_report
+from compseg.run_folder import HISTORY, RESULTS
 
-SPECTRA_A_SAMPLE = 200
+COLLAPSE = "collapse.json"
 IMAGES_FOR_CUES = 100  # of each class; each is read once, which takes about as long as an epoch
 
 
@@ -54,22 +58,57 @@ def judge(
 
 def write_page(run: Path, found: Evaluation) -> Path:
     """Write pictures and `report.html` of a judged run; the path of the latter."""
-    thumbnails = {item.info.name: found.cohort.thumbnail(item.info.name) for item in found.test}
+    seen = look(found)
     return write_report(
         found.folder / "report.html",
-        title=found.title,
-        samples=f"an external cohort, {found.cohort.path}" if found.external else "its test split",
+        about_of(run, found),
         metrics=found.metrics,
         threshold=found.threshold,
         test_maps=found.test,
         val_maps=found.val,
-        shortcuts=shortcuts_of(found),
+        shortcuts=shortcuts_of(found, {name: each.cues for name, each in seen.items()}),
         history=history_columns(run),
-        thumbnails={name: picture for name, picture in thumbnails.items() if picture is not None},
-        spectra=spectra_of(found),
+        seen=seen,
+        importance=importance(found, seen),
+    )
+
+
+def about_of(run: Path, found: Evaluation) -> About:
+    """What the page says of a run beside its results."""
+    epoch = found.segmenter.provenance.get("epoch")
+    again = [f"run={run}"] + [f"cohort={found.cohort.path}", f"out={found.folder}"] * found.external
+    return About(
+        title=found.title,
+        samples=f"an external cohort, {found.cohort.path}" if found.external else "its test split",
+        channels=found.cohort.channels,
+        kept=epoch if isinstance(epoch, int) else None,
+        warnings=warnings_of(run),
+        links=links_of(run, found.folder),
+        maps=file_names([item.info.name for item in found.test], ENDINGS),
+        command=" ".join(["python -m compseg.evaluate", *map(shlex.quote, again)]),
         config_text=read_checked(run / "config.yaml").decode(),
         environment=read_json(path, dict, "delete it") if (path := run / "environment.json").is_file() else {},
     )
+
+
+def warnings_of(run: Path) -> list[str]:
+    """What training has named, in sentences: collapse, and suspicions of it."""
+    # Read here and not by `monitor`, which brings the trainer along.
+    if not (path := run / COLLAPSE).is_file():
+        return []
+    with reading(path, fix := "delete it"):
+        return [
+            f"In training, from epoch {each['since']}: {each['words']}. Likely fix: {each['fix']}."
+            for each in read_json(path, list, fix)
+        ]
+
+
+def links_of(run: Path, folder: Path) -> dict[str, str]:
+    """Addresses of the run's files, relative to the page, by what they are."""
+    results = {name: folder / name for name in RESULTS if name != "report.html"}
+    paths = results | {name: run / name for name in ("config.yaml", HISTORY, "environment.json", "segmenter")}
+    there = {name: path for name, path in paths.items() if path.exists()}
+    return {name: quote(Path(os.path.relpath(path, folder)).as_posix()) for name, path in there.items()}
 
 
 def summary(found: Evaluation) -> str:
@@ -87,43 +126,14 @@ def summary(found: Evaluation) -> str:
     return "\n".join(lines)
 
 
-def spectra_of(found: Evaluation, seed: int = 0) -> Spectra | None:
-    """Raw spectra of disease and other tissue in the disease samples (Figure S1).
-
-    By truth, else by the thresholded map. None where the channels are no spectral axis, or one of the two kinds of
-    pixel is absent.
-    """
-    if not found.cohort.channels.spectral:
-        return None
-    by_truth = any(item.truth is not None and item.truth.any() for item in found.test)
-    generator = np.random.default_rng(seed)
-    disease: list[NDArray[np.float32]] = []
-    other: list[NDArray[np.float32]] = []
-    for item in found.test:
-        region = _region(found, item, by_truth)
-        if region is not None:
-            image = found.cohort.image(item.info.name)
-            for kind, mask in ((disease, region), (other, item.tissue & ~region)):
-                rows, columns = mask.nonzero()
-                some = generator.permutation(len(rows))[:SPECTRA_A_SAMPLE]
-                kind.append(image[rows[some], columns[some]].astype(np.float32))
-    kinds = [np.concatenate(kind) if kind else np.empty((0, 0)) for kind in (disease, other)]
-    if not all(len(kind) for kind in kinds):
-        return None
-    names = ("disease by truth", "other tissue") if by_truth else ("disease by the map", "other tissue")
-    return Spectra(kinds[0], kinds[1], found.cohort.channels, names=names)
-
-
-def _region(found: Evaluation, item: SampleMap, by_truth: bool) -> NDArray[np.bool_] | None:
-    if not item.info.label or (by_truth and item.truth is None):
-        return None
-    return item.region if by_truth else found.threshold.apply(item.activation, item.tissue)
-
-
-def shortcuts_of(found: Evaluation) -> Shortcuts:
+def shortcuts_of(found: Evaluation, seen: Mapping[str, Mapping[str, float]]) -> Shortcuts:
     """Signs of shortcuts beyond the metrics; reads up to 100 training images of each class once.
 
     Training samples are looked at only where the run is judged on the cohort that it was trained on.
+
+    Args:
+        found: The evaluation.
+        seen: `cue_values` of the judged samples, by name.
     """
     # Together, because the test split is often a single array.
     groups = group_gap([*found.val, *found.test])
@@ -134,7 +144,6 @@ def shortcuts_of(found: Evaluation) -> Shortcuts:
     train = [
         info for label in (0, 1) for info in thinned([info for info in train if info.label == label], IMAGES_FOR_CUES)
     ]
-    # No disease test samples: in those disease itself may be the reason for a higher x.
-    read = [*train, *(item.info for item in found.test if not item.info.label)]
-    values = {info.name: cue_values(found.cohort.image(info.name), found.cohort.tissue(info.name)) for info in read}
-    return Shortcuts(origin_of(found.cohort.infos), cues(train, found.test, values), groups)
+    cohort = found.cohort
+    values = {info.name: cue_values(cohort.image(info.name), cohort.tissue(info.name)) for info in train}
+    return Shortcuts(origin_of(cohort.infos), cues(train, found.test, {**values, **seen}), groups)

@@ -71,6 +71,23 @@ def draw_threshold_curves(maps: Sequence[SampleMap], threshold: Threshold) -> Fi
 
 def draw_histogram(maps: Sequence[SampleMap], threshold: Threshold) -> Figure:
     """How activations are distributed in healthy and in disease samples, these split by the truth if there is one."""
+    vmax = colour_vmax(maps, threshold)
+    groups = [
+        figures.Counts(name, _counts(parts, vmax), HEALTHY if name == "healthy samples" else DISEASE, style)
+        for (name, parts), style in zip(_activations(maps).items(), ("-", "-", "-", ":"), strict=True)
+    ]
+    interval = threshold.value, threshold.low, threshold.high
+    return figures.histogram(groups, "distribution of activations", vmax, interval)
+
+
+def histogram_of(maps: Sequence[SampleMap], vmax: float) -> dict[str, list[float]]:
+    """Share of tissue pixels in even bins of activation from 0 to `vmax`, by group; groups without any are absent."""
+    counts = {name: _counts(parts, vmax) for name, parts in _activations(maps).items()}
+    return {name: (each / each.sum()).tolist() for name, each in counts.items() if each.sum()}
+
+
+def _activations(maps: Sequence[SampleMap]) -> dict[str, list[NDArray[np.float32]]]:
+    """Activations on tissue, by what is known of it."""
     healthy, unseen, inside, outside = [], [], [], []
     for item in maps:
         if item.info.label == 0:
@@ -80,15 +97,12 @@ def draw_histogram(maps: Sequence[SampleMap], threshold: Threshold) -> Figure:
         else:
             inside.append(item.activation[item.region])
             outside.append(item.activation[item.tissue & ~item.truth])
-    vmax = colour_vmax(maps, threshold)
-    groups = [
-        figures.Counts("healthy samples", _counts(healthy, vmax), HEALTHY),
-        figures.Counts("disease samples", _counts(unseen, vmax), DISEASE),
-        figures.Counts("disease samples, disease by truth", _counts(inside, vmax), DISEASE),
-        figures.Counts("disease samples, other tissue", _counts(outside, vmax), DISEASE, ":"),
-    ]
-    interval = threshold.value, threshold.low, threshold.high
-    return figures.histogram(groups, "distribution of activations", vmax, interval)
+    return {
+        "healthy samples": healthy,
+        "disease samples": unseen,
+        "disease samples, disease by truth": inside,
+        "disease samples, other tissue": outside,
+    }
 
 
 def _counts(parts: Sequence[NDArray[np.float32]], vmax: float) -> NDArray[np.int64]:

@@ -1,0 +1,175 @@
+"""What the maps rest on: spectra inside and outside the region, and which channels matter to the network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from compseg.evaluation.curves import SampleMap
+from compseg.evaluation.run import Evaluation
+from compseg.evaluation.shortcuts import cue_values, thinned
+from compseg.plots.overlay import RGB, as_picture
+from compseg.samples import Image, Mask
+
+SPECTRA_A_SAMPLE = 200
+EXPLAINED = 3  # disease samples whose map is explained: each costs a pass of the network for each hidden part
+PARTS = 16  # of the axis, hidden one at a time
+SIDE = 64  # pixels of what is explained of a sample
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What was seen of a judged sample's image when it was read.
+
+    Attributes:
+        picture: `(h, w, 3)`, for people.
+        cues: See `compseg.evaluation.shortcuts.cue_values`.
+        spectra: Mean spectra `(4, C)`: as stored, inside and outside the region, and the same of what the network
+            reads; NaN where a part has no pixel. None where channels are no spectral axis.
+        pixels: Of a disease sample, some spectra `(n, C)` as stored, inside and outside; likewise None.
+        given: `(C, h, w)` what the network reads around the region, and `inside`, `(h, w)`, the region there; of
+            disease samples that are explained.
+        inside: See `given`.
+    """
+
+    picture: RGB
+    cues: dict[str, float]
+    spectra: Floats | None = None
+    pixels: tuple[Floats, Floats] | None = None
+    given: Tensor | None = None
+    inside: Mask | None = None
+
+
+@dataclass(frozen=True)
+class Importance:
+    """What each channel adds to the network's logit inside the region, mean over the pixels of some disease samples.
+
+    Zero stands for the background: what is hidden is replaced by the sample's ordinary tissue where the network reads
+    contrasts, else by the mean of the training samples.
+
+    Attributes:
+        samples: How many samples.
+        gradient: `(C,)` gradient times input; None where the map has none, as one that is made of gradients.
+        occlusion: `(C,)` how far the logit falls where a channel's part of the axis is hidden.
+        linear: `(C,)` the filter of the linear pseudo-labeller; None where there is none.
+    """
+
+    samples: int
+    gradient: Floats | None
+    occlusion: Floats
+    linear: Floats | None
+
+
+def look(found: Evaluation) -> dict[str, Seen]:
+    """Read the image of each judged sample once, by name."""
+    by_truth = regions_by_truth(found)
+    disease = [item for item in found.test if item.info.label]
+    explained = {item.info.name for item in thinned(disease, EXPLAINED)}
+    generator = np.random.default_rng(0)
+    return {item.info.name: _look(found, item, by_truth, item.info.name in explained, generator) for item in found.test}
+
+
+def regions_by_truth(found: Evaluation) -> bool:
+    """Whether `inside` is the expert's region; else it is the map's at the stored threshold."""
+    return any(item.truth is not None and item.truth.any() for item in found.test)
+
+
+def _look(found: Evaluation, item: SampleMap, by_truth: bool, explained: bool, generator: np.random.Generator) -> Seen:
+    image, thumbnail = found.cohort.image(item.info.name), found.cohort.thumbnail(item.info.name)
+    channels = found.cohort.channels
+    picture = as_picture(image, channels, item.tissue) if thumbnail is None else thumbnail
+    cues = cue_values(image, item.tissue)
+    marked = found.threshold.apply(item.activation, item.tissue)
+    region = item.region if by_truth and item.info.label else marked
+    given = found.segmenter.network_input(image, item.tissue) if channels.spectral or explained else None
+    spectra = pixels = None
+    if channels.spectral and given is not None:
+        read = given[0].movedim(0, -1).cpu().numpy()
+        parts = (region, item.tissue & ~region)
+        spectra = np.array([_mean(values, part) for values in (image, read) for part in parts], np.float32)
+        if item.info.label and (item.truth is not None or not by_truth):
+            pixels = (_some(image, parts[0], generator), _some(image, parts[1], generator))
+    window = _window(region)
+    if not explained or given is None or not region.any():
+        return Seen(picture, cues, spectra, pixels)
+    return Seen(picture, cues, spectra, pixels, given[0][:, *window].clone(), region[window])
+
+
+def _mean(values: Image, part: Mask) -> Floats:
+    if not part.any():
+        return np.full(values.shape[-1], np.nan, np.float32)
+    return np.asarray(values[part].mean(0, dtype=np.float64), np.float32)
+
+
+def _some(image: Image, part: Mask, generator: np.random.Generator) -> Floats:
+    rows, columns = part.nonzero()
+    some = generator.permutation(len(rows))[:SPECTRA_A_SAMPLE]
+    return image[rows[some], columns[some]].astype(np.float32)
+
+
+def _window(region: Mask) -> tuple[slice, slice]:
+    """A window of at most `SIDE` pixels a side around the middle of a region."""
+    middle = [int(np.median(places)) if len(places) else 0 for places in region.nonzero()]
+    first = [max(0, min(place - SIDE // 2, size - SIDE)) for place, size in zip(middle, region.shape, strict=True)]
+    return slice(first[0], first[0] + SIDE), slice(first[1], first[1] + SIDE)
+
+
+def importance(found: Evaluation, seen: dict[str, Seen]) -> Importance | None:
+    """Which channels the maps of disease samples rest on; None where no map has a region, or channels have no axis."""
+    ready = [(each.given, each.inside) for each in seen.values() if each.given is not None and each.inside is not None]
+    if not ready or not found.cohort.channels.spectral:
+        return None
+    gradients, falls = [], []
+    for given, inside in ready:
+        mask = torch.from_numpy(inside).to(given.device)
+        if (gradient := _gradient(found.segmenter.model, given[None], mask)) is not None:
+            gradients.append(gradient)
+        falls.append(_falls(found.segmenter.model, given[None], mask))
+    linear = found.segmenter.pseudo_labels
+    return Importance(
+        samples=len(ready),
+        gradient=np.mean(gradients, axis=0) if gradients else None,
+        occlusion=np.mean(falls, axis=0),
+        linear=None if linear is None else linear.filter.cpu().numpy(),
+    )
+
+
+def _logit(model: torch.nn.Module, given: Tensor, inside: Tensor) -> Tensor:
+    logit: Tensor = model(given).float()[0, 0][inside].mean()
+    return logit
+
+
+def _gradient(model: torch.nn.Module, given: Tensor, inside: Tensor) -> Floats | None:
+    # A tensor made in inference mode can have no gradient, its clone can.
+    with torch.inference_mode(False), torch.enable_grad():
+        leaf = given.clone().requires_grad_()
+        logit = _logit(model, leaf, inside)
+        if not logit.requires_grad:
+            return None
+        (slope,) = torch.autograd.grad(logit, leaf)
+        return np.asarray((slope * leaf).detach().sum((0, 2, 3)).cpu().numpy(), np.float32)
+
+
+@torch.no_grad()
+def _falls(model: torch.nn.Module, given: Tensor, inside: Tensor) -> Floats:
+    """`(C,)`: how far the logit falls where a channel's part of the axis is hidden."""
+    whole, fall = float(_logit(model, given, inside)), np.zeros(given.shape[1], np.float32)
+    for part in parts_of(given.shape[1]):
+        hidden = given.clone()
+        hidden[:, part] = 0
+        fall[part] = whole - float(_logit(model, hidden, inside))
+    return fall
+
+
+def parts_of(channels: int) -> Sequence[slice]:
+    """At most `PARTS` parts of an axis, of about the same number of channels each."""
+    edges = np.linspace(0, channels, min(PARTS, channels) + 1).round().astype(int)
+    return [slice(int(first), int(last)) for first, last in pairwise(edges)]

@@ -1,0 +1,188 @@
+"use strict";
+// Charts in SVG, tooltips, and numbers as Python prints them. Shared by all pages; needs nothing else.
+
+document.documentElement.classList.add("scripted");
+const charts = [];
+
+function element(tag, attributes = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+  node.append(...children);
+  return node;
+}
+
+function shape(tag, attributes = {}, ...children) {
+  const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+  node.append(...children);
+  return node;
+}
+
+// toFixed rounds a tie up, Python to the even digit: 1/16 is .062 in metrics and would be .063 here.
+function fixed(value, digits) {
+  if (value === null || value === undefined || !Number.isFinite(value)) return "–";
+  const scaled = Math.abs(value) * 10 ** digits;
+  const tie = scaled % 1 === 0.5 && Number.isInteger(value * 2 ** (digits + 1)) && Math.floor(scaled) % 2 === 0;
+  return tie ? ((Math.sign(value) * Math.floor(scaled)) / 10 ** digits).toFixed(digits) : value.toFixed(digits);
+}
+
+// Four digits, without zeros at the end.
+const short = (value) => (value === null || !Number.isFinite(value) ? "–" : String(Number(value.toPrecision(4))));
+
+const tip = element("div", { class: "tip", hidden: "" });
+document.body.append(tip);
+
+function showTip(event, text) {
+  tip.textContent = text;
+  tip.hidden = false;
+  const box = tip.getBoundingClientRect();
+  tip.style.left = `${Math.max(4, Math.min(event.clientX + 14, innerWidth - box.width - 6))}px`;
+  tip.style.top = `${event.clientY + 18 + box.height > innerHeight ? event.clientY - box.height - 10 : event.clientY + 18}px`;
+}
+
+const hideTip = () => { tip.hidden = true; };
+for (const node of document.querySelectorAll("[data-tip]")) {
+  node.addEventListener("pointermove", (event) => showTip(event, node.dataset.tip));
+  node.addEventListener("pointerleave", hideTip);
+}
+
+function ticks(low, high, count) {
+  const raw = (high - low) / count, power = 10 ** Math.floor(Math.log10(raw));
+  const step = [1, 2, 5, 10].map((times) => times * power).find((each) => each >= raw * 0.999);
+  const found = [];
+  for (let n = Math.ceil(low / step - 1e-9); n * step <= high + step * 1e-9; n++) found.push(Number((n * step).toPrecision(12)));
+  return found;
+}
+
+/* A chart of lines and dots.
+   options: label, for screen readers; series: [{name, x, y, kind: "line" | "step" | "dots", colour, dash, tips, pick}];
+   x, y: {label, min, max, log, names}; marks: [{x, label}]; span: [low, high]; bands: [[x, name]]; now: [x, y]; height. */
+function chart(node, options) {
+  node.textContent = "";
+  const width = Math.max(260, node.clientWidth || 420), height = options.height || Math.min(340, width * 0.72);
+  const left = 50, right = width - 12, top = options.bands?.length ? 22 : 10, bottom = height - 40;
+  const { series, x, y } = options;
+  const range = (axis, key) => {
+    const values = series.flatMap((each) => each[key]).filter((value) => Number.isFinite(value) && (!axis.log || value > 0));
+    let low = axis.min ?? Math.min(...values), high = axis.max ?? Math.max(...values);
+    if (!(high > low)) { low = (low || 0) - 0.5; high = low + 1; }
+    return axis.reverse ? [high, low] : [low, high];
+  };
+  const scale = (axis, [low, high], first, last) => {
+    const to = axis.log ? Math.log10 : Number;
+    return (value) => first + ((to(value) - to(low)) / (to(high) - to(low))) * (last - first);
+  };
+  const limits = { x: range(x, "x"), y: range(y, "y") };
+  const X = scale(x, limits.x, left, right), Y = scale(y, limits.y, bottom, top);
+  const svg = shape("svg", { class: "chart", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": options.label });
+  const text = (content, attributes) => svg.append(shape("text", attributes, content));
+  for (const value of y.log ? powers(limits.y) : ticks(...limits.y, 5)) {
+    svg.append(shape("line", { class: "grid", x1: left, x2: right, y1: Y(value), y2: Y(value) }));
+    text(y.log ? value.toExponential(0) : short(value), { x: left - 6, y: Y(value) + 4, "text-anchor": "end" });
+  }
+  const sorted = [...limits.x].sort((a, b) => a - b);
+  const places = x.names ? x.names.map((_, i) => i) : ticks(...sorted, Math.max(3, Math.floor(width / 110)));
+  for (const value of places) {
+    const name = x.names ? x.names[value] : short(value);
+    const most = Math.max(3, Math.floor((right - left) / places.length / 7));
+    const label = shape("text", { x: X(value), y: bottom + 16, "text-anchor": "middle" }, name.length > most ? `${name.slice(0, most - 1)}…` : name);
+    if (name.length > most) label.append(shape("title", {}, name));
+    svg.append(shape("line", { class: "tick", x1: X(value), x2: X(value), y1: bottom, y2: bottom + 4 }), label);
+  }
+  text(x.label, { x: (left + right) / 2, y: height - 6, "text-anchor": "middle" });
+  text(y.label, { x: -(top + bottom) / 2, y: 12, transform: "rotate(-90)", "text-anchor": "middle" });
+  if (options.span) {
+    const [from, to] = options.span.map(X);
+    svg.append(shape("rect", { class: "span", x: Math.min(from, to), y: top, width: Math.abs(to - from) || 0.5, height: bottom - top }));
+  }
+  svg.append(shape("path", { class: "frame", d: `M${left} ${top}V${bottom}H${right}` }));
+  for (const [place, name] of options.bands || []) {
+    const tick = shape("path", { class: "mark", d: `M${X(place)} ${top - 14}V${top}` }, shape("title", {}, `${place} cm⁻¹: ${name}`));
+    const wide = shape("rect", { x: X(place) - 5, y: top - 18, width: 10, height: 20, fill: "transparent" });
+    wide.addEventListener("pointermove", (event) => showTip(event, `${place} cm⁻¹: ${name}`));
+    wide.addEventListener("pointerleave", hideTip);
+    svg.append(tick, wide);
+  }
+  const lines = series.filter((each) => each.kind !== "dots");
+  // A drawing in the drawing ends at the axes, where they are shorter than the lines.
+  const inner = { x: left, y: top - 1, width: right - left + 1, height: bottom - top + 2 };
+  const plane = shape("svg", { ...inner, viewBox: Object.values(inner).join(" ") });
+  svg.append(plane);
+  for (const each of lines) plane.append(shape("path", { class: `line ${each.colour} ${each.dash || ""}`, d: pathOf(each, X, Y, y.log) }));
+  const follow = shape("line", { class: "follow", y1: top, y2: bottom, visibility: "hidden" });
+  svg.append(follow);
+  if (lines.length) {
+    svg.addEventListener("pointermove", (event) => {
+      if (event.target.classList.contains("dot") || event.target.getAttribute("fill") === "transparent") return;
+      const box = svg.getBoundingClientRect(), at = ((event.clientX - box.left) / box.width) * width;
+      if (at < left || at > right) return;
+      const near = nearest(lines[0].x, at, X), here = lines[0].x[near];
+      follow.setAttribute("x1", X(here)); follow.setAttribute("x2", X(here)); follow.setAttribute("visibility", "visible");
+      const rows = lines.map((each) => `${each.name}: ${short(each.y[nearest(each.x, X(here), X)])}`);
+      showTip(event, [`${x.label}: ${short(here)}`, ...rows].join("\n"));
+    });
+    svg.addEventListener("pointerleave", () => { hideTip(); follow.setAttribute("visibility", "hidden"); });
+  }
+  for (const mark of options.marks || []) {
+    svg.append(shape("line", { class: "mark", x1: X(mark.x), x2: X(mark.x), y1: top, y2: bottom }, shape("title", {}, mark.label)));
+    text(mark.label, { x: X(mark.x) + (X(mark.x) > width * 0.6 ? -5 : 5), y: top + 12, "text-anchor": X(mark.x) > width * 0.6 ? "end" : "start" });
+  }
+  for (const each of series.filter((each) => each.kind === "dots")) {
+    each.x.forEach((value, i) => {
+      if (!Number.isFinite(each.y[i])) return;
+      const [cx, cy] = [X(value), Y(each.y[i])];
+      // Squares and circles, for readers who cannot tell the colours apart.
+      const dot = each.colour === "red"
+        ? shape("rect", { class: `dot point ${each.colour}`, x: cx - 4, y: cy - 4, width: 8, height: 8 })
+        : shape("circle", { class: `dot ${each.colour}`, cx, cy, r: 4.5 });
+      dot.addEventListener("pointermove", (event) => showTip(event, each.tips ? each.tips[i] : `${short(value)}, ${short(each.y[i])}`));
+      dot.addEventListener("pointerleave", hideTip);
+      if (each.pick) { dot.classList.add("pick"); dot.addEventListener("click", () => each.pick(i)); }
+      svg.append(dot);
+    });
+  }
+  if (options.now) svg.append(shape("circle", { class: "now", cx: X(options.now[0]), cy: Y(options.now[1]), r: 6.5 }));
+  node.append(svg, legend(series));
+}
+
+function powers([low, high]) {
+  const found = [];
+  for (let n = Math.ceil(Math.log10(low)); n <= Math.log10(high); n++) found.push(10 ** n);
+  return found;
+}
+
+function pathOf({ x, y, kind }, X, Y, log) {
+  let path = "", pen = "M";
+  x.forEach((value, i) => {
+    if (!Number.isFinite(y[i]) || (log && y[i] <= 0)) { pen = "M"; return; }
+    const [across, up] = [X(value).toFixed(1), Y(y[i]).toFixed(1)];
+    path += pen === "L" && kind === "step" ? `H${across}V${up}` : `${pen}${across} ${up}`;
+    pen = "L";
+  });
+  return path;
+}
+
+function nearest(values, at, X) {
+  let best = 0;
+  values.forEach((value, i) => { if (Math.abs(X(value) - at) < Math.abs(X(values[best]) - at)) best = i; });
+  return best;
+}
+
+function legend(series) {
+  const named = series.filter((each) => each.name);
+  return element("div", { class: "legend" }, ...named.map((each) =>
+    element("span", {}, element("i", { class: `${each.colour} ${each.kind === "dots" ? "dot" : each.dash || ""}` }), each.name)));
+}
+
+// Charts are as wide as there is room for, so they are made again when that changes.
+function keep(id, options) {
+  const node = document.getElementById(id);
+  if (!node) return () => {};
+  const again = () => { if (node.clientWidth || !node.firstChild) chart(node, options()); };
+  charts.push(again);
+  again();
+  return again;
+}
+
+let resized;
+addEventListener("resize", () => { cancelAnimationFrame(resized); resized = requestAnimationFrame(() => charts.forEach((each) => each())); });
