@@ -47,10 +47,10 @@ def paint_activation(activation: NDArray[np.float32], tissue: Mask, vmax: float,
     return picture
 
 
-def paint_mask(mask: Mask, tissue: Mask) -> RGB:
+def paint_mask(mask: Mask, tissue: Mask, colour: tuple[int, int, int] = DISEASE_RGB) -> RGB:
     """`(H, W, 3)` uint8: disease in colour, other tissue and background in two greys."""
     picture = np.where(tissue[..., None], TISSUE_RGB, BACKGROUND_RGB)
-    picture[mask] = DISEASE_RGB
+    picture[mask] = colour
     return picture
 
 

@@ -26,7 +26,7 @@ from compseg.evaluation.shortcuts import Shortcuts
 from compseg.files import atomic_bytes, atomic_text
 from compseg.inference.threshold import Threshold
 from compseg.plots.figures import Spectra
-from compseg.plots.gallery import COLORMAP, paint_activation, paint_mask
+from compseg.plots.gallery import COLORMAP, TRUTH_RGB, paint_activation, paint_mask
 from compseg.plots.overlay import DISEASE_RGB, RGB, outline, resize
 from compseg.plots.style import file_of
 from compseg.report.bands import bands_within
@@ -236,7 +236,7 @@ def _card(
         "x": item.pooled,
         "picture": photo_uri(pictures.get(item.info.name, paint_mask(np.zeros_like(marked), item.tissue)), side),
         "map": map_uri(painted),
-        "truth": None if item.truth is None else map_uri(paint_mask(item.region, item.tissue)),
+        "truth": None if item.truth is None else map_uri(paint_mask(item.region, item.tissue, TRUTH_RGB)),
     }
 
 

@@ -56,14 +56,13 @@ function figuresAt(k) {
 
 // Maps ---------------------------------------------------------------------------------------------------------------
 
-async function pixelsOf(s) {
-  if (s.pixels) return s.pixels;
+async function unpack(s) {
   const bytes = Uint8Array.from(atob(s.codes), (char) => char.charCodeAt(0));
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
   const all = new Uint8Array(await new Response(stream).arrayBuffer()), size = s.shape[0] * s.shape[1];
   const truth = s.hits ? Uint8Array.from({ length: size }, (_, i) => (all[size + (i >> 3)] >> (7 - (i & 7))) & 1) : null;
+  s.codes = null;
   s.pixels = { codes: all.subarray(0, size), truth };
-  return s.pixels;
 }
 
 function canvas(s, zoom, label) {
@@ -101,8 +100,8 @@ const blend = (value) => {
 const ramp = [...steps, 1].map((step, k) => [...blend(k ? (steps[k - 1] + step) / 2 : step / 2), 255]);
 
 // Pictures of a sample in some nodes, for the gallery and the large view.
-async function show(s, side, nodes) {
-  const { codes, truth } = await pixelsOf(s), k = at, zoom = Math.max(1, Math.min(8, Math.ceil((side * devicePixelRatio) / Math.max(...s.shape))));
+function show(s, side, nodes) {
+  const { codes, truth } = s.pixels, k = at, zoom = Math.max(1, Math.min(8, Math.ceil((side * devicePixelRatio) / Math.max(...s.shape))));
   const inside = (i) => codes[i] !== OFF && codes[i] > k, expert = (i) => truth[i] === 1;
   const words = `${fixed(100 * area(s), 1)} % marked`;
   const layers = (base, name, ...lines) => {
@@ -140,7 +139,7 @@ const watcher = new IntersectionObserver((entries) => entries.forEach((entry) =>
 // Only what is in view, and only if it shows another threshold or size.
 function refresh(i) {
   const state = `${at} ${side()}`;
-  if (cards[i].dataset.state === state) return;
+  if (!samples[i].pixels || cards[i].dataset.state === state) return;
   cards[i].dataset.state = state;
   show(samples[i], side(), panelsOf(i));
 }
@@ -376,7 +375,7 @@ function fill(i) {
   const files = element("p", { class: "about" }, ...(s.file ? ["Its files: ", ...[".npy", ".png", "_mask.png"].flatMap((ending) => [element("a", { href: `maps/${encodeURIComponent(s.file + ending)}` }, `maps/${s.file}${ending}`), " "])] : []));
   const thinned = s.shape[0] < s.size[0] ? [element("p", { class: "about" }, "Shown in fewer pixels than it has; the numbers are of all of them.")] : [];
   body.replaceChildren(words, panels, ...thinned, ...kept, files);
-  show(s, Math.min(480, innerWidth / (truth ? 4 : 3)), { photo: photoOf(i), marked: stack, map, truth });
+  if (s.pixels) show(s, Math.min(480, innerWidth / (truth ? 4 : 3)), { photo: photoOf(i), marked: stack, map, truth });
 }
 
 function spectraOf(s) {
@@ -432,3 +431,11 @@ addEventListener("resize", () => { if (opened !== null) open(opened); });
 addEventListener("beforeprint", () => { cards.forEach((_, i) => refresh(i)); document.querySelectorAll("details").forEach((node) => { node.open = true; }); });
 setThreshold(data.fitted);
 arrange();
+// In the order in which they are shown, so that the first are there first; printing cannot wait for any.
+(async () => {
+  for (const i of [...order]) {
+    await unpack(samples[i]);
+    if (inView.has(i)) refresh(i);
+    if (opened === i) fill(i);
+  }
+})();
