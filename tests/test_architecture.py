@@ -24,7 +24,7 @@ FLOORS = (
     ("report", "exports"),
     ("studies",),
     ("api",),
-    ("train", "evaluate", "predict", "export", "prepare", "check", "sweep_report", "compare", "__main__"),
+    ("train", "evaluate", "predict", "export", "prepare", "check", "sweep_report", "compare", "doctor", "__main__"),
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 

@@ -1,8 +1,8 @@
 """compseg: learn to segment disease regions from sample labels alone.
 
 `compseg.load_segmenter(path)` is for a script that only needs maps; it imports only torch and numpy.
-Everything else is done by the verbs: `python -m compseg.train`, `prepare`, `check`, `evaluate`, `predict`, `compare`.
-Five of them can be called, too: `run = compseg.train("data=cohort", "data.path=mine.zarr", seed=1)`; see `compseg.api`.
+Everything else is done by the verbs: `python -m compseg.train`, `prepare`, `evaluate`, `predict`, `compare`, `doctor`.
+They can be called, too: `run = compseg.train("data=cohort", "data.path=mine.zarr", seed=1)`; see `compseg.api`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from compseg.api import compare, evaluate, predict, prepare, train
+    from compseg.api import check, compare, doctor, evaluate, export, predict, prepare, train
     from compseg.errors import CompsegError
     from compseg.inference.segmenter import Segmenter, load_segmenter
 
@@ -21,8 +21,11 @@ __all__ = [
     "CompsegError",
     "Segmenter",
     "__version__",
+    "check",
     "compare",
+    "doctor",
     "evaluate",
+    "export",
     "load_segmenter",
     "predict",
     "prepare",

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from compseg.config.literals import literal
 from compseg.errors import CompsegError, require
@@ -136,6 +136,29 @@ class Comparison:
         return f"Comparison {self.folder}: {len(self.table)} rows; page: {self.page}"
 
 
+PASS, WARN, FAIL = "PASS", "WARN", "FAIL"
+
+
+class Finding(NamedTuple):
+    """What `doctor` has looked at, what it has found, and what to do.
+
+    Attributes:
+        level: PASS, WARN or FAIL.
+        subject: In a word.
+        found: What is there.
+        fix: What to do; empty where nothing is to be done.
+    """
+
+    level: str
+    subject: str
+    found: str
+    fix: str = ""
+
+    def __str__(self) -> str:
+        """One line."""
+        return f"{self.level}  {self.subject:10} {self.found}" + f"; {self.fix}" * bool(self.fix)
+
+
 def prepare(*overrides: str, **keys: Any) -> Cohort:
     """Make a cohort: `prepare("source=images", "source.manifest=labels.csv", out="mine.zarr")`.
 
@@ -176,7 +199,27 @@ def compare(*overrides: str, **keys: Any) -> Comparison:
     return Comparison(Path(said[-1]).parent)
 
 
-FUNCTIONS = {each.__name__: each for each in (prepare, train, evaluate, predict, compare)}
+def check(*overrides: str, **keys: Any) -> Cohort:
+    """Look through a cohort, every byte of it: `check(cohort="mine.zarr")`; its problems are printed and raised."""
+    from compseg.cohort import Cohort
+
+    _call("check", overrides, keys)
+    return Cohort.open(_given("cohort", overrides, keys))
+
+
+def export(*overrides: str, **keys: Any) -> Path:
+    """Write maps or a segmenter for other programs: `export(maps="maps", format="png", out="shown")`; the folder."""
+    _call("export", overrides, keys)
+    return Path(_given("out", overrides, keys))
+
+
+def doctor(*overrides: str, **keys: Any) -> list[Finding]:
+    """Look whether this machine has what compseg needs: `doctor(cohort="mine.zarr")`; what fails is raised."""
+    said = [line for line in _call("doctor", overrides, keys) if line[:4] in (PASS, WARN)]
+    return [Finding(line[:4], line[6:16].strip(), *line[17:].split("; ", 1)) for line in said]
+
+
+FUNCTIONS = {each.__name__: each for each in (prepare, check, train, evaluate, predict, compare, export, doctor)}
 
 
 class _Callable(ModuleType):

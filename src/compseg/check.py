@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
+from compseg.api import make_callable
 from compseg.config import verb
 from compseg.errors import CompsegError
 
@@ -37,5 +38,6 @@ def main(cfg: DictConfig) -> None:
     print(f"{cfg.cohort}: sound, {len(cohort.infos)} samples{use}")
 
 
+make_callable(__name__)
 if __name__ == "__main__":
     main()

@@ -7,6 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from compseg.api import make_callable
 from compseg.config import verb
 from compseg.errors import closest, require
 
@@ -49,5 +50,6 @@ def main(cfg: DictConfig) -> None:
     print(f"{len(paths)} files in {cfg.out}, {paths[0].name} first")
 
 
+make_callable(__name__)
 if __name__ == "__main__":
     main()

@@ -157,6 +157,14 @@ class SweepReportConfig:
 
 
 @dataclass
+class DoctorConfig:
+    """`conf/doctor.yaml`."""
+
+    cohort: str | None = None  # one to train on
+    overrides: Any = None  # of the trial
+
+
+@dataclass
 class CompareConfig:
     """`conf/compare.yaml`."""
 
@@ -184,6 +192,7 @@ SCHEMAS = {
     "export": ExportConfig,
     "sweep_report": SweepReportConfig,
     "compare": CompareConfig,
+    "doctor": DoctorConfig,
 }
 
 

@@ -51,7 +51,7 @@ def wandb_logger(
         **options: Further ones of `pytorch_lightning.loggers.WandbLogger`: project, tags, notes, entity.
     """
     # Lightning replaces offline by dryrun, its older name, when the first logger starts.
-    offline = os.environ.get("WANDB_MODE") in ("offline", "dryrun") or not _has_key()
+    offline = os.environ.get("WANDB_MODE") in ("offline", "dryrun") or not has_key()
     if offline and init is None:
         log(
             f"logger=wandb: offline, for there is no key; send it later with: wandb sync {save_dir}/wandb/offline-run-*"
@@ -83,7 +83,8 @@ def _run_id(run: Path) -> str | None:
     return file.read_text(encoding="utf-8")
 
 
-def _has_key() -> bool:
+def has_key() -> bool:
+    """Whether W&B has a key; nothing is sent."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     # `wandb login` leaves the key in netrc; asking W&B itself would import it.
