@@ -51,7 +51,7 @@ def backgrounds_of(
 ) -> Tensor:
     """The background spectra `(B, C)` of whole samples in channels_last host memory; see `network_input`."""
     if labeller is None or not labeller.own:
-        return torch.zeros(image.shape[:2])
+        return torch.zeros(len(image), len(preprocess.mean))
     samples = zip(image[:, None], tissue[:, None], strict=True)
     return torch.cat([_background_of(preprocess, labeller, *sample) for sample in samples])
 
@@ -124,7 +124,7 @@ def _score_of(
 ) -> tuple[Tensor, Tensor]:
     """Scores `(1, 1, H, W)` of one sample, and the sum `(C,)` of its spectra."""
     places, filtered = tissue.flatten().nonzero()[:, 0], torch.zeros(tissue.numel())
-    total = torch.zeros(image.shape[1], dtype=torch.float64)
+    total = torch.zeros(len(preprocess.mean), dtype=torch.float64)
     for strip, spectra in preprocess.strips(image, places):
         filtered[places[strip]] = spectra @ labeller.filter
         total += spectra.sum(0)

@@ -37,6 +37,7 @@ from compseg.inference.threshold import Threshold
 from compseg.inference.tiling import MapsWindows, Tile, cut, cut_blocks, largest_side, receptive_field_of
 from compseg.inputs import InputSpec
 from compseg.preprocessing import Preprocess, tissue_mask
+from compseg.preprocessing.pipeline import count_after
 from compseg.samples import Channels, Image, Mask, Window
 
 # All of prediction may take 2 GB above the model, and takes 1.6 to 1.9 so (docs/research/performance.md).
@@ -187,7 +188,7 @@ class Segmenter:
         score, tissue = (
             torch.zeros(1, 1, height, width, dtype=dtype, device=self.device) for dtype in (torch.float32, torch.bool)
         )
-        sums = SumsByScore(self.channels.count, self.device)
+        sums = SumsByScore(len(self.preprocess.mean), self.device)
         side = max(part.stop - part.start for tile in tiles for part in tile.seen)
         # The margin is that of a score, far less than the network's, and blocks of a cohort are read once.
         for tile, image, mask in pieces(cut_blocks((height, width), side, pseudo_labels.neighbourhood // 2)):
@@ -417,10 +418,10 @@ def load_segmenter(path: str | Path, device: str | torch.device = "cpu", trust: 
     states = weights.read()
     for part, module in parts.items():
         module.load_state_dict(states[part])
-    channels = plain["channels"]
-    if len(parts["preprocess"].mean) != channels.count:
+    channels, preprocess = plain["channels"], parts["preprocess"]
+    if len(preprocess.mean) != (count := count_after(preprocess.corrections, channels.count)):
         raise CompsegError(
-            f"{folder / DESCRIPTION}: preprocess.channels={len(parts['preprocess'].mean)}, expected {channels.count}, "
+            f"{folder / DESCRIPTION}: preprocess.channels={len(preprocess.mean)}, expected {count}, "
             "the number of channels; extract the segmenter again from the run"
         )
     segmenter = Segmenter(

@@ -49,22 +49,23 @@ class EMSC(nn.Module):
         interferents: Sequence[Sequence[float]] = (),
     ) -> None:
         super().__init__()
-        self.fitted = reference is None
+        self.given = reference is not None
         known = np.asarray(interferents, dtype=np.float64).reshape(-1, len(wavenumbers))
-        baseline = np.concatenate([polynomials(wavenumbers, degree), known])
-        self.register_buffer("baseline", torch.from_numpy(baseline).float(), persistent=False)
+        self._baseline = np.concatenate([polynomials(wavenumbers, degree), known])
+        self.register_buffer("baseline", torch.from_numpy(self._baseline).float(), persistent=False)
         self.register_buffer("reference", torch.zeros(len(wavenumbers)))
-        self.register_buffer("solver", torch.zeros(len(baseline) + 1, len(wavenumbers)))
+        self.register_buffer("solver", torch.zeros(len(self._baseline) + 1, len(wavenumbers)))
         if reference is not None:
             self._refer_to(np.asarray(reference, dtype=np.float64))
 
     def fit(self, samples: Samples) -> None:
-        """Take the mean spectrum of samples as reference."""
-        self._refer_to(moments(samples)[0].cpu().numpy())
+        """Take the mean spectrum of samples as reference, unless one was given."""
+        if not self.given:
+            self._refer_to(moments(samples)[0].cpu().numpy())
 
     def _refer_to(self, reference: Floats) -> None:
         # In float64: the columns may be nearly dependent.
-        model = np.concatenate([reference[None], self.baseline.double().cpu().numpy()])
+        model = np.concatenate([reference[None], self._baseline])
         self.reference.copy_(torch.from_numpy(reference))
         self.solver.copy_(torch.from_numpy(np.linalg.pinv(model.T)))
 

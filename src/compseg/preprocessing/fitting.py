@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
 
-Samples = Iterable[tuple[Tensor, Tensor]]  # image (C, H, W) and tissue (1, H, W) bool, one sample at a time
+# Image (C, H, W) and tissue (1, H, W) bool of each sample; they may be asked for more than once.
+Samples = Iterable[tuple[Tensor, Tensor]]
 
 
 def moments(samples: Samples) -> tuple[Tensor, Tensor]:
@@ -23,3 +24,13 @@ def moments(samples: Samples) -> tuple[Tensor, Tensor]:
         square = square + centred.T @ centred + torch.outer(shift, shift) * (count * n / (count + n))
         mean, count = mean + shift * (n / (count + n)), count + n
     return mean, square / max(count, 1)
+
+
+def noise(samples: Samples) -> Tensor:
+    """Covariance `(C, C)` of the noise, float64: half that of the differences of neighbours along rows, both tissue."""
+
+    def differences() -> Iterator[tuple[Tensor, Tensor]]:
+        for image, tissue in samples:
+            yield image.diff(dim=2) / 2**0.5, tissue[..., 1:] & tissue[..., :-1]
+
+    return moments(differences())[1]

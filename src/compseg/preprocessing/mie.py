@@ -26,7 +26,7 @@ AT_ONCE = {"cpu": 64, "cuda": 4096}  # of these in one go: curves that stay in a
 PADDING = 200  # channels at most that the axis is continued by on both sides, as by Solheim's code
 EXPLAINED = 0.9996  # of the variance of the curves, where the number of components is not given (Solheim et al.)
 MOST_COMPONENTS = 30
-NEGLIGIBLE = 1e-5  # of the largest: what the series and its basis leave out
+NEGLIGIBLE, LEFT_OUT = 1e-5, 3e-5  # of the largest: terms of the series, and curves that its basis leaves out
 ROOM = 2.0  # radius of the series over that of the reference's refractive index; 99.7 % of a tissue section lie in it
 ANGLES = 128  # at which the rim of the series' disk is sampled
 
@@ -121,7 +121,7 @@ class _Series:
         curves = spheres.extinction(wavenumbers[:, None], self.centre + rim + np.zeros((len(wavenumbers), 1)))
         flat = curves.reshape(len(curves), -1)
         strengths, basis = np.linalg.eigh(flat @ flat.T)
-        basis = basis[:, strengths > strengths[-1] * NEGLIGIBLE**2]
+        basis = basis[:, strengths > strengths[-1] * LEFT_OUT**2]
         terms = np.fft.rfft(np.einsum("sk,sca->cak", basis, curves), axis=1) / ANGLES
         size = np.abs(terms).max(axis=(0, 2))
         terms = terms[:, : np.flatnonzero(size > size[0] * NEGLIGIBLE)[-1] + 1]

@@ -8,7 +8,7 @@ of the same form in any file.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, linear, normalize, pad
 
 from compseg.memory import ReusableBuffer
+from compseg.preprocessing.fitting import Samples
 
 STRIP = 2**17  # values: several arrays of this size fit into a core's cache, and malloc keeps them for the next strip
 
@@ -28,7 +29,8 @@ class Preprocess(nn.Module):
 
     Args:
         channels: Number of channels C.
-        corrections: Modules from `(B, C, H, W)` float32 to the same shape, applied in order.
+        corrections: Modules from `(B, C, H, W)` float32 to the same shape, applied in order. Some change the channels;
+            C is the number after the last.
     """
 
     mean: Tensor
@@ -42,7 +44,7 @@ class Preprocess(nn.Module):
         self._buffer = ReusableBuffer()
 
     def correct(self, image: Tensor) -> Tensor:
-        """Only the corrections: `(B, C, H, W)` of any dtype to float32."""
+        """Only the corrections: an image `(B, ..., H, W)` of any dtype, to `(B, C, H, W)` float32."""
         # Half precision is for the network: a derivative, for example, is a small difference of large numbers.
         with torch.autocast(image.device.type, enabled=False):
             corrected: Tensor = self.corrections(image.float())
@@ -137,8 +139,32 @@ def by_pixels(image: Tensor) -> bool:
     return contiguous and not image.requires_grad and not torch.compiler.is_compiling()
 
 
+class _After:
+    """Samples after some corrections, as often as they are asked for."""
+
+    def __init__(self, samples: Callable[[], Samples], corrections: nn.Module) -> None:
+        self.samples, self.corrections = samples, corrections
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for image, tissue in self.samples():
+            yield self.corrections(image.float()[None])[0], tissue
+
+
 @torch.no_grad()
-def fit_standardisation(preprocess: Preprocess, samples: Iterable[tuple[Tensor, Tensor]]) -> None:
+def fit_corrections(preprocess: Preprocess, samples: Callable[[], Samples]) -> None:
+    """Let corrections that learn from the training samples do so, in order: each sees what the ones before it leave.
+
+    Args:
+        preprocess: Changed in place.
+        samples: Each call gives the samples again, as `fit_standardisation` takes them.
+    """
+    for place, correction in enumerate(preprocess.corrections):
+        if callable(fit := getattr(correction, "fit", None)):
+            fit(_After(samples, preprocess.corrections[:place]))
+
+
+@torch.no_grad()
+def fit_standardisation(preprocess: Preprocess, samples: Samples) -> None:
     """Set `mean` and `std` from tissue pixels after the corrections, one sample at a time, in float64.
 
     Args:

@@ -21,7 +21,7 @@ from compseg.faults.signals import start_compilers_with_signals_blocked
 from compseg.faults.watchdog import HOW_TO_CONTINUE, PERIOD, Watchdog, is_lost_contact
 from compseg.log import log
 from compseg.memory import keep_freed
-from compseg.preprocessing import fit_standardisation
+from compseg.preprocessing import fit_corrections, fit_standardisation
 from compseg.private import start_other_ranks
 from compseg.training.module import CompSegNet
 from compseg.training.trainer import Trainer
@@ -34,8 +34,9 @@ MEMORY_FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.cont
 
 
 def fit_preprocessing(module: CompSegNet, data: CohortData) -> None:
-    """Fit the standardisation to the training samples."""
+    """Fit corrections and standardisation to the training samples."""
     module.preprocess.to(data.fitting_device)  # earlier than Lightning, which moves all of the module
+    fit_corrections(module.preprocess, lambda: shown(data.training_tissue(), "corrections", data))
     fit_standardisation(module.preprocess, shown(data.training_tissue(), "standardisation", data))
 
 

@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from hydra.utils import get_object
-from omegaconf import DictConfig, OmegaConf, open_dict
+from hydra.utils import get_object, instantiate
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from compseg.cohort import Cohort
 from compseg.comparative import FisherPseudoLabels
 from compseg.errors import CompsegError
+from compseg.preprocessing.pipeline import with_axis
 from compseg.samples import Channels
 from compseg.training.fit import MEMORY_FORMATS
 from compseg.training.trainer import number_of_devices
@@ -111,17 +112,28 @@ def _chosen(cfg: DictConfig, choices: list[Choice]) -> Resolved:
 
 def _of_channels(cfg: DictConfig, channels: Channels) -> Iterator[Choice]:
     """What the cohort's channels decide."""
-    if cfg.channels not in ("auto", channels.count):
-        raise CompsegError(f"channels={cfg.channels}: the cohort has {channels.count}; leave the key out")
+    corrections, why = _corrections(cfg, channels)
+    corrections, after = with_axis(corrections, channels, instantiate)
+    if cfg.channels not in ("auto", after.count):
+        has = "the cohort has" if after.count == channels.count else "after its corrections the network reads"
+        raise CompsegError(f"channels={cfg.channels}: {has} {after.count}; leave the key out")
     if cfg.channels == "auto":
-        yield Choice("channels", channels.count, "")
+        yield Choice("channels", after.count, "")
     if OmegaConf.select(cfg, "model.depth") == "auto":
         pictures = not channels.spectral and channels.count < LONG_SPECTRUM
         depth = DEPTH_FOR_PICTURES if pictures else DEPTH_FOR_SPECTRA
         yield Choice("model.depth", depth, "for pictures, where shape has to tell" if pictures else "for spectra")
-    if OmegaConf.select(cfg, "preprocess.corrections") == "auto":
-        corrections, why = corrections_for(channels)
+    if corrections:
         yield Choice("preprocess.corrections", corrections, why)
+
+
+def _corrections(cfg: DictConfig, channels: Channels) -> tuple[list[dict[str, Any]], str]:
+    """The corrections that were asked for, and why they were chosen; that is empty where they were given."""
+    given = OmegaConf.select(cfg, "preprocess.corrections")
+    if given == "auto":
+        return corrections_for(channels)
+    nodes: Any = OmegaConf.to_container(given, resolve=True) if isinstance(given, ListConfig) else []
+    return nodes, ""
 
 
 def corrections_for(channels: Channels) -> tuple[list[dict[str, Any]], str]:
