@@ -199,7 +199,10 @@ def _threshold(
             "validation samples, or give threshold=0.5, say"
         )
     how = threshold_of(config) if asked is None else asked
-    return fit_threshold(val, how, probabilities=trains_on_pseudo_labels(config))
+    fitted = fit_threshold(val, how, probabilities=trains_on_pseudo_labels(config))
+    if fitted.origin == "fallback":
+        LOG.warning("threshold: %s", fitted.how)
+    return fitted
 
 
 def open_cohort(run: Path, config: DictConfig, path: str | None = None) -> tuple[Cohort, bool]:

@@ -2,7 +2,8 @@
 
 The paper chose one threshold by eye on seven validation spots (.35, section 4). Here it is fitted, from truth where
 the validation samples have some, else from the maps and the labels alone. `docs/explanation/thresholds.md` derives
-each way. Shapes: N samples, L levels.
+each way. What marking healthy tissue costs is weighed against what Dice gains: Dice alone, which looks at disease
+samples, is highest where all is marked if the maps say nothing. Shapes: N samples, L levels.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compseg.errors import CompsegError
-from compseg.evaluation.curves import SampleMap, curves_of, labels_of, with_disease_truth
+from compseg.evaluation.curves import Curves, SampleMap, curves_of, labels_of, with_disease_truth
 from compseg.evaluation.intervals import Floats, percentile_interval, resample
 from compseg.inference.threshold import Threshold, ThresholdOrigin
 
 PAPER = 0.35
-FALSE_ALARMS = 0.05  # share of healthy tissue that the fallback marks
+FALSE_ALARMS = 0.05  # share of healthy tissue that is marked where no disease sample is there to fit to
 # A share below this is rounding.
 NO_SHARE = 1e-6
 REPLICATES = 500
@@ -70,24 +71,25 @@ def fixed(value: float = PAPER) -> Threshold:
 
 
 def fit_from_truth(maps: Sequence[SampleMap], seed: int = 0) -> Threshold:
-    """The one threshold with the highest mean Dice over the disease samples.
+    """The one threshold with the highest mean Dice over disease samples, less the share of healthy tissue it marks.
 
     Args:
-        maps: Validation maps; disease samples whose truth marks at least one tissue pixel are used, the others ignored.
+        maps: Validation maps: disease samples whose truth marks at least one tissue pixel, and healthy samples, are
+            used, the others ignored.
         seed: Of the bootstrap.
 
     Raises:
         CompsegError: If no disease sample has such a truth.
     """
-    marked = with_disease_truth(maps)
+    marked, healthy = with_disease_truth(maps), healthy_with_tissue(maps)
     if not marked:
         raise CompsegError(
             f"threshold from truth: expected a disease sample with a truth mask, got none among {len(maps)} validation "
             "samples; fit it from labels"
         )
-    curves = curves_of(marked)
+    curves = curves_of([*marked, *healthy])
     how = f"fitted to the truth of {len(marked)} validation samples (highest mean Dice)"
-    return _of_highest_mean(curves.levels, curves.dice, marked, seed, how, "truth")
+    return _of_highest_gain(curves, curves.dice, [*marked, *healthy], seed, how, "truth")
 
 
 def fit_from_probabilities(maps: Sequence[SampleMap], seed: int = 0) -> Threshold:
@@ -98,11 +100,12 @@ def fit_from_probabilities(maps: Sequence[SampleMap], seed: int = 0) -> Threshol
 
         Dice(t) = 2 sum_{a > t} a / (|{a > t}| + sum a),
 
-    and its mean over disease samples is maximised (Lipton, Elkan and Naryanaswamy, ECML 2014: the best t is half of the
-    best Dice). It sees no truth, and moves with maps that a new array has made fainter.
+    and its mean over disease samples, less the share of healthy tissue above t, is maximised (Lipton, Elkan and
+    Naryanaswamy, ECML 2014: without the second term, the best t is half of the best Dice). It sees no truth, and moves
+    with maps that a new array has made fainter.
 
     Args:
-        maps: Validation maps; those of disease samples with tissue are used.
+        maps: Validation maps; those with tissue are used.
         seed: Of the bootstrap.
 
     Returns:
@@ -111,21 +114,43 @@ def fit_from_probabilities(maps: Sequence[SampleMap], seed: int = 0) -> Threshol
     disease = [item for item in maps if item.info.label == 1 and item.tissue.any()]
     if not disease:
         return Threshold(0.5, "no disease validation sample to fit to: even odds", 0.5, 0.5, "fixed")
-    curves = curves_of(disease)
-    total = np.array([item.activation[item.tissue].sum(dtype=np.float64) for item in disease])
+    judged = [*disease, *healthy_with_tissue(maps)]
+    curves = curves_of(judged)
+    total = np.array([item.activation[item.tissue].sum(dtype=np.float64) for item in judged])
     # A sample whose map is empty has an expected Dice of 0 instead of 0 / 0.
     dice = 2 * curves.mass / np.maximum(curves.above + total[:, None], 1e-12)
     how = f"fitted to the probabilities in {len(disease)} validation samples (highest expected Dice)"
-    return _of_highest_mean(curves.levels, dice, disease, seed, how, "probabilities")
+    return _of_highest_gain(curves, dice, judged, seed, how, "probabilities")
 
 
-def _of_highest_mean(
-    levels: Floats, dice: Floats, maps: Sequence[SampleMap], seed: int, how: str, origin: ThresholdOrigin
+def healthy_with_tissue(maps: Sequence[SampleMap]) -> list[SampleMap]:
+    """The healthy samples that a share of marked tissue can be said of."""
+    return [item for item in maps if item.info.label == 0 and item.tissue.any()]
+
+
+def _of_highest_gain(
+    curves: Curves, dice: Floats, maps: Sequence[SampleMap], seed: int, how: str, origin: ThresholdOrigin
 ) -> Threshold:
-    """The level at which the mean over samples of Dice `(N, L)` is highest, with its interval."""
+    """The level at which the mean of the disease samples' Dice `(N, L)` less the marked healthy share is highest."""
+    disease = labels_of(maps) == 1
+
+    def gain(weights: Floats) -> Floats:
+        found: Floats = np.average(dice[disease], axis=0, weights=weights[disease])
+        if disease.all():
+            return found
+        return found - np.average(curves.fractions[~disease], axis=0, weights=weights[~disease])
+
+    overall = gain(np.ones(len(maps)))
+    if overall.max() < NO_SHARE:
+        return nothing_found("no level gains more in disease samples than it marks in healthy ones")
     weights = resample([item.info for item in maps], REPLICATES, seed)
-    low, high = percentile_interval(np.array([_best_level(levels, w @ dice) for w in weights]))
-    return Threshold(_best_level(levels, dice.mean(0)), how, low, high, origin)
+    low, high = percentile_interval(np.array([_best_level(curves.levels, gain(w)) for w in weights]))
+    return Threshold(_best_level(curves.levels, overall), how, low, high, origin)
+
+
+def nothing_found(why: str) -> Threshold:
+    """The threshold that marks nothing, which no activation exceeds."""
+    return Threshold(1.0, f"{why}: it marks nothing", 1.0, 1.0, "fallback")
 
 
 def fit_from_labels(maps: Sequence[SampleMap], seed: int = 0) -> Threshold:
@@ -136,17 +161,18 @@ def fit_from_labels(maps: Sequence[SampleMap], seed: int = 0) -> Threshold:
     As TPR <= 1, no (U - F) / (1 - F) can exceed pi, and where all of the disease is above t it equals pi: its maximum
     estimates pi. Then pi TPR = U - (1 - pi) F is the hit area, U the marked and pi the true area, so
 
-        Dice(t) = 2 (U - (1 - pi) F) / (U + pi).
+        Dice(t) = 2 (U - (1 - pi) F) / (U + pi),
 
-    The bound on pi is that of Blanchard, Lee and Scott, JMLR 11:2973 (2010), over the sets {a > t}.
+    and Dice(t) - F(t) is maximised. The bound on pi is that of Blanchard, Lee and Scott, JMLR 11:2973 (2010), over the
+    sets {a > t}.
 
     Args:
         maps: Validation maps of both classes; truth is not looked at.
         seed: Of the bootstrap.
 
     Returns:
-        The fitted threshold. Where the maps hold no answer the threshold that 5 % of healthy tissue exceeds, or
-        without healthy samples the paper's; `how` and `origin` say so.
+        The fitted threshold. Where the maps hold no answer the one that marks nothing; without disease samples the
+        level that 5 % of healthy tissue exceeds, without healthy ones the paper's. `how` and `origin` say so.
     """
     maps = [item for item in maps if item.tissue.any()]
     disease = labels_of(maps) == 1
@@ -154,34 +180,34 @@ def fit_from_labels(maps: Sequence[SampleMap], seed: int = 0) -> Threshold:
     if disease.all():
         return Threshold(PAPER, f"no healthy validation sample to fit to: the paper's {PAPER}", PAPER, PAPER, "fixed")
     curves = curves_of(maps)
-    levels, fractions, everyone = curves.levels, curves.fractions, np.ones(len(maps))
-    value, share = _level_and_share(levels, fractions, disease, everyone)
-    weights = resample([item.info for item in maps], REPLICATES, seed)
-    replicates = [_level_and_share(levels, fractions, disease, w)[0] for w in weights]
-    fallback = f"the level that {100 * FALSE_ALARMS:.0f} % of healthy validation tissue exceeds"
-    origin: ThresholdOrigin = "fallback"
     if not disease.any():
-        how = f"no disease validation sample to fit to: {fallback}"
-    elif share < NO_SHARE:
-        how = f"disease samples are no more active than healthy ones: {fallback}"
-    else:
-        found = f"highest expected Dice; estimated disease share {share:.2f}"
-        how, origin = f"fitted to the labels of {len(maps)} validation samples ({found})", "labels"
-    return Threshold(value, how, *percentile_interval(np.array(replicates)), origin)
+        return _of_false_alarms(curves)
+    value, share = _level_and_share(curves, disease, np.ones(len(maps)))
+    if value is None:
+        return nothing_found("disease samples are no more active than healthy ones")
+    weights = resample([item.info for item in maps], REPLICATES, seed)
+    replicates = [_level_and_share(curves, disease, w)[0] for w in weights]
+    found = f"highest expected Dice; estimated disease share {share:.2f}"
+    how = f"fitted to the labels of {len(maps)} validation samples ({found})"
+    ends = percentile_interval(np.array([1.0 if level is None else level for level in replicates]))
+    return Threshold(value, how, *ends, "labels")
 
 
-def _level_and_share(
-    levels: Floats, fractions: Floats, disease: NDArray[np.bool_], weights: Floats
-) -> tuple[float, float]:
+def _of_false_alarms(curves: Curves) -> Threshold:
+    """The level that a small share of healthy tissue exceeds."""
+    # There always is one: nothing exceeds the last level, which is 1.
+    value = float(curves.levels[np.argmax(curves.fractions.mean(0) <= FALSE_ALARMS)])
+    level = f"the level that {100 * FALSE_ALARMS:.0f} % of healthy validation tissue exceeds"
+    return Threshold(value, f"no disease validation sample to fit to: {level}", value, value, "fallback")
+
+
+def _level_and_share(curves: Curves, disease: NDArray[np.bool_], weights: Floats) -> tuple[float | None, float]:
+    """The best level, None where nothing is gained at any, and the estimated share of disease."""
     # Means over samples, not over pixels, so that a large sample counts no more than a small one.
-    F = np.average(fractions[~disease], axis=0, weights=weights[~disease])
-    # Without disease samples nothing exceeds the healthy ones, which is the case of no signal.
-    U = np.average(fractions[disease], axis=0, weights=weights[disease]) if disease.any() else F
+    F, U = (np.average(curves.fractions[of], axis=0, weights=weights[of]) for of in (~disease, disease))
     share = disease_share(U, F)
-    if share < NO_SHARE:
-        # There always is one: nothing exceeds the last level, which is 1.
-        return float(levels[np.argmax(F <= FALSE_ALARMS)]), share
-    return _best_level(levels, expected_dice(U, F, share)), share
+    gain = expected_dice(U, F, share) - F if share >= NO_SHARE else np.zeros(1)
+    return (_best_level(curves.levels, gain) if gain.max() >= NO_SHARE else None), share
 
 
 def disease_share(U: Floats, F: Floats) -> float:

@@ -71,6 +71,8 @@ def predict(
         raise CompsegError("segmenter: has no threshold yet; run compseg.evaluate on its run, or give threshold=0.5")
     reading = reading or Reading(segmenter.input)
     results = Results(out, threshold, reserve(out, segmenter, images, overwrite))
+    if threshold.origin == "fallback":
+        LOG.warning("threshold: %s", threshold.how)
     with (
         released_if_empty(out),
         # One thread: windows of a cohort lie in the same memory, each made from the one before.
