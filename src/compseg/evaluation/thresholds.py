@@ -2,8 +2,8 @@
 
 The paper chose one threshold by eye on seven validation spots (.35, section 4). Here it is fitted, from truth where
 the validation samples have some, else from the maps and the labels alone. `docs/explanation/thresholds.md` derives
-each way. What marking healthy tissue costs is weighed against what Dice gains: Dice alone, which looks at disease
-samples, is highest where all is marked if the maps say nothing. Shapes: N samples, L levels.
+each way. What marking healthy tissue costs is weighed against what Dice gains: Dice alone, which knows disease
+samples only, is highest where all is marked if the maps say nothing. Shapes: N samples, L levels.
 """
 
 from __future__ import annotations

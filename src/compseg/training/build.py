@@ -21,7 +21,7 @@ from compseg.monitor import CollapseDetector, Dashboards, Diagnostics, Finding, 
 from compseg.private import started_ranks
 from compseg.training.callbacks import CohortWatch, SeedEachStep, StopBetweenSteps, SyncBatchNormStatistics
 from compseg.training.checkpoints import BestAndLast
-from compseg.training.module import CompSegNet, SchedulerFactory
+from compseg.training.module import CompSegNet, OptimizerFactory, SchedulerFactory
 from compseg.training.trainer import Trainer
 
 
@@ -41,7 +41,7 @@ def build_module(cfg: DictConfig) -> CompSegNet:
         objective=objective,
         preprocess=instantiate(cfg.preprocess),
         pseudo_labels=instantiate(cfg.pseudo_labels),
-        optimizer=instantiate(cfg.optimizer),
+        optimizer=_optimizer_factory(cfg.optimizer),
         scheduler=_scheduler_factory(cfg.scheduler),
         augmentations=instantiate(cfg.augmentation),
         seed=cfg.seed,
@@ -75,6 +75,15 @@ def learns_from_masks(cfg: DictConfig) -> bool:
     return needed
 
 
+def _optimizer_factory(node: DictConfig) -> OptimizerFactory:
+    make: OptimizerFactory = instantiate(node)
+
+    def factory(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        return make([{**group, "lr": node.lr * group["rate"]} if "rate" in group else group for group in groups])
+
+    return factory
+
+
 def _scheduler_factory(node: DictConfig | None) -> SchedulerFactory | None:
     if node is None:
         return None
@@ -83,16 +92,17 @@ def _scheduler_factory(node: DictConfig | None) -> SchedulerFactory | None:
     length_matters = "total_steps" in node
 
     def factory(
-        optimizer: torch.optim.Optimizer, total_steps: int | None, **more: int
+        optimizer: torch.optim.Optimizer, total_steps: int | None, **more: Any
     ) -> torch.optim.lr_scheduler.LRScheduler:
         if length_matters and total_steps is None:
             raise CompsegError(
                 f"scheduler={node['_target_'].rpartition('.')[2]}: needs the length of training, which has none; "
                 "give trainer.max_epochs, or scheduler=constant"
             )
-        made: torch.optim.lr_scheduler.LRScheduler = make(
-            optimizer, **({"total_steps": total_steps} if length_matters else {}), **more
-        )
+        more |= {"total_steps": total_steps} if length_matters else {}
+        if "max_lr" in node:
+            more["max_lr"] = [node.max_lr * group.get("rate", 1.0) for group in optimizer.param_groups]
+        made: torch.optim.lr_scheduler.LRScheduler = make(optimizer, **more)
         return made
 
     return factory

@@ -188,14 +188,27 @@ class CompSegNet(pl.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimizer and, stepped each batch, its schedule."""
-        # Without those of the averaged network, which follows and is not trained.
-        optimizer = self.make_optimizer(parameter for parameter in self.parameters() if parameter.requires_grad)
+        optimizer = self.make_optimizer(self._parameter_groups())
         if self.make_scheduler is None:
             return optimizer
         steps = self.trainer.estimated_stepping_batches  # infinite for trainer.max_epochs=-1
         scheduler = self.make_scheduler(optimizer, total_steps=int(steps) if math.isfinite(steps) else None)
         self.schedule_steps = steps if getattr(scheduler, "total_steps", None) == steps else None
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        """What is trained; what a segmenter calls its `encoder` at a rate of its own, if it names one.
+
+        The rates are shares of the optimizer's, by which a schedule multiplies too.
+        """
+        # Without those of the averaged network, which follows and is not trained.
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        rate, encoder = (getattr(self.segmenter, name, None) for name in ("encoder_rate", "encoder"))
+        if rate is None or encoder is None:
+            return [{"params": trained}]
+        slow = set(encoder.parameters())
+        groups = ([each for each in trained if (each in slow) is of_encoder] for of_encoder in (False, True))
+        return [{"params": group, "rate": share} for group, share in zip(groups, (1.0, rate), strict=True)]
 
     def on_train_start(self) -> None:
         """Where a run is resumed for another number of epochs, or on other devices, give its schedule that length."""

@@ -11,6 +11,7 @@ import inspect
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from statistics import median
 from typing import Any, NamedTuple
 
 import torch
@@ -29,6 +30,8 @@ from compseg.training.trainer import number_of_devices
 LONG_SPECTRUM = 16
 # Without a spectrum shape has to tell, which takes a wider view (docs/research/lab-log.md).
 DEPTH_FOR_PICTURES, DEPTH_FOR_SPECTRA = 3, 1
+# Side in pixels of the pictures that the pretrained encoder has learned from, about.
+SIDE_OF_PHOTOGRAPHS = 256
 # Where nothing is known of the smallest share, a transfer that rises up to the end of x.
 ALPHA_UNKNOWN = 1.0
 # Steps; of the paper's, each saved 5 ms on an H200, and compiling took 10 to 30 s (docs/research/performance.md).
@@ -75,7 +78,7 @@ def resolve(cfg: DictConfig, cohort: Cohort) -> Resolved:
     cfg = copy.deepcopy(cfg)
     if cfg.method.baseline is not None:
         cfg.model, cfg.method.baseline = cfg.method.baseline, None
-    resolved = _chosen(cfg, [*_of_channels(cfg, cohort.channels), *_of_the_step(cfg, cohort)])
+    resolved = _chosen(cfg, [*_of_channels(cfg, cohort.channels), *_of_size(cfg, cohort), *_of_the_step(cfg, cohort)])
     _require("precision", str(resolved.cfg.trainer.precision), PRECISIONS)
     _require("compile", resolved.cfg.trainer.compile, (None, *COMPILE_MODES))
     _require("memory_format", resolved.cfg.trainer.memory_format, tuple(MEMORY_FORMATS))
@@ -134,6 +137,16 @@ def _corrections(cfg: DictConfig, channels: Channels) -> tuple[list[dict[str, An
         return corrections_for(channels)
     nodes: Any = OmegaConf.to_container(given, resolve=True) if isinstance(given, ListConfig) else []
     return nodes, ""
+
+
+def _of_size(cfg: DictConfig, cohort: Cohort) -> Iterator[Choice]:
+    """What the size of the training samples decides."""
+    if OmegaConf.select(cfg, "model.magnify") != "auto":
+        return
+    side = median(max(cohort.shape(info.name)[:2]) for info in cohort.split("train"))
+    why = f"training samples are {side:.0f} pixels a side; the encoder has learned from {SIDE_OF_PHOTOGRAPHS}"
+    # A number of few digits, as it is to be given by hand; beyond these limits an image costs much or shows little.
+    yield Choice("model.magnify", min(max(round(SIDE_OF_PHOTOGRAPHS / side, 2), 0.25), 8.0), why)
 
 
 def corrections_for(channels: Channels) -> tuple[list[dict[str, Any]], str]:

