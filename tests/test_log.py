@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
+from compseg.log import Wrapped
 from running import HANGS
 
 TOLD = """
@@ -32,3 +35,18 @@ def test_rank_zero_speaks_before_lightning_is_there_and_after(monkeypatch, envir
         monkeypatch.setenv(name, value)
     done = subprocess.run([sys.executable, "-c", TOLD], capture_output=True, text=True, timeout=HANGS)
     assert done.stdout.split("\n") == [said, ""], done.stderr
+
+
+def test_lines_are_broken_between_words_on_a_terminal_alone(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "30")
+    path = "/a/path/that/is/longer/than/the/terminal"
+    record = logging.makeLogRecord({"msg": f"run folder: {path} and more words"})
+    formatter = Wrapped("%(message)s")
+    assert formatter.format(record) == record.msg
+    monkeypatch.setattr(sys, "stdout", SimpleNamespace(isatty=lambda: True))
+    lines = formatter.format(record).splitlines()
+    assert [line.strip() for line in lines] == [
+        "run folder:",
+        "/a/path/that/is/longer/than/the/terminal",
+        "and more words",
+    ]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import sys
+import textwrap
 import warnings
 
 LOG = logging.getLogger("compseg")
@@ -14,6 +16,36 @@ def log(message: str) -> None:
     """Log a line, on rank zero alone."""
     if rank() == 0:
         LOG.info(message)
+
+
+def detail(message: str) -> None:
+    """Log a line that `train.log` has and the console has not, on rank zero alone."""
+    if rank() == 0:
+        LOG.debug(message)
+
+
+class Wrapped(logging.Formatter):
+    """Lines on a terminal are broken between words; in a file they stay whole, for whoever searches it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """A line, or several."""
+        text = super().format(record)
+        if not sys.stdout.isatty():
+            return text
+        width = shutil.get_terminal_size().columns
+        parts = (
+            textwrap.wrap(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False) or [""]
+            for line in text.splitlines()
+        )
+        return "\n".join(line for lines in parts for line in lines)
+
+
+def in_words(seconds: float) -> str:
+    """`40 s`, `12 min`, `3 h 20 min`."""
+    if seconds < 90:
+        return f"{round(seconds)} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def rank() -> int:

@@ -112,7 +112,7 @@ def test_help_shows_groups_and_the_values_asked_for(started, capsys, own_conf):
         (["--help"], 0, "usage: compseg VERB"),
         (["--version"], 0, "compseg "),
         (["trian"], 1, "no verb 'trian'; did you mean 'train'?"),
-        (["zzz"], 1, "verbs: check, compare, evaluate, export, predict, prepare, sweep_report, train"),
+        (["zzz"], 1, "verbs: check, compare, doctor, evaluate, export, predict, prepare, sweep_report, train"),
     ],
 )
 def test_the_console_entry(monkeypatch, capsys, arguments, code, words):
@@ -164,6 +164,15 @@ def test_an_interrupt_is_one_line(started, capsys):
     assert capsys.readouterr().err == "compseg check: interrupted; run the same command again\n"
 
 
+def test_an_interrupted_sweep_says_where_it_goes_on(started, capsys):
+    def task(cfg):
+        raise KeyboardInterrupt
+
+    assert started(task, "-m", "cohort=a,b", "hydra.sweep.dir=mine") == 130
+    said = capsys.readouterr().err
+    assert said.endswith("]: interrupted; the same command with hydra.sweep.dir=mine continues it\n")
+
+
 def test_a_sweep_names_the_job_with_the_error(started, capsys):
     def task(cfg):
         if cfg.cohort == "b":
@@ -194,5 +203,9 @@ def test_called_with_a_configuration_the_function_runs_directly():
         task(OmegaConf.create({"cohort": "bad"}))
 
 
-def test_a_run_says_first_where_its_files_go(trained):
-    assert f"run folder: {trained.run}" in trained.printed.splitlines()[0]
+def test_a_run_says_first_where_its_files_go_and_last_where_its_report_is(trained):
+    lines = trained.printed.splitlines()
+    assert f"run folder: {trained.run}" in lines[0]
+    assert lines[-1] == f"report: {trained.run / 'report.html'}"
+    assert len([line for line in lines if line.startswith("auto:")]) == 1
+    assert "trainer.precision=32-true (no GPU)" in (trained.run / "train.log").read_text()

@@ -19,10 +19,11 @@ from compseg.config.schema import register_schemas
 from compseg.errors import CompsegError
 from compseg.files import checked_json
 from compseg.studies import run_job, runner, sweep
+from compseg.studies.progress import Countdown
 from compseg.studies.record import read_record, read_records
 from compseg.studies.search import search
 from compseg.studies.slots import Slots
-from compseg.studies.sweep import SweepCallback, run_numbered, writer_of
+from compseg.studies.sweep import SweepCallback, number_of_jobs, run_numbered, writer_of
 from hydra_plugins.compseg_plugins import LocalLauncher
 
 OVERRIDES = ["model=unet", "head.alpha=0.05"]
@@ -228,7 +229,7 @@ def test_the_table_is_written_while_jobs_run(configure, tmp_path):
         break
     # Where Hydra runs one job after the other, its callback does so; in the job's own process it does not.
     callback = SweepCallback()
-    callback.writer = writer_of(config)
+    callback.writer, callback.countdown = writer_of(config), Countdown(number_of_jobs(config))
     config.hydra.mode = RunMode.RUN
     callback.on_job_end(config, JobReturn())
     assert not table.exists()

@@ -175,7 +175,7 @@ def _errors_in_one_line(name: str) -> Iterator[None]:
         yield
         sys.stdout.flush()  # or Python would find out at its very end, and say so in lines of its own
     except KeyboardInterrupt:
-        message, code = "interrupted; run the same command again", 128 + signal.SIGINT
+        message, code = f"interrupted; {_same_command()}", 128 + signal.SIGINT
     except BrokenPipeError:
         message, code = "its output was closed before all was printed; files are whole", 128 + signal.SIGPIPE
     except Stopped as stopped:
@@ -197,6 +197,13 @@ def _errors_in_one_line(name: str) -> Iterator[None]:
     with suppress(OSError):  # stderr may be closed as well
         print(f"compseg {name}{_speaker()}: {message}", file=sys.stderr)
     raise SystemExit(code)
+
+
+def _same_command() -> str:
+    """What goes on where an interrupted command was."""
+    if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        return f"the same command with hydra.sweep.dir={HydraConfig.get().sweep.dir} continues it"
+    return "run the same command again"
 
 
 def _remove_unused_folder() -> None:

@@ -1,5 +1,6 @@
 """What accompanies training: history, diagnostics of the maps, a collapse detector, previews, dashboards."""
 
+from compseg.monitor.bar import EpochBar
 from compseg.monitor.collapse import CollapseDetector, Finding, read_findings, write_findings
 from compseg.monitor.dashboards import Dashboards, wandb_logger
 from compseg.monitor.diagnostics import Diagnostics
@@ -10,6 +11,7 @@ __all__ = [
     "CollapseDetector",
     "Dashboards",
     "Diagnostics",
+    "EpochBar",
     "EpochPreviews",
     "Finding",
     "History",

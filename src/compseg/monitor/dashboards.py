@@ -57,6 +57,8 @@ def wandb_logger(
             f"logger=wandb: offline, for there is no key; send it later with: wandb sync {save_dir}/wandb/offline-run-*"
         )
     run = Path(save_dir)
+    # Its lines would come after those of the run, and one says where to look (`Dashboards.describe`).
+    os.environ.setdefault("WANDB_SILENT", "true")
     # An artifact is copied aside before it is sent: into the run's folder, so that it stays with an offline run.
     os.environ.setdefault("WANDB_DATA_DIR", str(run / "wandb"))
     group = group or os.environ.get("WANDB_RUN_GROUP") or (run.parent.name if (run / JOB).is_file() else None)
@@ -107,6 +109,7 @@ class Dashboards:
 
     def __init__(self, loggers: Sequence[Logger] = ()) -> None:
         self.loggers = list(loggers)
+        self.told = ""  # where W&B shows the run
 
     @classmethod
     def of(cls, nodes: DictConfig | None, init: int | None = None) -> Dashboards:
@@ -139,6 +142,9 @@ class Dashboards:
         for logger in self.loggers:
             logger.log_hyperparams(dict(config))
             if isinstance(logger, WandbLogger):
+                if (url := logger.experiment.url) and url != self.told:
+                    log(f"W&B: {url}")
+                    self.told = url
                 logger.experiment.define_metric("epoch", hidden=True)
                 for section in SECTIONS:
                     logger.experiment.define_metric(f"{section}/*", step_metric="epoch")

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from statistics import fmean
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 
 from compseg.files import csv_text, write_checked
-from compseg.log import log
+from compseg.log import in_words, log
 from compseg.run_folder import read_history
+
+PACE = 5  # epochs whose mean tells how long the others will take
+SHOWN = {"train": ("loss",), "val": ("loss", "x_auc", "x_disease", "x_healthy")}
 
 
 class History(Checkpoint):
@@ -23,10 +27,11 @@ class History(Checkpoint):
 
     Args:
         path: Of the CSV file.
+        later: Trainings as long as this one that come after it.
     """
 
-    def __init__(self, path: str) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str, later: int = 0) -> None:
+        self.path, self.later = Path(path), later
         self.rows: list[dict[str, str]] = []
         self.started = 0.0
 
@@ -60,6 +65,21 @@ class History(Checkpoint):
         # Columns of all rows: validation may not run in every epoch.
         columns = list(dict.fromkeys(name for row in self.rows for name in row))
         write_checked(self.path, csv_text(columns, ([row.get(name, "") for name in columns] for row in self.rows)))
-        if not sys.stderr.isatty():  # a log file gets a line per epoch where a terminal has its progress bar
-            shown = {name: value for name, value in logged.items() if name.startswith(("train/", "val/"))}
-            log(f"epoch {row['epoch']}  " + "  ".join(f"{name} {value:.4f}" for name, value in shown.items()))
+        log(line_of(trainer.current_epoch, logged) + self.left_in_words(trainer))
+
+    def left_in_words(self, trainer: pl.Trainer) -> str:
+        """`  2 min left`, of this training and those after it, by the last epochs; empty while nothing is known."""
+        epochs, last = trainer.max_epochs or -1, [float(row["seconds"]) for row in self.rows[-PACE:]]
+        if epochs < 0 or not last:
+            return ""
+        left = (epochs - len(self.rows) + epochs * self.later) * fmean(last)
+        return f"  {in_words(left)} left" if left else ""
+
+
+def line_of(epoch: int, logged: Mapping[str, float]) -> str:
+    """An epoch in a line of a terminal; `history.csv` has the rest."""
+    words = [f"epoch {epoch}"]
+    for split, names in SHOWN.items():
+        values = [f"{name} {logged[f'{split}/{name}']:.3f}" for name in names if f"{split}/{name}" in logged]
+        words += [f"{split} {' '.join(values)}"] if values else []
+    return "  ".join(words)

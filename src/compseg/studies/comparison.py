@@ -16,11 +16,12 @@ from compseg.config.literals import literal, quoted
 from compseg.errors import CompsegError
 from compseg.evaluation.names import MAP_METRICS
 from compseg.files import remove_partials, require_writable
+from compseg.log import in_words
 from compseg.run_folder import read_history, refuse_other_kind
 from compseg.studies.comparison_page import write_comparison
 from compseg.studies.page import Writer
 from compseg.studies.plan import Layout, Plan, Planned, composed, plan
-from compseg.studies.progress import Eta, Kind, Progress, in_words
+from compseg.studies.progress import Eta, Kind, Progress
 from compseg.studies.record import read_record, refuse_another
 from compseg.studies.runner import OUTPUT, Job, run_jobs
 from compseg.studies.scores import Outcome, read_outcome

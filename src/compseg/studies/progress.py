@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import mean
 from types import TracebackType
@@ -12,6 +13,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from compseg.log import in_words
 from compseg.studies.plan import Planned
 from compseg.studies.scores import Contender, Outcome, labels_of
 
@@ -50,12 +52,21 @@ class Eta:
         return max([sum(known) / at_once, *known], default=0.0)
 
 
-def in_words(seconds: float) -> str:
-    """`40 s`, `12 min`, `3 h 20 min`."""
-    if seconds < 90:
-        return f"{round(seconds)} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+class Countdown:
+    """How many jobs of a sweep have ended, and how long the others will take, by the pace so far.
+
+    Args:
+        total: Jobs in all.
+    """
+
+    def __init__(self, total: int) -> None:
+        self.total, self.ended, self.begun = total, 0, time.monotonic()
+
+    def one_more(self) -> str:
+        """`3 of 6 jobs, about 2 min left`, when a job has ended."""
+        self.ended += 1
+        left = (time.monotonic() - self.begun) / self.ended * (self.total - self.ended)
+        return f"{self.ended} of {self.total} jobs" + f", about {in_words(left)} left" * (self.ended < self.total)
 
 
 class Progress:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import os
 import re
 import signal
@@ -30,6 +31,7 @@ from compseg.config import check_targets
 from compseg.errors import CompsegError
 from compseg.run_folder import refuse_other_kind
 from compseg.studies.page import Writer, summarise
+from compseg.studies.progress import Countdown
 from compseg.studies.record import DONE, Record, read_record, refuse_another, swept_keys
 from compseg.studies.runner import Foreground, Job, Where, run_jobs
 from compseg.studies.slots import device_count
@@ -64,7 +66,7 @@ def run_numbered(
     # A launcher of Hydra's own does so too; before it, no handler shows the lines of the sweep.
     configure_log(config.hydra.hydra_logging, config.hydra.verbose)
     composed: dict[Path, tuple[int, DictConfig]] = {}
-    writer = writer_of(config)
+    writer, countdown = writer_of(config), Countdown(number_of_jobs(config))
 
     def job_by_job() -> Iterator[Job]:
         for number, overrides in jobs:
@@ -77,6 +79,7 @@ def run_numbered(
         outcome = JobReturn(overrides=job.overrides, hydra_cfg=hydra, status=JobStatus.COMPLETED)
         outcome.return_value = result_of(job)
         writer.soon()
+        LOG.info("sweep: %s", countdown.one_more())
         yield number, outcome
 
 
@@ -164,13 +167,14 @@ class SweepCallback(Callback):
             refuse_unread_in(config)
         except CompsegError as error:
             sys.exit(f"compseg train: {error}")  # as below, an exception would be a warning
-        self.writer = writer_of(config)
+        self.writer, self.countdown = writer_of(config), Countdown(number_of_jobs(config))
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
         """Keep table and picture up to date where Hydra runs one job after the other."""
         del job_return
         if config.hydra.mode == RunMode.MULTIRUN:  # a job's own process has this callback too
             self.writer.soon()
+            LOG.info("sweep: %s", self.countdown.one_more())
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """Write table and picture for the last time."""
@@ -217,6 +221,14 @@ def jobs_to_check(arguments: Sequence[str]) -> list[list[str]]:
     for place, given in enumerate(values):
         jobs += [[*jobs[0][:place], value, *jobs[0][place + 1 :]] for value in given[len(combined[place]) :]]
     return jobs
+
+
+def number_of_jobs(config: DictConfig) -> int:
+    """Of a search as many as it has trials, else every combination of what was given."""
+    if (trials := config.hydra.sweeper.get("n_trials")) is not None:
+        return int(trials)
+    given = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
+    return math.prod(len(values_in(item)) for item in given)
 
 
 def values_in(item: Override) -> list[str]:

@@ -37,12 +37,14 @@ class Attempt:
         folder: Where it leaves its files: the run folder, or one of several below it.
         findings: Collapses that earlier attempts in this folder ended in.
         init: Its number, from 1, where there are several inits.
+        later: How many of them are still to come.
     """
 
     cfg: DictConfig
     folder: Path
     findings: Sequence[Finding] = ()
     init: int | None = None
+    later: int = 0
 
 
 @dataclass(frozen=True)
@@ -75,13 +77,14 @@ def advance(plan: Attempts, outcome: Outcome | None) -> Attempt | None:
         return None
 
 
-def attempts(cfg: DictConfig, run: Path, init: int | None = None) -> Attempts:
+def attempts(cfg: DictConfig, run: Path, init: int | None = None, later: int = 0) -> Attempts:
     """Yield what to train, one attempt at a time; each is to be answered by its outcome.
 
     Args:
         cfg: The resolved configuration.
         run: The run folder, or that of one of several inits.
         init: The number of that init.
+        later: How many inits come after it.
 
     Raises:
         CompsegError: `trainer.resume` names a checkpoint, and each of several inits has its own.
@@ -92,14 +95,14 @@ def attempts(cfg: DictConfig, run: Path, init: int | None = None) -> Attempts:
     # A resumed run continues with the seed that its last restart led to.
     findings, seed = read_findings(run) if cfg.trainer.resume else [], cfg.seed
     while True:
-        outcome = yield Attempt(_with(cfg, seed=seed_after(seed, findings)), run, findings, init)
+        outcome = yield Attempt(_with(cfg, seed=seed_after(seed, findings)), run, findings, init, later)
         if outcome.trained:
             return
         if outcome.device is None:
             way = f"method={cfg.method.name} continues without pseudo-labels"
             keys = ", ".join(key for key, _ in _replaced("", cfg.method.fallback))
             log(f"below {FOUND:.2f}: {way}; method.fallback sets {keys}")
-            yield from attempts(fallback_of(cfg), run, init)
+            yield from attempts(fallback_of(cfg), run, init, later)
             return
         findings = list(outcome.findings)
         # One rank clears, for all share the folder.
@@ -120,7 +123,7 @@ def _inits(cfg: DictConfig, run: Path) -> Attempts:
             continue
         part = _with(cfg, seed=seed_of_init(cfg.seed, number), n_init=1)
         log(f"init {number + 1} of {cfg.n_init}: seed {part.seed}")
-        yield from attempts(part, run / INITS / str(number + 1), number + 1)
+        yield from attempts(part, run / INITS / str(number + 1), number + 1, cfg.n_init - number - 1)
 
 
 def _has_lost(run: Path, number: int) -> bool:

@@ -17,7 +17,7 @@ from compseg.comparative import ComparativeHead, Objective, Sum
 from compseg.errors import CompsegError
 from compseg.faults import StopSignals
 from compseg.faults.watchdog import Watchdog
-from compseg.monitor import CollapseDetector, Dashboards, Diagnostics, Finding, History
+from compseg.monitor import CollapseDetector, Dashboards, Diagnostics, EpochBar, Finding, History
 from compseg.private import started_ranks
 from compseg.training.callbacks import CohortWatch, SeedEachStep, StopBetweenSteps, SyncBatchNormStatistics
 from compseg.training.checkpoints import BestAndLast
@@ -109,7 +109,12 @@ def _scheduler_factory(node: DictConfig | None) -> SchedulerFactory | None:
 
 
 def build_trainer(
-    cfg: DictConfig, run: Path, dashboards: Dashboards, signals: StopSignals, findings: Sequence[Finding] = ()
+    cfg: DictConfig,
+    run: Path,
+    dashboards: Dashboards,
+    signals: StopSignals,
+    findings: Sequence[Finding] = (),
+    later: int = 0,
 ) -> Trainer:
     """The trainer of one attempt, with all of its callbacks.
 
@@ -119,22 +124,25 @@ def build_trainer(
         dashboards: Whose loggers get what is logged.
         signals: Those that ask the run to stop.
         findings: Of earlier attempts in this folder.
+        later: Trainings as long as this one that come after it.
     """
+    history = History(str(run / "history.csv"), later)
+    # In a log file a bar is noise; the history says there how long it will take.
+    bars = [EpochBar(history)] if cfg.trainer.enable_progress_bar and sys.stderr.isatty() else []
     watchdog = Watchdog(started_ranks, print_problem)
     trainer: Trainer = instantiate(
         cfg.trainer,
-        callbacks=build_callbacks(cfg, run, signals, watchdog, findings),
+        callbacks=[*bars, *build_callbacks(cfg, history, signals, watchdog, findings)],
         logger=dashboards.loggers or False,
         default_root_dir=str(run),
-        # In a log file a progress bar is noise; the history prints a line an epoch there.
-        enable_progress_bar=cfg.trainer.enable_progress_bar and sys.stderr.isatty(),
+        enable_progress_bar=False,  # Lightning's own
         _convert_="object",
     )
     return trainer
 
 
 def build_callbacks(
-    cfg: DictConfig, run: Path, signals: StopSignals, watchdog: Watchdog, findings: Sequence[Finding]
+    cfg: DictConfig, history: History, signals: StopSignals, watchdog: Watchdog, findings: Sequence[Finding]
 ) -> list[Callback]:
     """All callbacks of a run, in the order in which they are called; Lightning moves those that save to the end."""
     configured = list(instantiate(cfg.callbacks).values())
@@ -145,7 +153,7 @@ def build_callbacks(
         CohortWatch(),  # before those that write what an epoch gave
         Diagnostics(),  # before those that read it
         # Before the checkpoint: a run killed between the two repeats an epoch; in the other order it would lose a row.
-        History(str(run / "history.csv")),
+        history,
         *configured,
         # Last (`runs_last`), so that what the others make of a step is in the checkpoint that a stop writes.
         SyncBatchNormStatistics(),

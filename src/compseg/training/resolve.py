@@ -56,12 +56,26 @@ class Resolved:
     Attributes:
         cfg: The new configuration; the one that was asked for is unchanged.
         asked: What was asked for, by the dotted key of what was resolved.
-        reasons: The choices and why they were made, in words; empty where nothing was left to `auto`.
+        choices: With their reasons.
     """
 
     cfg: DictConfig
     asked: dict[str, Any]
-    reasons: str
+    choices: tuple[Choice, ...] = ()
+
+    @property
+    def reasons(self) -> str:
+        """The choices and why they were made, in words; empty where nothing was left to `auto`."""
+        return ", ".join(f"{key}={_shown(value)} ({why})" for key, value, why in self.choices if why)
+
+    @property
+    def short(self) -> list[str]:
+        """The choices that change what is learned, or that make it fast: not those that leave all as it is."""
+        return [
+            f"{key.rpartition('.')[2]}={_shown(value)}"
+            for key, value, why in self.choices
+            if why and value not in (None, "32-true", "channels_last")
+        ]
 
 
 def resolve(cfg: DictConfig, cohort: Cohort) -> Resolved:
@@ -93,7 +107,7 @@ def resolve_alpha(cfg: DictConfig, pseudo_labels: FisherPseudoLabels | None) -> 
         pseudo_labels: Fitted; None: there are none.
     """
     if OmegaConf.select(cfg, "head.alpha") != "auto":
-        return Resolved(cfg, {}, "")
+        return Resolved(cfg, {})
     if pseudo_labels is None:
         return _chosen(
             cfg, [Choice("head.alpha", ALPHA_UNKNOWN, "no pseudo-labels to measure the share of disease by")]
@@ -110,7 +124,7 @@ def _chosen(cfg: DictConfig, choices: list[Choice]) -> Resolved:
         # `optimizer.fused` is a key that the configuration does not have.
         with open_dict(cfg):
             OmegaConf.update(cfg, key, value, merge=False)
-    return Resolved(cfg, asked, ", ".join(f"{key}={_shown(value)} ({why})" for key, value, why in choices if why))
+    return Resolved(cfg, asked, tuple(choices))
 
 
 def _of_channels(cfg: DictConfig, channels: Channels) -> Iterator[Choice]:

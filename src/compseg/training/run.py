@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from compseg.batches import CohortData
 from compseg.cohort import refuse_fatal
 from compseg.faults import StopSignals
-from compseg.log import log, quiet_libraries, rank
+from compseg.log import detail, log, quiet_libraries, rank
 from compseg.monitor import Dashboards
 from compseg.run_folder import load_checkpoint, record, remove_run
 from compseg.training.attempts import Attempt, Outcome, advance, attempts, fallback_of, keep_best
@@ -33,7 +33,7 @@ from compseg.training.build import (
 )
 from compseg.training.extract import extract, map_maker
 from compseg.training.fit import fit, fit_preprocessing, fit_pseudo_labels, fit_segmenter, found_nothing, speed_up
-from compseg.training.resolve import resolve, resolve_alpha
+from compseg.training.resolve import Resolved, resolve, resolve_alpha
 from compseg.training.resume import refuse_another
 
 
@@ -60,8 +60,6 @@ def train(
     data.prepare_data()
     refuse_fatal(data.cohort, cfg.evaluation.split)
     resolved = resolve(cfg, data.cohort)
-    if resolved.reasons:
-        log(f"auto: {resolved.reasons}")
     if cfg.overwrite and cfg.trainer.resume is None and not rank():
         build_module(resolved.cfg)  # first, because what cannot be trained replaces nothing
         remove_run(run)
@@ -70,7 +68,7 @@ def train(
         # Curves of several inits are shown side by side, so each has dashboards of its own.
         several = attempt.init is not None and dashboards.loggers
         with Dashboards.of(cfg.logger, attempt.init) if several else nullcontext(dashboards) as shown:
-            outcome = train_once(attempt, data, resolved.asked, signals, shown)
+            outcome = train_once(attempt, data, resolved, signals, shown)
         if outcome.trained and outcome.is_global_zero:
             trained.append(replace(attempt, cfg=outcome.cfg))
             # Built again: of a network that was trained in shares, this rank may hold one share alone.
@@ -87,14 +85,14 @@ def train(
 
 
 def train_once(
-    attempt: Attempt, data: CohortData, asked: dict[str, object], signals: StopSignals, dashboards: Dashboards
+    attempt: Attempt, data: CohortData, resolved: Resolved, signals: StopSignals, dashboards: Dashboards
 ) -> Outcome:
     """One attempt: build all that the seed has a part in, and train it unless the pseudo-labeller finds nothing.
 
     Args:
         attempt: Resolved configuration, folder, and what earlier attempts have found.
         data: Prepared.
-        asked: What was asked for by the keys that were resolved, for `config.yaml`.
+        resolved: What was resolved, and what was asked for in its place, for `config.yaml`.
         signals: Those that ask the run to stop.
         dashboards: Where scalars and pictures go, beside the run folder.
     """
@@ -102,7 +100,7 @@ def train_once(
     pl.seed_everything(cfg.seed, verbose=False)
     module = build_module(cfg)
     map_maker(module.segmenter, plain(cfg))  # built once here, so that what it lacks is said before training
-    trainer = build_trainer(cfg, run, dashboards, signals, attempt.findings)
+    trainer = build_trainer(cfg, run, dashboards, signals, attempt.findings, attempt.later)
     require_best_and_last(trainer)
     path = trainer.checkpoint_to_resume()
     checkpoint = load_checkpoint(path) if path else None
@@ -116,9 +114,11 @@ def train_once(
     fit_segmenter(module, data)
     module.sees_whole_samples = data.crops is None
     with_alpha = resolve_alpha(cfg, module.pseudo_labels)
-    cfg, asked = with_alpha.cfg, {**asked, **with_alpha.asked}
-    if with_alpha.reasons:
-        log(f"auto: {with_alpha.reasons}")
+    cfg, asked = with_alpha.cfg, {**resolved.asked, **with_alpha.asked}
+    if chosen := [*resolved.short, *with_alpha.short]:
+        log(f"auto: {', '.join(chosen)} (why: train.log)")
+    detail(f"auto: {', '.join(filter(None, (resolved.reasons, with_alpha.reasons)))}")
+    if with_alpha.choices:
         module.compare_by(*build_comparison(cfg), config=plain(cfg))
         refuse_another(checkpoint, path, plain(cfg), data.cohort)
     # Not earlier: where the pseudo-labeller finds nothing, the attempt without it writes its own configuration.
