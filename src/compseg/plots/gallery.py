@@ -9,10 +9,11 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Circle
 from numpy.typing import NDArray
 
 from compseg.plots.overlay import DISEASE_RGB, RGB, outline
-from compseg.plots.style import as_text, empty_figure, styled
+from compseg.plots.style import DISEASE, as_text, empty_figure, styled
 from compseg.samples import Mask
 
 TITLES = ("thumbnail", "activation", "thresholded", "truth")
@@ -112,3 +113,25 @@ def _label(axes: Axes, cells: Sequence[tuple[float, float]], sample: Tile, acros
     else:
         axes.text(x - 0.04, y + 0.5, name, fontsize=8, rotation=90, va="center", ha="right")
         axes.text(cells[len(cells) // 2][0] + 0.5, y + 1.02, caption, fontsize=8, va="top", ha="center")
+
+
+@styled
+def circles(values: NDArray[np.floating], marks: Sequence[tuple[str, float, float, float]], title: str) -> Figure:
+    """Circles on a map, with their names, to look whether they are in the right places.
+
+    Args:
+        values: `(h, w)`.
+        marks: Name, row and column of the centre, and radius of each, in pixels of the map.
+        title: Of the picture.
+    """
+    height, width = values.shape
+    figure = empty_figure(9, max(2.0, 9 * height / width))
+    axes = figure.subplots()
+    low, high = np.percentile(values, [1, 99])
+    axes.imshow(values, cmap="gray", vmin=low, vmax=high)
+    for name, row, column, radius in marks:
+        axes.add_patch(Circle((column, row), radius, fill=False, edgecolor=DISEASE))
+        axes.text(column, row, as_text(name), color=DISEASE, ha="center", va="center")
+    axes.set_axis_off()
+    axes.set_title(as_text(title))
+    return figure

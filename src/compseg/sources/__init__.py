@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from compseg.sources.images import Images
+from compseg.sources.pieces import Slides, TissueArrays
 
-__all__ = ["Images"]
+__all__ = ["Images", "Slides", "TissueArrays"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,10 @@ def read_envi(path: Path, key: str | None = None) -> Pixels:
     data, need = _data_file(path), offset + int(np.prod([int(size) for size in shape])) * dtype.itemsize
     if min(shape) < 1 or offset < 0 or data.stat().st_size < need:
         raise CompsegError(f"{data}: {data.stat().st_size} bytes, {path.name} promises {need}; copy both files again")
-    mapped = np.memmap(data, dtype, "r", offset, shape).transpose(back)
-    return Pixels(mapped, channels=_channels(path, header, sizes["b"]))
+    mapped, channels = np.memmap(data, dtype, "r", offset, shape).transpose(back), _channels(path, header, sizes["b"])
+    # Agilent's header describes the file of its own format, whose first row is the lowest.
+    agilent = path.with_suffix(".bsp").is_file() or path.with_suffix(".dmt").is_file()
+    return Pixels(mapped[::-1] if agilent else mapped, channels=replace(channels, unit="cm-1") if agilent else channels)
 
 
 def _header(path: Path) -> dict[str, Any]:

@@ -43,6 +43,8 @@ class Images:
         CompsegError: The manifest, a mapping or the axis is wrong.
     """
 
+    _mapped = False  # whether the pixels of a file may stay on disk until they are needed
+
     def __init__(
         self,
         manifest: str | Path,
@@ -130,7 +132,7 @@ class Images:
         }
 
     def _file(self, row: Row) -> ImageFile:
-        return read_file(row.files["image"], self._how, self._unit)
+        return read_file(row.files["image"], self._how, self._unit, self._mapped)
 
     def _mask(self, row: Row, column: str, image: np.ndarray[Any, Any]) -> tuple[Mask | None, tuple[str, ...]]:
         """A mask, and which of its values were taken, where the user should know."""

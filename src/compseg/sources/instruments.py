@@ -22,6 +22,7 @@ from compseg.sources.pictures import Pixels, read_pillow
 
 INSTALL = "pip install 'compseg[instruments]'"
 INSTRUMENTS = (".bsp", ".dat", ".dms", ".dmt", ".seq", ".map", ".wdf", ".fsm", ".wip")
+RESULTS = ("absorbance", "reflectance", "transmittance", "log_1_r", "intensity")
 CUTOUT = "IrCutout.bmp"  # Agilent's picture of the place that was measured, in the folder of the measurement
 Array = NDArray[Any]
 
@@ -43,12 +44,20 @@ def read_instrument(path: Path, key: str | None = None) -> Pixels:
     try:
         about: Mapping[str, Any] = openreadout.info(str(place))
         with openreadout.File(str(place)) as file:
+            _refuse_damaged(file)
             pixels = _image(path, file, about, key) if _spectral_images(about) else _row_of_spectra(path, file, about)
             return Pixels(pixels.values, channels=pixels.channels, thumbnail=_picture(path, file, about))
     except BaseException as error:
         if type(error).__name__ != "PanicException":  # which a library in Rust raises beside all of Python's errors
             raise
         raise ValueError(str(error)) from error
+
+
+def _refuse_damaged(file: Any) -> None:
+    """Of a damaged file openreadout reads what is left, which may be a map of another shape."""
+    for found in file.check()["findings"]:
+        if found["severity"] == "error":
+            raise ValueError(found["message"])
 
 
 def _spectral_images(about: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -72,12 +81,12 @@ def _image(path: Path, file: Any, about: Mapping[str, Any], key: str | None) -> 
 
 def _row_of_spectra(path: Path, file: Any, about: Mapping[str, Any]) -> Pixels:
     """Spectra that no image is made of, `(1, n, C)`."""
-    traces = about.get("traces", [])
-    if not traces or "axis" not in traces[0].get("extra", {}):
-        raise CompsegError(f"{path}: holds no spectra that {about['format']['name']} describes; export it as ENVI")
-    trace, axis = traces[0], traces[0]["extra"]["axis"]
-    if trace["extra"].get("y_quantity") == "interferogram":
-        raise CompsegError(f"{path}: holds interferograms and no spectra; give the file of its spectra")
+    traces = [trace for trace in about.get("traces", []) if "axis" in trace.get("extra", {})]
+    # Beside a spectrum such a file holds what it was made of: single beams, interferograms, phases, matches.
+    results = [trace for trace in traces if trace["extra"].get("y_quantity") in RESULTS]
+    if not results:
+        raise CompsegError(f"{path}: holds no spectra; give a file of absorbance, reflectance or intensity")
+    trace, axis = results[0], results[0]["extra"]["axis"]
     require_memory(path, (1, trace["sweep_count"], trace["sample_count"]), np.float64)
     rows = [np.asarray(file.read_trace(trace["index"], sweep))[-1] for sweep in range(trace["sweep_count"])]
     return Pixels(np.stack(rows)[None].astype(np.float32), channels=_channels(path, file, axis, trace["index"]))

@@ -15,7 +15,7 @@ from compseg.files import from_cell, why_no_file
 from compseg.samples import SPLITS, SampleInfo, identifier
 
 FILES = ("image", "tissue", "truth", "reference")
-COLUMNS = ("sample", "label", "class", "split", "group", "patient", *FILES)
+COLUMNS = ("sample", "label", "class", "split", "group", "patient", "position", *FILES)
 SYNONYMS = {"thumbnail": "reference"}  # other names of columns
 # Spreadsheets and data frames write labels as 1.0 where some are missing.
 LABELS = {"1": 1, "0": 0, "1.0": 1, "0.0": 0, "disease": 1, "healthy": 0}
@@ -30,10 +30,12 @@ class Row:
     Attributes:
         info: What is known without its pixels.
         files: Path of `image` and, where given, `tissue`, `truth` and `reference` (a thumbnail).
+        position: In the grid of a tissue array, such as `A1`; empty where it is none.
     """
 
     info: SampleInfo
     files: dict[str, Path]
+    position: str = ""
 
 
 def read_manifest(path: str | Path, classes: Classes | None = None, labelled: bool = True) -> list[Row]:
@@ -42,8 +44,8 @@ def read_manifest(path: str | Path, classes: Classes | None = None, labelled: bo
     Args:
         path: CSV in UTF-8 (with or without a byte order mark), separated by commas, semicolons or tabs. Columns:
             `sample`, `image`, and `label` (0/1, healthy/disease) or `class`; optional `split`, `group`, `patient`,
-            `tissue`, `truth`, `reference` or `thumbnail` (a picture for people). Other columns are ignored, unless they
-            look like a misspelt one.
+            `position`, `tissue`, `truth`, `reference` or `thumbnail` (a picture for people). Other columns are ignored,
+            unless they look like a misspelt one.
         classes: Label of each word in `class`; None leaves samples of that class out. Without it `label` decides.
         labelled: Whether every sample must have a label. New images to predict need none; theirs is then 0.
 
@@ -158,7 +160,7 @@ def _row(path: Path, number: int, cells: dict[str, str], classes: Classes | None
         if (problem := why_no_file(file)) and not is_zarr:
             raise CompsegError(f"{where}: {column} {file!s:.200} {problem}; paths are relative to the manifest")
     info = SampleInfo(name, label, cells["class"], split, cells["group"], cells["patient"], origin=cells["image"])
-    return Row(info, files)
+    return Row(info, files, cells["position"].upper())
 
 
 def _label(where: str, cells: dict[str, str], classes: Classes | None) -> int | None:

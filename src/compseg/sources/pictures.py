@@ -73,7 +73,7 @@ def read_tiff(path: Path, key: str | None = None) -> Pixels:
     del key
     # By itself tifffile also reads the other files that the description of an OME-TIFF may name.
     with _damage_is_an_error() as refuse_damage, tifffile.TiffFile(path, _multifile=False) as file:
-        series = _whole_image(path, file)
+        series = whole_image(path, file)
         page, others = series.keyframe, [axis for axis in series.axes if axis not in "YX"]
         if len(others) > 1 or not {"Y", "X"} <= set(series.axes):
             raise CompsegError(
@@ -141,7 +141,7 @@ def _damage_is_an_error() -> Iterator[Callable[[], None]]:
     refuse_damage()
 
 
-def _whole_image(path: Path, file: tifffile.TiffFile) -> tifffile.TiffPageSeries:
+def whole_image(path: Path, file: tifffile.TiffFile) -> tifffile.TiffPageSeries:
     """The series that is no thumbnail, mask or label of another one."""
     offsets: set[int] = set()
     for page in file.pages:  # tifffile itself would follow a circle of pages for ever

@@ -112,8 +112,8 @@ def companions(path: Path) -> list[Path]:
     """The files that belong to an image beside the one that is named: an ENVI image's numbers, an Agilent's tiles."""
     if path.suffix.lower() not in (".hdr", *INSTRUMENTS):
         return []
-    stem = path.stem.casefold()
-    return sorted(file for file in path.parent.iterdir() if file.name.casefold().startswith(stem) and file != path)
+    begins = tuple(f"{path.stem.casefold()}{end}" for end in "._")
+    return sorted(file for file in path.parent.iterdir() if file.name.casefold().startswith(begins) and file != path)
 
 
 def reader_of(path: Path) -> Reader | None:
