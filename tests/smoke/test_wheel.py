@@ -1,14 +1,21 @@
 """The wheel carries the package and its configuration, and works far from the checkout."""
 
+import json
 import os
+import re
 import subprocess
 import sys
+import sysconfig
+import tomllib
+import venv
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+import yaml
 
-from running import HANGS
+from running import HANGS, TINY
 
 ROOT = Path(__file__).parents[2]
 
@@ -65,3 +72,101 @@ def test_hydra_finds_the_launchers_in_the_wheel(installed):
     assert str(installed / "hydra_plugins" / "compseg_plugins.py") in found.stdout, found.stderr
     for kind in ("LocalLauncher", "SlurmLauncher", "OptunaSweeper"):
         assert f"'{kind}'" in found.stdout
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory):
+    """A new environment with the wheel of the source distribution; its dependencies are those of this one."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    # Of the source distribution, which `build` makes first: it must hold all that a wheel is made of.
+    build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder / "dist"), str(ROOT)]
+    subprocess.run(build, check=True, capture_output=True, timeout=HANGS)
+    venv.create(folder / "env", with_pip=True)
+    (site,) = (folder / "env/lib").glob("python*/site-packages")
+    # A path file in it adds what is installed here, but not the checkout, which another path file there adds.
+    (site / "present.pth").write_text(sysconfig.get_path("purelib"))
+    (wheel,) = (folder / "dist").glob("*.whl")
+    options = ["--quiet", "--no-index", "--no-deps", "--ignore-installed", str(wheel)]
+    subprocess.run([folder / "env/bin/pip", "install", *options], check=True, capture_output=True, timeout=HANGS)
+    (folder / "work").mkdir()
+    return folder
+
+
+def run(elsewhere, *words):
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    proxies = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")  # nothing is to be fetched
+    done = subprocess.run(
+        [elsewhere / "env/bin" / words[0], *words[1:]],
+        cwd=elsewhere / "work", env={**environment, **proxies, "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, timeout=HANGS,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:] + done.stdout[-3000:]
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_it_works_in_a_new_environment_without_the_checkout(elsewhere):
+    where = run(elsewhere, "python", "-c", "import compseg; print(compseg.__file__)")
+    assert where.startswith(str(elsewhere / "env"))
+    assert run(elsewhere, "compseg", "--version").startswith("compseg ")
+    assert "all passed" in run(elsewhere, "compseg", "doctor")
+    said = run(elsewhere, "compseg", "train", *TINY, "hydra.run.dir=run")
+    assert said.splitlines()[-1] == f"report: {elsewhere / 'work/run/report.html'}"
+    np.save(elsewhere / "work/new.npy", np.random.default_rng(0).random((20, 20, 8), np.float32))
+    run(elsewhere, "compseg", "predict", "run=run", "input=new.npy", "out=maps")
+    code = "import compseg, numpy; s = compseg.load_segmenter('run'); a = s(numpy.load('new.npy')); "
+    code += (
+        "p = compseg.predict(run='run', input='new.npy', out='again'); print((p.map('new') == a).all(), s.describe())"
+    )
+    assert "True" in run(elsewhere, "python", "-c", code)
+
+
+INSTRUCTIONS = {"FROM", "ARG", "COPY", "RUN", "USER", "WORKDIR", "ENTRYPOINT", "CMD", "ENV"}
+
+
+@pytest.mark.parametrize("name", ["cpu", "cuda"])
+def test_a_container_is_well_formed(name):
+    text = (ROOT / f"docker/Dockerfile.{name}").read_text()
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    instructions = [line.split(maxsplit=1) for line in "\n".join(lines).replace("\\\n", "").splitlines()]
+    words = [instruction for instruction, _ in instructions]
+    assert set(words) <= INSTRUCTIONS
+    assert (words[0], words[-2:]) == ("FROM", ["ENTRYPOINT", "CMD"])
+    assert [json.loads(arguments) for _, arguments in instructions[-2:]] == [["compseg"], ["--help"]]
+    assert words.index("USER") > max(place for place, word in enumerate(words) if word == "RUN")
+    copied = next(arguments.split()[:-1] for word, arguments in instructions if word == "COPY")
+    assert all(item == "dist/*.whl" or (ROOT / item).is_file() for item in copied)
+    version = re.search(r"python:(3\.\d+)", text)[1]
+    assert f"Programming Language :: Python :: {version}" in metadata()["classifiers"]
+
+
+def metadata():
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def test_the_citation_is_that_of_this_software_and_of_the_paper():
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert {"cff-version", "message", "title", "authors"} <= set(cited)  # what the format requires
+    assert (cited["title"], cited["version"], cited["license"]) == tuple(
+        metadata()[key] for key in ("name", "version", "license")
+    )
+    (paper,) = cited["references"]
+    assert paper["doi"].endswith("2020.02.27.20028845")
+    assert [author["family-names"] for author in paper["authors"]] == ["Schuhmacher", "Gerwert", "Mosig"]
+
+
+def test_templates_of_issues_are_well_formed():
+    for file in (ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml"):
+        plain = yaml.safe_load(file.read_text())
+        if file.stem != "config":
+            assert {"name", "description", "body"} <= set(plain)
+            assert len({part["id"] for part in plain["body"]}) == len(plain["body"])
+            assert all(part["attributes"]["label"] for part in plain["body"])
+
+
+def test_each_python_that_is_said_to_be_supported_is_what_the_doctor_expects():
+    from compseg.doctor import TESTED
+
+    said = [word.rpartition(" ")[2] for word in metadata()["classifiers"] if ":: Python :: 3." in word]
+    assert said == [f"3.{minor}" for minor in range(TESTED[0][1], TESTED[1][1] + 1)]
+    assert metadata()["requires-python"] == f">={said[0]}"
