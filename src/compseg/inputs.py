@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
 from compseg.errors import CompsegError
-from compseg.samples import Image, Mask
+from compseg.samples import Channels, Image, Mask
 
 SEEN = 4096  # pixels of an image that are enough to know its scale
 # Spectra of thin and thick tissue are within a factor of ten; fractions and percents, 8 and 16 bits, are beyond this.
@@ -28,12 +28,16 @@ class InputSpec:
         kind: Type of the values: `uint8`, `uint16`, ..., `float`, or `mixed`; empty if unknown.
         high: Largest value of a sample, but for its highest hundredth, in the sample where that is largest; 0 if
             unknown.
+        corrections: What was done to their spectra before they were stored, as configuration.
+        channels: Theirs, before that; None: those of the cohort.
     """
 
     keys: Mapping[str, str] = field(default_factory=dict)
     channels_first: bool = False
     kind: str = ""
     high: float = 0.0
+    corrections: Sequence[Mapping[str, Any]] = ()
+    channels: Channels | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
@@ -53,7 +57,11 @@ class InputSpec:
             raise ValueError(f"input: keys {keys!r:.40} or kind {plain['kind']!r:.40}")
         if not isinstance(plain["channels_first"], bool) or isinstance(high, bool) or not math.isfinite(high):
             raise ValueError(f"input: channels_first {plain['channels_first']!r:.40} or high {high!r:.40}")
-        return cls(keys, plain["channels_first"], plain["kind"], float(high))
+        corrections, channels = plain.get("corrections", ()), plain.get("channels")
+        if not all(isinstance(node, dict) and "_target_" in node for node in corrections):
+            raise ValueError(f"input: corrections {corrections!r:.40}")
+        before = None if channels is None else Channels.from_dict(channels)
+        return cls(keys, plain["channels_first"], plain["kind"], float(high), tuple(corrections), before)
 
 
 def seen_values(image: Image, tissue: Mask | None = None) -> tuple[str, float]:

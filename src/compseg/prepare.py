@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from compseg.api import make_callable
 from compseg.config import verb
@@ -22,11 +23,15 @@ def main(cfg: DictConfig) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from compseg.cohort import prepare, upload
+    from compseg.cohort import Corrected, prepare, upload
     from compseg.samples import SPLITS
 
+    source = instantiate(cfg.source)
+    node: Any = OmegaConf.to_container(cfg.correction, resolve=True)
+    if node["_target_"] != "torch.nn.Identity":
+        source = Corrected(source, [node], instantiate, cfg.tissue, dict(cfg.splits))
     cohort = prepare(
-        instantiate(cfg.source),
+        source,
         cfg.out,
         splits=dict(cfg.splits),
         tissue=cfg.tissue,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from compseg.cohort.corrected import Corrected
 from compseg.cohort.locations import exists, is_url, location, upload
 from compseg.cohort.problems import Problem, find_problems, refuse_fatal
 from compseg.cohort.splits import DEFAULT_SPLITS, assign_splits, hold_out
@@ -12,6 +13,7 @@ __all__ = [
     "DEFAULT_SPLITS",
     "REPLACED",
     "Cohort",
+    "Corrected",
     "Problem",
     "assign_splits",
     "exists",

@@ -65,7 +65,8 @@ def input_of(plain: Mapping[str, Any]) -> dict[str, Any]:
     kind, high = plain.get("values", ("", 0.0))
     made = plain["provenance"]
     keys, first = made.get("keys", {}), made.get("channels_first", False)
-    return {"keys": keys, "channels_first": first, "kind": kind, "high": high}
+    before = {"corrections": made["corrections"], "channels": made["given"]} if "corrections" in made else {}
+    return {"keys": keys, "channels_first": first, "kind": kind, "high": high, **before}
 
 
 def _check_channels(plain: Mapping[str, Any]) -> None:

@@ -78,6 +78,7 @@ class PrepareConfig:
     source: Any = MISSING  # where the samples come from
     out: str = MISSING  # the cohort to write
     splits: Splits = field(default_factory=Splits)
+    correction: Any = None  # of spectra, done once and stored
     tissue: Any = None  # the rule for samples without a tissue mask of their own
     dtype: str = MISSING  # of the stored pixels
     chunk: int = MISSING  # edge of a stored block, pixels

@@ -175,7 +175,7 @@ def write_results(found: Evaluation, measured: Mapping[str, Measured], files: Ma
 def _adaptation(cohort: Cohort, segmenter: Segmenter) -> Adaptation:
     """How the cohort's images become those that the segmenter takes; those of its own cohort are so already."""
     values = (cohort.input.kind, cohort.input.high)
-    return Adaptation.of(cohort.channels, values, segmenter, str(cohort.path))
+    return Adaptation.of(cohort.channels, values, segmenter, str(cohort.path), cohort.input.corrections)
 
 
 def _threshold(

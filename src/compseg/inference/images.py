@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from compseg.files import why_no_file
 from compseg.inference.segmenter import Segmenter
 from compseg.inputs import InputSpec, rescaling, seen_values
 from compseg.memory import ReusableBuffer
+from compseg.preprocessing.pipeline import short_name
 from compseg.preprocessing.tissue import otsu, tissue_mask
 from compseg.samples import Channels, Image, Mask, Window
 from compseg.sources.manifest import read_manifest
@@ -58,14 +60,39 @@ class Adaptation:
     said: str
 
     @classmethod
-    def of(cls, channels: Channels, values: tuple[str, float], segmenter: Segmenter, where: str) -> Adaptation:
+    def of(
+        cls,
+        channels: Channels,
+        values: tuple[str, float],
+        segmenter: Segmenter,
+        where: str,
+        corrections: Sequence[Mapping[str, Any]] | None = None,
+    ) -> Adaptation:
         """The one from these channels and values.
+
+        Args:
+            channels: Of the images.
+            values: Their kind and high, see `inputs.seen_values`.
+            segmenter: To map them with.
+            where: Names them in messages.
+            corrections: That their cohort was prepared with; None: they are files, and raw.
 
         Raises:
             CompsegError: There is none.
         """
-        alignment = align(channels, segmenter.channels, where)
-        factor, told = rescaling(values, segmenter.input, where)
+        learned, before = list(segmenter.input.corrections), segmenter.input.channels
+        require(
+            corrections is None or list(corrections) == learned,
+            f"{where}: its spectra were not corrected as those that the segmenter was trained on "
+            f"({', '.join(map(short_name, learned)) or 'not at all'}); map its files instead, or prepare it so",
+        )
+        if corrections is None and before is not None:
+            alignment, (factor, told) = align(channels, before, where), (1.0, "")  # raw and corrected values differ
+        else:
+            alignment, (factor, told) = (
+                align(channels, segmenter.channels, where),
+                rescaling(values, segmenter.input, where),
+            )
         return cls(alignment, factor, "; ".join(filter(None, (alignment.said, told))))
 
     def __call__(self, image: Image) -> Image:
@@ -165,11 +192,24 @@ class OpenImage:
         Raises:
             CompsegError: It cannot be done.
         """
+        cohort, expected = self.new.cohort, segmenter.channels
+        if cohort is None and segmenter.input.channels is not None:
+            expected = segmenter.input.channels
         if not self.channels.spectral and not self.channels.names:
-            require(self.shape[2] == segmenter.channels.count, f"{self.new.path}: {segmenter.mismatch(self.shape)}")
-        adapt = Adaptation.of(self.channels, self.values, segmenter, str(self.new.path))
-        shape = (*self.shape[:2], segmenter.channels.count)
+            require(self.shape[2] == expected.count, f"{self.new.path}: {segmenter.mismatch(self.shape)}")
+        corrections = None if cohort is None else cohort.input.corrections
+        adapt = Adaptation.of(self.channels, self.values, segmenter, str(self.new.path), corrections)
+        shape = (*self.shape[:2], expected.count)
         return replace(self, shape=shape, image=lambda window: adapt(self.image(window))), adapt.said
+
+    def corrected(self, segmenter: Segmenter) -> OpenImage:
+        """The image with its tissue corrected as the training cohort was when it was prepared; of a cohort it is so."""
+        if self.new.cohort is not None or not segmenter.input.corrections:
+            return self
+        tissue = self.tissue
+        assert tissue is not None
+        shape = (*self.shape[:2], segmenter.channels.count)
+        return replace(self, shape=shape, image=lambda window: segmenter.correct(self.image(window), tissue(window)))
 
     def with_tissue(self, rule: str) -> OpenImage:
         """The image with a tissue mask: its own, else by the rule.

@@ -197,7 +197,7 @@ def _opened(new: NewImage, segmenter: Segmenter, reading: Reading, told: set[str
     if said and said not in told:  # once for all images of which it is true
         LOG.warning(printable(f"{new.path}: {said}"))
         told.add(said)
-    opened = opened.with_tissue(segmenter.tissue_rule)
+    opened = opened.with_tissue(segmenter.tissue_rule).corrected(segmenter)
     with _of_image(new):
         segmenter.check(opened.shape)
     return opened

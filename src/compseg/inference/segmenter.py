@@ -37,11 +37,12 @@ from compseg.inference.threshold import Threshold
 from compseg.inference.tiling import MapsWindows, Tile, cut, cut_blocks, largest_side, receptive_field_of
 from compseg.inputs import InputSpec
 from compseg.preprocessing import Preprocess, tissue_mask
-from compseg.preprocessing.pipeline import count_after
+from compseg.preprocessing.pipeline import correct_tissue, count_after, short_name
 from compseg.samples import Channels, Image, Mask, Window
 
 # All of prediction may take 2 GB above the model, and takes 1.6 to 1.9 so (docs/research/performance.md).
 TILE_MEMORY = 1.6e9  # bytes that a tile may take; what reads it and writes its map takes some more
+CORRECTIONS_MEMORY = 10**7  # bytes, of what a description's corrections may hold
 FASTEST_SIDE = 512  # pixels, beside the margins: more than that only leaves the processor's cache
 Axis = Channels | Sequence[float] | Sequence[str]
 Pieces = Callable[[Sequence[Tile]], Iterable[tuple[Tile, Image, Mask]]]
@@ -84,6 +85,7 @@ class Segmenter:
         # With dropout, or norms by the batch's statistics, a map would depend on chance and on its neighbours.
         self.model.eval()
         self.preprocess.eval()
+        self._corrections: nn.Sequential | None = None
 
     @property
     def device(self) -> torch.device:
@@ -141,6 +143,20 @@ class Segmenter:
         activation = self(image, tissue, axis, unit)
         return self.threshold.apply(activation, np.ones(activation.shape, bool) if tissue is None else tissue)
 
+    def correct(self, image: Image, tissue: Mask) -> Image:
+        """A raw image `(H, W, C)` as the training cohort holds its own: what was done to that when it was prepared.
+
+        Raises:
+            CompsegError: A correction is not of this package.
+        """
+        if self._corrections is None:
+            where = f"{DESCRIPTION}: input.corrections"
+            steps = (
+                build_safe(node, nn.Module, where, file_size=CORRECTIONS_MEMORY) for node in self.input.corrections
+            )
+            self._corrections = nn.Sequential(*steps)
+        return correct_tissue(self._corrections, image, tissue)[0]
+
     def describe(self) -> str:
         """Network, channels, what it reads, threshold and its limits, a line each."""
         origin, axis = self.provenance, self.channels
@@ -150,13 +166,15 @@ class Segmenter:
         cut = "none yet; compseg.evaluate fits one" if threshold is None else f"{threshold.value:.3f} ({threshold.how})"
         spread = "" if threshold is None else f", 95 % interval {threshold.low:.3f} to {threshold.high:.3f}"
         corrections = ", ".join(type(each).__name__ for each in self.preprocess.corrections) or "none"
+        before = ", ".join(map(short_name, self.input.corrections))
+        raw = f"raw, then {before} (`correct`)" if before else "raw"
         contrast = "contrasts with each sample's own background" if self.pseudo_labels else "standardised values"
         return "\n".join(
             (
                 f"Segmenter of {origin.get('run', 'no run')}, epoch {origin.get('epoch', '-')}",
                 f"  network      {type(self.model).__name__}, {weights:,} weights, on {self.device}",
                 f"  channels     {axis.count}{names}, last in an image (H, W, C)",
-                f"  values       raw, rounded to {self.dtype}; corrections: {corrections}",
+                f"  values       {raw}, rounded to {self.dtype}; corrections: {corrections}",
                 f"  reads        {contrast}",
                 f"  tissue       where no mask is given: {self.tissue_rule}",
                 f"  threshold    {cut}{spread}",

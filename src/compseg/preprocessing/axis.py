@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from compseg.errors import require
 
 Ranges = Sequence[Sequence[float]]  # pairs of wavenumbers, in either order
+Spectrum = Sequence[float] | str  # one value a channel; in a configuration also the table that has them
 VAPOUR = ((1300.0, 2100.0), (3410.0, 3850.0))  # of water, as Orange Spectroscopy has them
 
 
@@ -89,7 +90,7 @@ class Vapour(nn.Module):
     reference: Tensor
     slopes: Tensor
 
-    def __init__(self, wavenumbers: Sequence[float], reference: Sequence[float], ranges: Ranges = VAPOUR) -> None:
+    def __init__(self, wavenumbers: Sequence[float], reference: Spectrum, ranges: Ranges = VAPOUR) -> None:
         super().__init__()
         axis, vapour = np.asarray(wavenumbers, dtype=np.float64), np.asarray(reference, dtype=np.float64)
         parts = [within(axis, [each]) * vapour for each in ranges]

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from compseg.preprocessing.axis import Spectrum
 from compseg.preprocessing.fitting import Samples, moments
 
 Floats = NDArray[np.float64]
@@ -44,7 +45,7 @@ class EMSC(nn.Module):
     def __init__(
         self,
         wavenumbers: Sequence[float],
-        reference: Sequence[float] | None = None,
+        reference: Spectrum | None = None,
         degree: int = 2,
         interferents: Sequence[Sequence[float]] = (),
     ) -> None:

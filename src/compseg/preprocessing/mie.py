@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from compseg.preprocessing.axis import Spectrum
 from compseg.preprocessing.emsc import EMSC
 
 BLOCK = 1024  # spectra that iterate together; as they end at different times, fewer would be too few to compute with
@@ -164,7 +165,8 @@ class ResonantMie(nn.Module):
 
     Args:
         wavenumbers: Of the channels in cm-1, `(C,)`, in either direction.
-        reference: Absorbance `(C,)` free of scattering from which the iteration starts, for example that of Matrigel.
+        reference: Absorbance `(C,)` free of scattering from which the iteration starts, for example that of Matrigel;
+            None only in `compseg.prepare`, which takes the mean of the training samples' tissue.
         components: Number of components of the curves; None: what explains 99.96 % of them for the reference.
         radius: Smallest and largest of the spheres, micrometres.
         index: Smallest and largest of their real refractive indices.
@@ -178,7 +180,7 @@ class ResonantMie(nn.Module):
     def __init__(
         self,
         wavenumbers: Sequence[float],
-        reference: Sequence[float],
+        reference: Spectrum | None,
         components: int | None = None,
         radius: Sequence[float] = (2.0, 7.1),
         index: Sequence[float] = (1.1, 1.4),
@@ -189,6 +191,8 @@ class ResonantMie(nn.Module):
         patience: int = 1,
     ) -> None:
         super().__init__()
+        if reference is None:
+            raise ValueError("reference: expected a spectrum; compseg.prepare correction=mie finds one")
         self.wavenumbers = np.asarray(wavenumbers, dtype=np.float64) * 100  # 1/m
         self.reference = np.clip(np.asarray(reference, dtype=np.float64), 0, None)
         self.spheres = Spheres.between(radius, index, spheres, absorbance)
@@ -228,13 +232,13 @@ class ResonantMie(nn.Module):
         """The iteration, of each spectrum until its own end."""
         zero = spectra.new_zeros(len(spectra), dtype=torch.int64)
         best = MieFit(torch.zeros_like(spectra), spectra.new_full((len(spectra),), torch.inf), zero, zero.bool())
-        running, guess = torch.arange(len(spectra), device=spectra.device), self.scaling.reference.expand_as(spectra)
+        running, guess = torch.arange(len(spectra), device=spectra.device), self.scaling.reference[None]
         for iteration in range(1, self.iterations + 1):
             parts = torch.split(running, AT_ONCE.get(spectra.device.type, BLOCK))
-            steps = zip(
-                *map(self._step, (spectra[part] for part in parts), torch.split(guess, len(parts[0]))), strict=True
-            )
-            guess, rmse = map(torch.cat, steps)
+            # All begin from the reference, whose curves are computed once.
+            guesses = torch.split(guess, len(parts[0])) if iteration > 1 else [guess] * len(parts)
+            steps = [self._step(spectra[part], each) for part, each in zip(parts, guesses, strict=True)]
+            guess, rmse = map(torch.cat, zip(*steps, strict=True))
             better = rmse + (self.tolerance if iteration > 1 else 0) < best.rmse[running]
             found = running[better]
             best.spectra[found], best.rmse[found], best.iterations[found] = guess[better], rmse[better], iteration
@@ -247,7 +251,7 @@ class ResonantMie(nn.Module):
         return best
 
     def _step(self, spectra: Tensor, guess: Tensor) -> tuple[Tensor, Tensor]:
-        """One iteration: measured spectra and what is known of them, `(n, C)` each; what is known now, and the RMS."""
+        """One iteration: measured spectra `(n, C)`, what is known of each or of all; what is known now, and the RMS."""
         # On the scale of the reference, since curves depend on the amount of absorbance; and no negative absorbance.
         pure = self.scaling.correct_pixels_(guess.clone()).clamp_(min=0)
         length = torch.linalg.vector_norm(pure, dim=1, keepdim=True)

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from compseg.errors import CompsegError, require
-from compseg.samples import Channels
+from compseg.preprocessing.mie import ResonantMie
+from compseg.samples import Channels, Image, Mask
 
 Node = dict[str, Any]
 SPECTRA = ("reference",)  # arguments that may be given as a file
@@ -36,7 +38,7 @@ def with_axis(
     filled = []
     for place, given in enumerate(nodes):
         node = dict(given)
-        where = f"preprocess.corrections[{place}], {str(node['_target_']).rpartition('.')[2]}"
+        where = f"corrections[{place}], {short_name(node)}"
         if node.get("channels") == "auto":
             node["channels"] = channels.count
         if node.get("wavenumbers") == "auto":
@@ -48,6 +50,11 @@ def with_axis(
         filled.append(node)
         channels = _after(make(node), channels)
     return filled, channels
+
+
+def short_name(node: Mapping[str, Any]) -> str:
+    """The class that a node builds, without its module."""
+    return str(node["_target_"]).rpartition(".")[2]
 
 
 def _after(correction: nn.Module, channels: Channels) -> Channels:
@@ -81,3 +88,23 @@ def read_spectrum(path: Path, channels: Channels, where: str) -> list[float]:
     covers = len(axis) > 1 and axis.min() <= low and high <= axis.max()
     require(covers, f"{where}: {path}: does not cover {low:g} to {high:g}; give a spectrum of all of this range")
     return [float(value) for value in np.interp(channels.values, axis[order], values[order])]
+
+
+@torch.no_grad()
+def correct_tissue(corrections: nn.Sequential, image: Image, tissue: Mask) -> tuple[Image, float]:
+    """An image `(H, W, C)` corrected where there is tissue, zero elsewhere, float32, and what share converged.
+
+    Of corrections that do not iterate all has converged. The pixels are corrected one by one, so that those of a part
+    of the image are what they are in all of it.
+    """
+    spectra = torch.from_numpy(np.ascontiguousarray(image[tissue], dtype=np.float32))
+    share = 1.0
+    for correction in corrections:
+        if isinstance(correction, ResonantMie):
+            fit = correction.correct(spectra)
+            spectra, share = fit.spectra, float(fit.converged.float().mean()) if len(spectra) else 1.0
+        else:
+            spectra = correction(spectra.T[None, :, None])[0, :, 0].T
+    corrected = np.zeros((*tissue.shape, spectra.shape[1]), np.float32)
+    corrected[tissue] = spectra.numpy()
+    return corrected, share
