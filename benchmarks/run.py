@@ -17,6 +17,7 @@ from common import put, table
 # Those that train as compseg does last: the process then keeps what it frees, which would help the others too.
 PARTS = (
     "data",
+    "preparing",
     "corrections",
     "labeller",
     "step",

@@ -244,6 +244,10 @@ def test_envi_of_any_order(tmp_path, interleave, order):
     assert isinstance(found.image, np.memmap)
     np.testing.assert_array_equal(found.image, CUBE)
     assert found.channels.unit == "um"
+    np.testing.assert_array_equal(read_file(tmp_path / "a.raw").image, CUBE)
+    shutil.copy(tmp_path / "a.raw", tmp_path / "b.dat")
+    shutil.copy(tmp_path / "a.hdr", tmp_path / "b.dat.hdr")
+    np.testing.assert_array_equal(read_file(tmp_path / "b.dat").image, CUBE)
     (tmp_path / "a.raw").write_bytes(bytes(20))
     with pytest.raises(CompsegError, match=r"a\.raw: 20 bytes, a\.hdr promises 104"):
         read_file(tmp_path / "a.hdr")

@@ -22,6 +22,7 @@ from compseg.memory import ReusableBuffer
 from compseg.preprocessing.pipeline import short_name
 from compseg.preprocessing.tissue import otsu, tissue_mask
 from compseg.samples import Channels, Image, Mask, Window
+from compseg.sources.envi import NUMBERS
 from compseg.sources.manifest import read_manifest
 from compseg.sources.ome_zarr import is_ome_zarr
 from compseg.sources.readers import READERS, read_file, read_mask, read_picture, reader_of
@@ -322,7 +323,7 @@ def _images_in(path: Path) -> list[NewImage]:
 
 
 # The files of one measurement, the one that leads to all of it first.
-LEADING = (".dmt", ".bsp", ".hdr", ".seq", ".dms", ".dat")
+LEADING = (".dmt", ".bsp", ".hdr", ".seq", ".dms", ".dat", *NUMBERS)
 
 
 def _without_companions(files: list[Path]) -> list[Path]:

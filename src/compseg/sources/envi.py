@@ -17,13 +17,21 @@ from compseg.sources.pictures import Pixels
 TYPES = {1: "u1", 2: "i2", 3: "i4", 4: "f4", 5: "f8", 12: "u2", 13: "u4", 14: "i8", 15: "u8"}
 # Order of the axes in the file, and how to bring them into (lines, samples, bands).
 ORDERS = {"bsq": ("bls", (1, 2, 0)), "bil": ("lbs", (0, 2, 1)), "bip": ("lsb", (0, 1, 2))}
-SUFFIXES = ("", ".img", ".dat", ".raw", ".bsq", ".bil", ".bip", ".sli", ".bin")
+NUMBERS = (".img", ".raw", ".bsq", ".bil", ".bip")  # what a file of ENVI's numbers is called; or .dat, as Agilent's
+SUFFIXES = ("", ".dat", *NUMBERS)
 
 
 def read_envi(path: Path, key: str | None = None) -> Pixels:
-    """An ENVI image, mapped: `(lines, samples, bands)`, the first line being the upper row."""
+    """An ENVI image, mapped: `(lines, samples, bands)`, the first line being the upper row.
+
+    Args:
+        path: Its header, or the file of numbers beside it.
+        key: Not used.
+    """
     del key
-    header = _header(path)
+    if (found := header_of(path)) is None:
+        raise CompsegError(f"{path}: no header of ENVI beside it; expected {path.stem}.hdr")
+    path, header = found, _header(found)
     sizes = {axis: int(header[name]) for axis, name in (("l", "lines"), ("s", "samples"), ("b", "bands"))}
     if (interleave := header.get("interleave", "bsq").lower()) not in ORDERS:
         raise CompsegError(f"{path}: interleave {interleave}, expected {', '.join(ORDERS)}")
@@ -41,6 +49,14 @@ def read_envi(path: Path, key: str | None = None) -> Pixels:
     # Agilent's header describes the file of its own format, whose first row is the lowest.
     agilent = path.with_suffix(".bsp").is_file() or path.with_suffix(".dmt").is_file()
     return Pixels(mapped[::-1] if agilent else mapped, channels=replace(channels, unit="cm-1") if agilent else channels)
+
+
+def header_of(path: Path) -> Path | None:
+    """The header of an ENVI image that is named by either of its files; None where there is none."""
+    if path.suffix.lower() == ".hdr":
+        return path
+    beside = (path.with_suffix(".hdr"), path.with_name(path.name + ".hdr"))
+    return next((header for header in beside if header.is_file()), None)
 
 
 def _header(path: Path) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from compseg.axes import spectral, unit_of
 from compseg.errors import CompsegError
 from compseg.memory import require_memory
 from compseg.samples import Channels
+from compseg.sources.envi import header_of, read_envi
 from compseg.sources.pictures import Pixels, read_pillow
 
 INSTALL = "pip install 'compseg[instruments]'"
@@ -34,6 +35,8 @@ def read_instrument(path: Path, key: str | None = None) -> Pixels:
         path: The file.
         key: Name of the image, where there are several.
     """
+    if path.suffix.lower() == ".dat" and header_of(path) and not path.with_suffix(".bsp").is_file():
+        return read_envi(path, key)
     try:
         import openreadout
     except ImportError as error:

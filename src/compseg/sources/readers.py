@@ -19,7 +19,7 @@ from compseg.errors import CompsegError, is_refusal
 from compseg.inputs import InputSpec
 from compseg.samples import Channels, Mask
 from compseg.sources.arrays import map_npy, read_mat, read_npy, read_npz
-from compseg.sources.envi import read_envi
+from compseg.sources.envi import NUMBERS, read_envi
 from compseg.sources.hdf5 import read_hdf5, read_ptir
 from compseg.sources.instruments import INSTRUMENTS, read_instrument
 from compseg.sources.masks import Labels, labels_of, mask_of
@@ -197,7 +197,7 @@ READERS: dict[str, Reader] = {
     ".mat": read_mat,
     **dict.fromkeys(PICTURES, read_pillow),
     **dict.fromkeys(TIFF, read_tiff),
-    ".hdr": read_envi,
+    **dict.fromkeys((".hdr", *NUMBERS), read_envi),
     **dict.fromkeys(HDF5, read_hdf5),
     ".ptir": read_ptir,
     ".zarr": read_ome_zarr,
