@@ -8,9 +8,9 @@ from typing import Any
 
 from compseg.cohort.layout import DTYPES
 from compseg.inputs import InputSpec
+from compseg.preprocessing.tissue import RULES
 from compseg.samples import SPLITS
 
-TISSUE_RULES = ("all", "nonzero", "otsu")
 MAX_CHANNELS = 65_536
 MAX_SIDE = 10_000_000  # pixels; a whole slide has a tenth
 _NUMBER = int | float
@@ -49,7 +49,7 @@ def check_attributes(plain: Mapping[str, Any]) -> None:
         ValueError: A value is missing or cannot be meant.
     """
     _of_types(plain, _TYPES, "")
-    _in(plain["tissue_rule"], TISSUE_RULES, "tissue_rule")
+    _in(plain["tissue_rule"], RULES, "tissue_rule")
     _in(plain["dtype"], DTYPES, "dtype")
     _check_channels(plain["channels"])
     InputSpec.from_dict(input_of(plain))

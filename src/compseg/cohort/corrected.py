@@ -67,7 +67,7 @@ class Corrected:
 
     def _read(self, info: SampleInfo) -> tuple[SampleArrays, Mask]:
         arrays = self.source.read(info)
-        return arrays, tissue_mask(arrays.image, self.rule) if arrays.tissue is None else arrays.tissue
+        return arrays, tissue_mask(arrays.image, self.rule, self.given) if arrays.tissue is None else arrays.tissue
 
     def _mean(self) -> list[float]:
         """Of the training samples' tissue, each sample with the same weight."""

@@ -120,7 +120,8 @@ def _header(source: Source, tissue: str, *, dtype: str, chunk: int, **rest: Any)
         raise CompsegError(f"chunk={chunk}: expected a number of pixels, at least 1")
     channels = source.channels()
     rule = resolve_rule(tissue, channels)
-    tissue_mask(np.ones((1, 1, channels.count)), rule)  # refuses an unknown rule before hours of work, not after
+    # Refuses an unknown rule before hours of work, not after.
+    tissue_mask(np.ones((1, 1, channels.count)), rule, channels)
     header = {
         "schema": SCHEMA,
         "channels": channels.to_dict(),
@@ -292,7 +293,9 @@ def _parts(info: SampleInfo, arrays: SampleArrays, header: Header) -> dict[str, 
     where = f"sample {info.name}" + (f" ({info.origin})" if info.origin else "")
     image = arrays.image
     _check_image(where, image, Channels.from_dict(header["channels"]))
-    tissue = tissue_mask(image, header["tissue_rule"]) if arrays.tissue is None else arrays.tissue
+    tissue = arrays.tissue
+    if tissue is None:
+        tissue = tissue_mask(image, header["tissue_rule"], Channels.from_dict(header["channels"]))
     parts: dict[str, Array] = {"image": _converted(where, image, header["dtype"]), "tissue": tissue}
     if arrays.truth is not None:
         parts["truth"] = arrays.truth

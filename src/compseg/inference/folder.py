@@ -27,6 +27,7 @@ from compseg.files import atomic_bytes
 from compseg.inference.building import without_fetching
 from compseg.inference.threshold import Threshold
 from compseg.inputs import InputSpec
+from compseg.preprocessing.tissue import RULES
 from compseg.samples import Channels
 
 T = TypeVar("T")
@@ -36,7 +37,7 @@ PARTS = ("model", "preprocess", "pseudo_labels")
 MAX_DESCRIPTION = 2**24  # bytes; a thousand channels with their wavenumbers take 30 kB
 MAX_PICKLE = 2**24  # bytes of names and shapes beside the tensors; the paper's U-Net has 12 kB
 MAX_CHANNELS = 65_536
-TISSUE_RULES, DTYPES = ("all", "nonzero", "otsu"), ("float16", "float32", "float64")
+DTYPES = ("float16", "float32", "float64")
 
 # What formats 1 and 2 call by another name. The longest name that fits counts.
 MOVED_KEYS = {"teacher": "pseudo_labels"}
@@ -133,7 +134,7 @@ def _checked(plain: dict[str, Any]) -> dict[str, Any]:
         _typed(plain, key, dict | None)
     if plain["format"] >= 3:
         _typed(plain["weights"], "sha256", str)
-    if plain["tissue_rule"] not in TISSUE_RULES or plain["dtype"] not in DTYPES:
+    if plain["tissue_rule"] not in RULES or plain["dtype"] not in DTYPES:
         raise ValueError(f"tissue_rule {plain['tissue_rule']!r:.40} or dtype {plain['dtype']!r:.40} is unknown")
     channels = plain["channels"]
     count, _ = _typed(channels, "count", int), _typed(channels, "unit", str)

@@ -20,7 +20,7 @@ from compseg.inference.segmenter import Segmenter
 from compseg.inputs import InputSpec, rescaling, seen_values
 from compseg.memory import ReusableBuffer
 from compseg.preprocessing.pipeline import short_name
-from compseg.preprocessing.tissue import otsu, tissue_mask
+from compseg.preprocessing.tissue import BY_LEVEL, level_of, mask_above, tissue_mask
 from compseg.samples import Channels, Image, Mask, Window
 from compseg.sources.envi import NUMBERS
 from compseg.sources.manifest import read_manifest
@@ -201,7 +201,8 @@ class OpenImage:
         corrections = None if cohort is None else cohort.input.corrections
         adapt = Adaptation.of(self.channels, self.values, segmenter, str(self.new.path), corrections)
         shape = (*self.shape[:2], expected.count)
-        return replace(self, shape=shape, image=lambda window: adapt(self.image(window))), adapt.said
+        aligned = replace(self, shape=shape, channels=expected, image=lambda window: adapt(self.image(window)))
+        return aligned, adapt.said
 
     def corrected(self, segmenter: Segmenter) -> OpenImage:
         """The image with its tissue corrected as the training cohort was when it was prepared; of a cohort it is so."""
@@ -215,16 +216,15 @@ class OpenImage:
     def with_tissue(self, rule: str) -> OpenImage:
         """The image with a tissue mask: its own, else by the rule.
 
-        Otsu's level depends on the whole image, which is read once for it, a block of rows at a time.
+        Otsu's threshold depends on the whole image, which is read once for it, a block of rows at a time.
         """
         if self.tissue is not None:
             return self
-        if rule != "otsu":
+        if rule not in BY_LEVEL:
             return replace(self, tissue=lambda window: tissue_mask(self.image(window), rule))
         blocks = [(slice(start, start + BLOCK), slice(None)) for start in range(0, self.shape[0], BLOCK)]
         # A level for each tile would cut the same tissue differently on both sides of a seam.
-        mean = np.concatenate([self.image(block).astype(np.float32).mean(axis=2) for block in blocks])
-        mask = np.asarray(mean > otsu(mean))
+        mask = mask_above(np.concatenate([level_of(self.image(block), rule, self.channels) for block in blocks]), rule)
         return replace(self, tissue=lambda window: mask[window])
 
 

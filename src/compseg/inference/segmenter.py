@@ -102,7 +102,7 @@ class Segmenter:
 
     def tissue(self, image: Image) -> Mask:
         """The `(H, W)` tissue mask of an image without one, by the training cohort's rule."""
-        return tissue_mask(image, self.tissue_rule)
+        return tissue_mask(image, self.tissue_rule, self.input.channels or self.channels)
 
     def __call__(
         self, image: Image, tissue: Mask | None = None, axis: Axis | None = None, unit: str = ""

@@ -12,6 +12,7 @@ from compseg.errors import require
 
 Ranges = Sequence[Sequence[float]]  # pairs of wavenumbers, in either order
 Spectrum = Sequence[float] | str  # one value a channel; in a configuration also the table that has them
+AMIDE_I = (1600.0, 1700.0)
 VAPOUR = ((1300.0, 2100.0), (3410.0, 3850.0))  # of water, as Orange Spectroscopy has them
 
 
@@ -147,7 +148,7 @@ class BandNorm(nn.Module):
 
     weights: Tensor
 
-    def __init__(self, wavenumbers: Sequence[float], band: Sequence[float] = (1600.0, 1700.0)) -> None:
+    def __init__(self, wavenumbers: Sequence[float], band: Sequence[float] = AMIDE_I) -> None:
         super().__init__()
         weights = band_weights(wavenumbers, band)
         require(
