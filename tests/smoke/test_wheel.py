@@ -115,9 +115,7 @@ def test_it_works_in_a_new_environment_without_the_checkout(elsewhere):
     np.save(elsewhere / "work/new.npy", np.random.default_rng(0).random((20, 20, 8), np.float32))
     run(elsewhere, "compseg", "predict", "run=run", "input=new.npy", "out=maps")
     code = "import compseg, numpy; s = compseg.load_segmenter('run'); a = s(numpy.load('new.npy')); "
-    code += (
-        "p = compseg.predict(run='run', input='new.npy', out='again'); print((p.map('new') == a).all(), s.describe())"
-    )
+    code += "p = compseg.predict(run='run', input='new.npy', out='again'); print((p.map('new') == a).all())"
     assert "True" in run(elsewhere, "python", "-c", code)
 
 
