@@ -8,6 +8,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from running import HANGS, command, environment, run_verb, succeed
@@ -87,3 +88,28 @@ def test_each_array_is_left_out_and_a_failing_method_stops_nothing(trained, tmp_
     assert {row["status"] for (method, _), row in rows.items() if method == "broken"} == {"failed"}
     assert "2 of 4 jobs not finished, tiny/unet_shallow/broken/without_A1/seed_0 first" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_folds_of_patients_are_pooled_and_their_segmenters_are_one(trained, tmp_path):
+    given = arguments(trained.cohort, tmp_path, "methods=[compseg]", "seeds=1", "cv=patient", "folds=2", epochs=1)
+    said = succeed("compare", *given, "repeats=2", "split=test", "metrics=[area_auc]", "jobs=2")
+    rows = rows_of(tmp_path)
+    assert [row["held_out"] for row in rows] == [f"repeat {r}, fold {f} of 2" for r in (1, 2) for f in (1, 2)]
+    seen = {}
+    for row in rows:
+        (folder,) = tmp_path.glob(f"tiny/*/compseg/without_*{row['held_out'][7]}*{row['held_out'][15]}_of_2/seed_0")
+        with (folder / "samples.csv").open() as file:
+            for sample in csv.DictReader(file):
+                seen.setdefault((row["held_out"][:8], sample["patient"]), set()).add(row["held_out"])
+    assert all(len(folds) == 1 for folds in seen.values())  # no patient in two folds
+    with (tmp_path / "pooled.csv").open() as file:
+        pooled = {row["metric"]: row for row in csv.DictReader(file)}
+    assert {"area_auc", "dice_mean", "healthy_area_fraction"} <= set(pooled)
+    assert pooled["area_auc"]["rounds"] == "2"
+    assert f"all folds together: {tmp_path / 'pooled.csv'}" in said
+    place = tmp_path / "tiny/unet_shallow/compseg/ensemble"
+    assert f"one segmenter of all folds: {place}" in said
+    np.save(tmp_path / "one.npy", np.zeros((20, 20, 8), np.float32))
+    succeed("predict", f"segmenter={place}", f"input={tmp_path / 'one.npy'}", f"out={tmp_path / 'maps'}")
+    assert json.loads((place / "ensemble.json").read_text())["members"] == 4

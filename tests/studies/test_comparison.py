@@ -45,7 +45,7 @@ def test_the_first_metric_ranks():
     ("more", "words"),
     [
         ({"split": "train"}, "split=train: expected val or test"),
-        ({"cv": "patient"}, "cv=patient: expected none or group"),
+        ({"cv": "patients"}, "cv=patients: expected none, group or patient"),
         ({"metrics": ["pixel_app"]}, "metrics: pixel_app: no such metric; metrics: area_auc"),
         ({"metrics": []}, "the first ranks, with split=test one of"),
         ({"metrics": ["dice_mean"], "split": "val"}, "with split=val one of area_auc, pixel_ap, dice_best"),

@@ -41,7 +41,8 @@ class CohortData(pl.LightningDataModule):
         crop: Edge of a square that is cut from larger samples, another one in each epoch, and the same one each time
             of a validation sample; a sample's label then counts as its crop's. None: samples are taken whole.
         seed: Of the shuffles and crops.
-        held_out: A group (array, slide, scanner) that takes no part in training; see `compseg.cohort.hold_out`.
+        held_out: A group (array, slide, scanner), or a fold, that takes no part in training; see
+            `compseg.cohort.hold_out`.
         held_out_as: What the group is instead: `test` or `val`.
 
     Attributes:
@@ -59,7 +60,7 @@ class CohortData(pl.LightningDataModule):
         workers: int | str = "auto",
         crop: int | None = None,
         seed: int = 0,
-        held_out: str | None = None,
+        held_out: str | Mapping[str, int] | None = None,
         held_out_as: str = "test",
     ) -> None:
         super().__init__()

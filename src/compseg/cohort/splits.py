@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from types import MappingProxyType
+from typing import Any
 
 from compseg.errors import CompsegError
 from compseg.samples import SPLITS, SampleInfo, identifier, look_alike
@@ -71,6 +72,31 @@ def assign_splits(infos: Sequence[SampleInfo], splits: Mapping[str, float]) -> l
     return [info if info.split else replace(info, split=split_of[_unit(info)]) for info in infos]
 
 
+def folds_of(infos: Sequence[SampleInfo], number: int, seed: int) -> dict[str, int]:
+    """The fold of each sample by name, from 1.
+
+    Patients (else groups, else samples) stay whole, and labels are spread evenly.
+
+    Args:
+        infos: The samples; their splits have no part in it.
+        number: Of folds.
+        seed: Another one gives other folds.
+
+    Raises:
+        CompsegError: There are fewer patients than folds.
+    """
+    units: dict[Unit, Counter[int]] = defaultdict(Counter)
+    for info in infos:
+        units[_unit(info)][info.label] += 1
+    if not 2 <= number <= len(units):
+        raise CompsegError(
+            f"folds={number}: expected from 2 to {len(units)}, the patients (else groups, else samples) that are there"
+        )
+    names = [str(fold) for fold in range(1, number + 1)]
+    placed = _assign(units, {name: Counter() for name in names}, dict.fromkeys(names, 1 / number), seed)
+    return {info.name: int(placed[_unit(info)]) for info in infos}
+
+
 def hold_out(infos: Sequence[SampleInfo], group: object, role: str = "test") -> list[SampleInfo]:
     """Change the splits so that one group (array, slide, scanner) is what the others are judged on.
 
@@ -83,9 +109,13 @@ def hold_out(infos: Sequence[SampleInfo], group: object, role: str = "test") -> 
     A patient with a sample in the group belongs to it with all samples: those on other groups are left out, not trained
     on.
 
+    A fold of a cross-validation takes the place of a group in the same way, but that with `role` test all others are
+    split again: by the cohort's own splits some fold could leave hardly a validation sample.
+
     Args:
         infos: The samples, each with a split.
-        group: The group to leave out of training; a number means the group of that name.
+        group: The group to leave out of training; a number means the group of that name. Or a fold,
+            `{"fold": 1, "of": 5, "seed": 0}`; see `folds_of`.
         role: `test` or `val`.
 
     Returns:
@@ -96,6 +126,8 @@ def hold_out(infos: Sequence[SampleInfo], group: object, role: str = "test") -> 
     """
     if role not in ("test", "val"):
         raise CompsegError(f"data.held_out_as={role}: expected test or val")
+    if isinstance(group, Mapping):
+        return _hold_out_fold(infos, group, role)
     group = identifier(group) or "NA"  # which is nobody's group: samples without a group are none
     members = {info.name for info in infos if info.group == group and (role == "test" or info.split != "test")}
     if not members:
@@ -113,6 +145,22 @@ def hold_out(infos: Sequence[SampleInfo], group: object, role: str = "test") -> 
     if "train" not in split_of.values():
         raise CompsegError(f"data.held_out={group}: no training sample is left; leave another group out")
     return [replace(info, split=split_of[info.name]) for info in infos if info.name in split_of]
+
+
+def _hold_out_fold(infos: Sequence[SampleInfo], fold: Mapping[Any, Any], role: str) -> list[SampleInfo]:
+    if set(fold) != {"fold", "of", "seed"} or not 1 <= fold["fold"] <= fold["of"]:
+        raise CompsegError(f"data.held_out={dict(fold)}: expected a group, or a fold such as {{fold:1,of:5,seed:0}}")
+    in_turn = [info for info in infos if role == "test" or info.split != "test"]
+    folds = folds_of(in_turn, fold["of"], fold["seed"])
+    left_out = {name for name, number in folds.items() if number == fold["fold"]}
+    others = [info for info in infos if info.name not in left_out]
+    if role == "val":
+        others = [replace(info, split="train") if info.split == "val" else info for info in others]
+    else:
+        shares = {"train": 1 - VAL_SHARE, "val": VAL_SHARE, "test": 0.0, "seed": fold["seed"]}
+        others = assign_splits([replace(info, split="") for info in others], shares)
+    split_of = dict.fromkeys(left_out, role) | {info.name: info.split for info in others}
+    return [replace(info, split=split_of[info.name]) for info in infos]
 
 
 def _test_samples_train(infos: Sequence[SampleInfo]) -> list[SampleInfo]:

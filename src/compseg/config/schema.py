@@ -174,7 +174,9 @@ class CompareConfig:
     models: Any = MISSING  # likewise
     seeds: Any = MISSING  # how many, or which
     overrides: Any = None  # for all runs
-    cv: str = MISSING  # whether groups are left out in turn
+    cv: str = MISSING  # what is left out in turn
+    folds: int = MISSING  # of patients
+    repeats: int = MISSING  # of the folds, each time others
     split: str = MISSING  # the samples that are judged
     metrics: list[str] = MISSING  # what is shown; the first ranks
     upper_bound: str = MISSING  # the method that the others are measured against

@@ -74,6 +74,7 @@ def export_model(run: Path, out: Path, *, onnx: bool, trust: tuple[str, ...] = (
         CompsegError: The segmenter cannot be a graph, its graph differs from it, or a package is missing.
     """
     segmenter = load_segmenter(run, trust=trust)
+    require(len(segmenter.parts()) == 1, f"{run}: is an ensemble; export its members, {run}/members/1 and so on")
     require(
         not isinstance(segmenter.model, GradCAM),
         f"{run}: its maps are made of gradients, which no graph has; use compseg.predict",

@@ -80,14 +80,14 @@ def released_if_empty(out: Path) -> Iterator[None]:
 
 def fingerprint(segmenter: Segmenter) -> str:
     """SHA-256 of all that a segmenter's maps depend on."""
-    parts = [segmenter.model, segmenter.preprocess, segmenter.pseudo_labels]
-    nodes = [segmenter.model_node, segmenter.preprocess_node, segmenter.pseudo_labels_node]
-    plain = json.dumps([*nodes, segmenter.tissue_rule, segmenter.dtype], sort_keys=True, default=str)
-    digest = hashlib.sha256(plain.encode())
-    for part in filter(None, parts):
-        for name, tensor in part.state_dict().items():
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    digest = hashlib.sha256()
+    for one in segmenter.parts():
+        nodes = [one.model_node, one.preprocess_node, one.pseudo_labels_node]
+        digest.update(json.dumps([*nodes, one.tissue_rule, one.dtype], sort_keys=True, default=str).encode())
+        for part in filter(None, [one.model, one.preprocess, one.pseudo_labels]):
+            for name, tensor in part.state_dict().items():
+                digest.update(name.encode())
+                digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
 
 

@@ -92,6 +92,10 @@ class Segmenter:
         """Where the model computes."""
         return self.preprocess.mean.device
 
+    def parts(self) -> list[Segmenter]:
+        """The segmenters whose mean it is: itself, unless it is an ensemble."""
+        return [self]
+
     def to(self, device: str | torch.device) -> Segmenter:
         """Move model and preprocessing, in place."""
         self.model.to(device)
@@ -404,7 +408,7 @@ def load_segmenter(path: str | Path, device: str | torch.device = "cpu", trust: 
     """Load an extracted segmenter. It may come from a stranger: see SECURITY.md for what is checked.
 
     Args:
-        path: A run folder, or its `segmenter/` folder.
+        path: A run folder, its `segmenter/` folder, or the folder of an ensemble.
         device: Where to compute.
         trust: Packages, beyond compseg's own and the known network libraries, whose network classes the description may
             build (`["mylab"]`), or the full name of one class or function (`["mylab.nets.make"]`).
@@ -416,6 +420,10 @@ def load_segmenter(path: str | Path, device: str | torch.device = "cpu", trust: 
         CompsegError: If the folder holds no segmenter, one of a newer format, a damaged one, or one that asks for code,
             arguments or memory that it may not have.
     """
+    if (Path(path) / "ensemble.json").is_file():
+        from compseg.inference.ensemble import load_ensemble  # which is made of segmenters
+
+        return load_ensemble(Path(path), device, trust)
     folder = find_folder(Path(path))
     plain = read_description(folder)
     weights = open_weights(folder, plain)

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from compseg.cohort import Cohort
 from compseg.config import check_targets, compose
 from compseg.config.literals import literal, quoted
-from compseg.errors import CompsegError
+from compseg.errors import CompsegError, require
 from compseg.evaluation.names import MAP_METRICS
 from compseg.files import remove_partials, require_writable
 from compseg.log import in_words
@@ -21,6 +21,7 @@ from compseg.run_folder import read_history, refuse_other_kind
 from compseg.studies.comparison_page import write_comparison
 from compseg.studies.page import Writer
 from compseg.studies.plan import Layout, Plan, Planned, composed, plan
+from compseg.studies.pooled import write_ensembles, write_pooled
 from compseg.studies.progress import Eta, Kind, Progress
 from compseg.studies.record import read_record, refuse_another
 from compseg.studies.runner import OUTPUT, Job, run_jobs
@@ -55,9 +56,14 @@ def compare(cfg: DictConfig) -> Path:
     configs = composed(chosen, training_config)
     refuse_unread_in(chosen, configs)
     cohorts = open_cohorts(configs)
+    folds = folds_in(cfg.folds, cfg.repeats) if cfg.cv == "patient" else {}
     groups = groups_of(cohorts, cfg.split) if cfg.cv == "group" else {}
+    if cfg.cv == "patient":
+        groups = {name: list(folds) for name in cohorts}
+        for cohort in cohorts.values():
+            cohort.holding_out({"fold": 1, "of": cfg.folds, "seed": 0}, cfg.split)  # too few patients are said now
     refuse_what_needs_truth(layout, configs, cohorts)
-    planned = chosen.jobs(groups)
+    planned = chosen.jobs(groups, folds)
     for one in planned:
         # All folders before the first run, so that no error ends a comparison after hours of training.
         refuse_another(folder / one.name, one.overrides, "out")
@@ -71,7 +77,8 @@ def compare(cfg: DictConfig) -> Path:
         slots.warm_up()
         eta = predicted(outcomes, todo, layout, folder / TRIALS, slots)
         run(folder, outcomes, todo, layout, cfg.report, slots, eta)
-    return conclude(folder, [read_outcome(folder, one) for one in planned], layout)
+    outcomes = [read_outcome(folder, one) for one in planned]
+    return conclude(folder, outcomes, layout, in_folds=cfg.cv == "patient")
 
 
 def training_config(overrides: Sequence[str]) -> DictConfig:
@@ -105,9 +112,9 @@ def layout_of(cfg: DictConfig) -> Layout:
     Raises:
         CompsegError: If there is no such split or metric, or none to rank by.
     """
-    for key, known in (("split", ("val", "test")), ("cv", ("none", "group"))):
+    for key, known in (("split", ("val", "test")), ("cv", ("none", "group", "patient"))):
         if cfg[key] not in known:
-            raise CompsegError(f"{key}={cfg[key]}: expected {' or '.join(known)}")
+            raise CompsegError(f"{key}={cfg[key]}: expected {', '.join(known[:-1])} or {known[-1]}")
     for metric in cfg.metrics:
         if metric not in MAP_METRICS:
             raise CompsegError(f"metrics: {metric}: no such metric; metrics: {', '.join(MAP_METRICS)}")
@@ -117,6 +124,16 @@ def layout_of(cfg: DictConfig) -> Layout:
             f"metrics={list(cfg.metrics)}: the first ranks, with split={cfg.split} one of {', '.join(ranking)}"
         )
     return Layout(cfg.split, tuple(cfg.metrics), cfg.upper_bound, tuple(cfg.baselines))
+
+
+def folds_in(folds: int, repeats: int) -> dict[str, str]:
+    """The folds of a repeated cross-validation by what tables call them: values of `data.held_out`."""
+    require(repeats >= 1, f"repeats={repeats}: expected a whole number of at least 1")
+    return {
+        f"repeat {repeat + 1}, fold {fold} of {folds}": f"{{fold:{fold},of:{folds},seed:{repeat}}}"
+        for repeat in range(repeats)
+        for fold in range(1, folds + 1)
+    }
 
 
 def open_cohorts(configs: Configs) -> dict[str, Cohort]:
@@ -268,13 +285,18 @@ def job_of(one: Outcome, split: str, report: bool) -> Job:
     return Job(one.folder, one.planned.overrides, ("-m", *command), devices=devices, trains=not only_evaluate)
 
 
-def conclude(folder: Path, outcomes: Sequence[Outcome], layout: Layout) -> Path:
-    """Write table, page and picture for the last time.
+def conclude(folder: Path, outcomes: Sequence[Outcome], layout: Layout, *, in_folds: bool = False) -> Path:
+    """Write table, page and picture for the last time; of folds, the metrics of all together too.
 
     Raises:
         CompsegError: If jobs have failed, with the words of the first.
     """
     path = write_comparison(folder, outcomes, layout)
+    if in_folds:
+        if table := write_pooled(folder, outcomes, layout.split):
+            _print(f"all folds together: {table}")
+        for place in write_ensembles(folder, outcomes):
+            _print(f"one segmenter of all folds: {place}")
     bad = [one for one in outcomes if not one.finished(layout.split)]
     if bad:
         first = bad[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -14,6 +15,7 @@ from compseg.errors import CompsegError, require
 from compseg.file_names import file_name, file_names, same_file
 from compseg.studies.slots import device_count
 
+NO_FOLDS: Mapping[str, str] = MappingProxyType({})
 # What an entry may hold beside the word that it is about.
 _ENTRY = ("name", "overrides")
 _COHORT = ("path", "source")
@@ -36,7 +38,7 @@ class Planned:
     model: str
     method: str
     seed: int
-    held_out: str  # the group that is left out of training; empty where the cohort's own splits are used
+    held_out: str  # the group or fold that is left out of training; empty where the cohort's own splits are used
     overrides: tuple[str, ...]  # what `compseg.train` is given to run it
     group_folder: str = ""  # what the folder calls the group that is left out
 
@@ -101,18 +103,19 @@ class Plan:
         own = [one.overrides for choices, name in chosen for one in choices if one.name == name]
         return [*self.overrides, *(item for overrides in own for item in overrides)]
 
-    def jobs(self, groups: Mapping[str, Sequence[str]]) -> list[Planned]:
+    def jobs(self, groups: Mapping[str, Sequence[str]], folds: Mapping[str, str] = NO_FOLDS) -> list[Planned]:
         """Every run, seed by seed, so that a comparison that is stopped half-way has some runs of everything.
 
         Args:
             groups: The groups to leave out in turn, by the name of the cohort; without any, its own splits are used.
+            folds: Of groups that are folds, the value of `data.held_out`.
         """
         # Of all groups together, or `A 1` and `A_1` would share their folders, and so their metrics.
         folders = {cohort: file_names(names) for cohort, names in groups.items()}
         return [
             Planned(
                 *(c.name, m.name, k.name, seed, group),
-                self._of_job(c, m, k, seed, group),
+                self._of_job(c, m, k, seed, folds.get(group) or (group and quoted(group))),
                 folders[c.name][group] if group else "",
             )
             for seed in self.seeds
@@ -122,8 +125,8 @@ class Plan:
             for k in self.methods
         ]
 
-    def _of_job(self, cohort: Choice, model: Choice, method: Choice, seed: int, group: str) -> tuple[str, ...]:
-        left_out = [f"data.held_out={quoted(group)}", f"data.held_out_as={self.held_out_as}"] if group else []
+    def _of_job(self, cohort: Choice, model: Choice, method: Choice, seed: int, held_out: str) -> tuple[str, ...]:
+        left_out = [f"data.held_out={held_out}", f"data.held_out_as={self.held_out_as}"] if held_out else []
         # First, so that an entry may ask for more: `devices` reads the last of them.
         return ("trainer.devices=1", *self.of(cohort, model, method), f"seed={seed}", *left_out)
 
