@@ -36,7 +36,10 @@ def keys_page() -> str:
 
 
 def _verb(verb: str) -> str:
-    file, doc = conf_dir() / f"{verb}.yaml", inspect.getdoc(import_module(f"compseg.{verb}").main) or ""
+    module = import_module(f"compseg.{verb}")
+    if hasattr(module, "__path__"):  # a package, as `report`
+        module = import_module(f"compseg.{verb}.__main__")
+    file, doc = conf_dir() / f"{verb}.yaml", inspect.getdoc(module.main) or ""
     cfg = compose(verb, with_hydra=True)
     own = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
     examples = [line.strip() for line in doc.splitlines() if line.strip().startswith("python -m")]

@@ -59,6 +59,9 @@ def submodule(package: str, name: str) -> str:
 
 
 def room_of(module: str) -> str:
+    # What runs a package as a command is a verb.
+    if module.endswith(".__main__"):
+        return "__main__"
     return module.split(".")[1] if "." in module else ""
 
 

@@ -12,6 +12,7 @@ VERBS = {
     "evaluate": "judge the segmenter of a run and write its report",
     "predict": "map disease regions in new images",
     "export": "write maps or a segmenter for other programs: QuPath, Fiji, napari, ENVI",
+    "report": "lay judged runs side by side on one page",
     "compare": "compare methods x models x cohorts x seeds: a ranked table with intervals, a picture",
     "doctor": "look whether this machine has what compseg needs, and how to fix what it lacks",
     "sweep_report": "sum up a sweep of training runs (compseg train -m ...)",

@@ -18,7 +18,7 @@ def main(cfg: DictConfig) -> None:
     python -m compseg.evaluate run=outputs/RUN cohort=data/other_clinic.zarr
     """
     # Late, as in every verb: `--help` must not wait for torch.
-    from compseg.report import judge
+    from compseg.report.judge import judge
 
     judge(
         Path(cfg.run),
@@ -27,6 +27,7 @@ def main(cfg: DictConfig) -> None:
         split=cfg.split,
         threshold=cfg.threshold,
         report=cfg.report,
+        uncertainty=cfg.uncertainty,
         trust=tuple(cfg.trust),
         out=None if cfg.out is None else Path(cfg.out),
     )

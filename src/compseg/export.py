@@ -13,7 +13,7 @@ from compseg.errors import closest, require
 
 MODEL_FORMATS = ("onnx", "torch", "card")
 SIZES = ("threshold", "pixel_size", "pixel_unit")
-OPTIONS = ("class_name", "offset", "scale", "gzip", "ome_zarr")
+OPTIONS = ("class_name", "offset", "scale", "gzip", "tma_core", "ome_zarr")
 
 
 @verb("export")

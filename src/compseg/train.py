@@ -37,7 +37,7 @@ def main(cfg: DictConfig) -> None:
     with signals.caught(), nullcontext() if rank() else run_lock(run), Dashboards.of(cfg.logger) as dashboards:
         device = train(cfg, run, signals, dashboards)
         if device is not None and judged.split != "none" and not was_pruned(run):
-            from compseg.report import judge  # as late, so that training does not wait for it
+            from compseg.report.judge import judge  # as late, so that training does not wait for it
 
             # What the user has composed is trusted; a run folder that somebody else has written is not.
             trust = targets_of(OmegaConf.to_container(cfg, resolve=False))

@@ -18,7 +18,9 @@ ROOT = Path(__file__).parents[2]
 
 def help_of(verb, *words):
     overrides, nodes = asked(words)
-    doc = inspect.getdoc(importlib.import_module(f"compseg.{verb}").main)
+    module = importlib.import_module(f"compseg.{verb}")
+    module = importlib.import_module(f"compseg.{verb}.__main__") if hasattr(module, "__path__") else module
+    doc = inspect.getdoc(module.main)
     return page(conf_dir() / f"{verb}.yaml", doc, compose(verb, overrides, with_hydra=True), nodes)
 
 

@@ -112,7 +112,7 @@ def test_help_shows_groups_and_the_values_asked_for(started, capsys, own_conf):
         (["--help"], 0, "usage: compseg VERB"),
         (["--version"], 0, "compseg "),
         (["trian"], 1, "no verb 'trian'; did you mean 'train'?"),
-        (["zzz"], 1, "verbs: check, compare, doctor, evaluate, export, predict, prepare, sweep_report, train"),
+        (["zzz"], 1, "verbs: check, compare, doctor, evaluate, export, predict, prepare, report, sweep_report, train"),
     ],
 )
 def test_the_console_entry(monkeypatch, capsys, arguments, code, words):

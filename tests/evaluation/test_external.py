@@ -12,7 +12,7 @@ from compseg.errors import CompsegError
 from compseg.evaluation.run import evaluate_run, load_head, maps_of
 from compseg.files import write_checked
 from compseg.inference import load_segmenter
-from compseg.report import judge
+from compseg.report.judge import judge
 from compseg.run_folder import load_config
 from compseg.samples import Channels, SampleArrays
 from running import run_here

@@ -19,7 +19,7 @@ from compseg.errors import CompsegError
 from compseg.evaluation import run as evaluation
 from compseg.evaluation.run import evaluate_run
 from compseg.files import from_cell
-from compseg.report import judge
+from compseg.report.judge import judge
 from hostile_names import READABLE, changed, rename_samples, snapshot
 
 

@@ -16,8 +16,9 @@ from PIL import Image
 
 from compseg.cohort import prepare
 from compseg.errors import CompsegError
-from compseg.exports import export_maps, ome, pictures, stored
+from compseg.exports import export_maps, ome, pictures, stored, viewer
 from compseg.exports.maps import WRITERS
+from compseg.exports.viewer import reader_of
 from compseg.files import from_cell
 from compseg.inference.images import NewImage, new_images
 from compseg.inference.prediction import predict
@@ -296,3 +297,39 @@ def test_a_damaged_or_missing_map(segmenter, tmp_path, content):
 def test_an_unknown_format_is_answered_with_the_nearest(predicted, tmp_path, capsys):
     assert run_here("export", f"maps={predicted}", "format=geojsn", f"out={tmp_path}/q") == 1
     assert "did you mean 'geojson'?" in capsys.readouterr().err
+
+
+def test_a_core_of_an_array_comes_before_its_regions(predicted, tmp_path):
+    found = {}
+    for core in (False, True):
+        export(predicted, "geojson", tmp_path / str(core), scale=2, offset=[10, 20], tma_core=core, class_name="t")
+        found[core] = json.loads((tmp_path / str(core) / "a.geojson").read_text())["features"]
+    first, *rest = found[True]
+    assert rest == found[False]
+    assert first["properties"] == {"objectType": "tmaCore", "name": "a", "isMissing": False}
+    height, width = SHAPE
+    corners = [[10, 20], [10, 20 + 2 * height], [10 + 2 * width, 20 + 2 * height], [10 + 2 * width, 20], [10, 20]]
+    assert first["geometry"]["coordinates"] == [corners]
+    uuid.UUID(first["id"])
+
+
+def test_napari_opens_maps_and_cohorts_and_nothing_else(predicted, tmp_path):
+    layers = reader_of(str(predicted))(str(predicted))
+    assert [kind for _, _, kind in layers] == ["image", "labels"] * 2
+    assert (layers[0][0] == activation(predicted)).all()
+    assert (layers[1][0] == mask(predicted)).all()
+    assert layers[0][1]["scale"] == [5.5, 5.5]
+    cohort = str(predicted.parent / "c.zarr")
+    (image, look, kind), (tissue, _, _), *_ = reader_of(cohort)(cohort)
+    assert (image.shape, kind, look["name"]) == ((3, *SHAPE), "image", "a")
+    assert (tissue == (np.indices(SHAPE)[0] > 8)).all()
+    for other in (str(tmp_path), str(predicted / "areas.csv"), [cohort, cohort]):
+        assert reader_of(other) is None
+
+
+def test_napari_takes_the_manifest():
+    npe2 = pytest.importorskip("npe2")
+    manifest = npe2.PluginManifest.from_file(Path(viewer.__file__).parents[1] / "napari.yaml")
+    (command,) = manifest.contributions.commands
+    assert command.python_name == f"{reader_of.__module__}:{reader_of.__name__}"
+    assert manifest.contributions.readers[0].command == command.id

@@ -7,12 +7,19 @@ from torch import nn
 
 from compseg.evaluation.thresholds import fixed
 from compseg.plots.overlay import as_picture
+from compseg.report import explain
 from compseg.report.bands import bands_within
 from compseg.report.explain import importance, look, parts_of
 from compseg.samples import Channels
 from made_maps import by_hand
 
 CHANNELS = Channels(4, (1700.0, 1500.0, 1300.0, 1100.0), "cm-1")
+
+
+@pytest.fixture(autouse=True)
+def as_it_is(monkeypatch):
+    """Images are those that the segmenter takes."""
+    monkeypatch.setattr(explain, "adaptation", lambda *_: lambda image: image)
 
 
 class Cohort(SimpleNamespace):
@@ -33,6 +40,7 @@ def found(weights=(0.0, 0.0, 2.0, -1.0), label=1):
     segmenter = SimpleNamespace(
         model=model,
         pseudo_labels=None,
+        channels=CHANNELS,
         network_input=lambda image, _: torch.from_numpy(image.astype(np.float32)).movedim(-1, 0)[None] * 2,
     )
     item = by_hand([[0.9] * 3, [0.1] * 3], truth=[[1] * 3, [0] * 3], label=label)

@@ -14,9 +14,8 @@ from compseg.evaluation.shortcuts import Shortcuts
 from compseg.evaluation.tables import flat_metrics, metrics_of_splits
 from compseg.evaluation.thresholds import fixed
 from compseg.inference.threshold import Threshold
-from compseg.report import About, history_columns, write_report
 from compseg.report.explain import Importance, Seen
-from compseg.report.page import map_uri
+from compseg.report.page import About, history_columns, map_uri, write_report
 from compseg.report.steps import OFF_TISSUE
 from compseg.samples import Channels
 from hostile_names import NAMES
@@ -66,7 +65,7 @@ def data_of(path):
     return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', raw, re.DOTALL)[1])
 
 
-def seen_of(maps, channels=CHANNELS, picture=(30, 20)):
+def seen_of(maps, channels=CHANNELS, picture=(30, 20), unsure=False):
     """What would have been seen of images whose spectra are 2 inside and 1 outside."""
     spectra = np.array([[2.0] * channels.count, [1.0] * channels.count] * 2, np.float32)
     pixels = np.full((9, channels.count), 2, np.float32), np.ones((9, channels.count), np.float32)
@@ -77,6 +76,7 @@ def seen_of(maps, channels=CHANNELS, picture=(30, 20)):
             {},
             spectra if with_axis else None,
             pixels if with_axis and m.info.label else None,
+            spread=m.activation / 2 if unsure else None,
         )
         for m in maps
     }
@@ -176,6 +176,20 @@ def test_the_page_holds_what_an_evaluation_finds_at_each_step(tmp_path, scale):
             assert sample["hits"][k] == (marked & item.region).sum()
             if sample["judged"]:
                 assert 2 * sample["hits"][k] / (sample["above"][k] + sample["disease"]) == dice(item, fixed(step))
+
+
+def test_the_page_shows_where_views_differ(tmp_path):
+    maps = mixture(4)
+    errors = {"spread": [0.1, 0.2], "wrong": [0.0, 0.5], "pixels": [10, 10]}
+    path = report(tmp_path, maps, seen=seen_of(maps, unsure=True), errors=errors)
+    found = data_of(path)
+    assert "errors-plot" in outline_of(path).ids
+    assert found["errors"] == errors
+    for item in maps:
+        shown = np.frombuffer(zlib.decompress(base64.b64decode(found["spread"]["of"][item.info.name])), np.uint8)
+        values = np.minimum(item.activation.ravel() / 2, found["spread"]["vmax"])
+        assert np.abs(shown / 254 * found["spread"]["vmax"] - values).max() < 0.003
+        assert found["spread"]["mean"][item.info.name] == pytest.approx(item.activation[item.tissue].mean() / 2)
 
 
 def test_forty_large_samples_stay_below_ten_megabytes(tmp_path):

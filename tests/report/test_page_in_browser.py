@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_page import report
+from test_page import report, seen_of
 
 from browser import browser, needs_browser
 from compseg.evaluation.metrics import area_fraction, dice
@@ -67,7 +67,9 @@ def path(maps, tmp_path_factory):
         "maps": {m.info.name: "f" for m in maps},
     }
     folder = tmp_path_factory.mktemp("page")
-    return report(folder, maps, about, val_maps=mixture(6, seed=9, offset=40), importance=importance)
+    errors = {"spread": [0.1, 0.2], "wrong": [0.0, 0.5], "pixels": [10, 10]}
+    more = {"val_maps": mixture(6, seed=9, offset=40), "seen": seen_of(maps, unsure=True), "errors": errors}
+    return report(folder, maps, about, importance=importance, **more)
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +146,10 @@ def test_the_large_view_is_worked_by_keys_alone(opened):
     first = page.run("document.getElementById('large-name').textContent")
     assert first == page.run("samples[order[0]].name")
     assert page.run("document.querySelectorAll('#large svg.chart').length") == 2
+    assert page.run("document.querySelectorAll('#large .panels figure').length") == 5
+    page.run("document.querySelector('#large .panels figure').focus()")
+    page.press("Enter", "\r")
+    assert page.run("document.querySelector('#large .panels figure').getAttribute('aria-pressed')") == "true"
     page.press("ArrowRight")
     assert page.run("document.getElementById('large-name').textContent") == page.run("samples[order[1]].name")
     page.press("ArrowLeft")

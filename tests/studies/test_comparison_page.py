@@ -2,11 +2,14 @@
 
 import csv
 import io
+import json
+import re
 
+import numpy as np
 import pytest
 
 from compseg.files import from_cell
-from compseg.studies.comparison_page import comparison_frame, comparison_page
+from compseg.studies.comparison_page import comparison_frame, comparison_page, write_comparison_html
 from compseg.studies.page import csv_of
 from compseg.studies.pictures import picture_of_comparison, png
 from compseg.studies.plan import Layout
@@ -170,3 +173,27 @@ def test_groups_may_have_any_name(made):
     lines = text[text.index("## Left-out groups") :].strip().splitlines()[2:]
     assert len(lines) == 2 + len(outcomes)
     assert all(line.isprintable() for line in lines)
+
+
+def test_the_page_to_look_around_in_holds_every_run_and_table(made, tmp_path):
+    spread = np.linspace(0.4, 0.6, 1000)
+    outcomes = [
+        made(0.5 + 0.1 * seed, seed=seed, method=method, replicates=spread)
+        for seed in (0, 1)
+        for method in ("a", "<b>")
+    ]
+    outcomes += [made(0.9, method="supervised"), made(None, seed=5), made(0.1, seed=6, status="failed", why="x & y")]
+    run = tmp_path / "comparison" / outcomes[0].planned.name
+    (run / "report.html").touch()
+    path = write_comparison_html(tmp_path / "comparison" / "comparison.html", outcomes, LAYOUT)
+    raw = path.read_text(encoding="utf-8")
+    assert len(raw) < 1.5e6
+    (chart,) = json.loads(re.search(r'id="data">(.*?)</script>', raw, re.DOTALL)[1])["charts"].values()
+    ranges, runs, means = chart["series"]
+    assert len(runs["x"]) == 6
+    assert means["x"][0] == pytest.approx(0.9)  # the best on top
+    assert len(ranges["x"]) == len(chart["y"]["names"]) == 3
+    assert raw.count("c/m/a/seed_0/report.html") == 2  # in the table and in the chart
+    assert "&lt;b&gt;" in raw
+    assert "x &amp; y" in raw
+    assert "upper bound" in raw

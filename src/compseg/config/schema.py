@@ -106,6 +106,7 @@ class EvaluateConfig:
     split: str = MISSING  # the samples that are judged: auto, all, train, val or test
     threshold: Any = None  # another one than that which is stored
     report: bool = True  # whether to write maps, pictures and report.html
+    uncertainty: bool = False  # whether to map how far activations differ between views of a sample
     trust: list[str] = field(default_factory=list)  # what a segmenter and head may be built from beyond known packages
 
 
@@ -144,9 +145,18 @@ class ExportConfig:
     offset: Any = None  # of the map in another picture
     scale: Any = None  # from the map's pixels to that picture's
     gzip: bool | None = None  # whether to compress GeoJSON
+    tma_core: bool | None = None  # whether each map is a core of a tissue microarray
     ome_zarr: str | None = None  # version of OME-Zarr
     license: str | None = None  # of the segmenter, for its card
     trust: list[str] = field(default_factory=list)  # further packages whose code a segmenter may name
+
+
+@dataclass
+class ReportConfig:
+    """`conf/report.yaml`."""
+
+    runs: list[str] = MISSING  # judged runs to lay side by side
+    out: str = MISSING  # the page to write
 
 
 @dataclass
@@ -193,6 +203,7 @@ SCHEMAS = {
     "evaluate": EvaluateConfig,
     "predict": PredictConfig,
     "export": ExportConfig,
+    "report": ReportConfig,
     "sweep_report": SweepReportConfig,
     "compare": CompareConfig,
     "doctor": DoctorConfig,

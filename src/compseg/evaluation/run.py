@@ -120,7 +120,7 @@ def evaluate_run(
     segmenter = load_segmenter(run, device, trust=trust)
     head = load_head(run, config, trust).to(device)
     cohort, external = open_cohort(run, config, cohort_path)
-    if said := _adaptation(cohort, segmenter).said:
+    if said := adaptation(cohort, segmenter).said:
         LOG.warning(printable(f"{cohort.path}: {said}"))
     judged = ("all" if external else "test") if split == "auto" else split
     if not external and judged not in ("test", "val"):
@@ -172,7 +172,7 @@ def write_results(found: Evaluation, measured: Mapping[str, Measured], files: Ma
     checked_json(found.folder / "metrics.json", named | found.metrics)
 
 
-def _adaptation(cohort: Cohort, segmenter: Segmenter) -> Adaptation:
+def adaptation(cohort: Cohort, segmenter: Segmenter) -> Adaptation:
     """How the cohort's images become those that the segmenter takes; those of its own cohort are so already."""
     values = (cohort.input.kind, cohort.input.high)
     return Adaptation.of(cohort.channels, values, segmenter, str(cohort.path), cohort.input.corrections)
@@ -270,7 +270,7 @@ def maps_of(
 
     The head is on the segmenter's device.
     """
-    adapt = _adaptation(cohort, segmenter)
+    adapt = adaptation(cohort, segmenter)
     has_truth = any(cohort.has_truth(info.name) for info in cohort.infos)
     for info in infos:
         image, tissue = adapt(cohort.image(info.name)), cohort.tissue(info.name)

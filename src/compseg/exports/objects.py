@@ -40,6 +40,7 @@ def write_geojson(
     offset: Pair = (0.0, 0.0),
     scale: Pair | float = 1.0,
     gzip: bool = False,
+    tma_core: bool = False,
 ) -> list[Path]:
     """Write `NAME.geojson`, or `NAME.geojson.gz`: a feature for each region, a polygon along the edges of its pixels.
 
@@ -53,6 +54,8 @@ def write_geojson(
         offset: x and y of the upper left corner of the map in the coordinates of another picture of the sample.
         scale: How many of that picture's pixels the edge of a pixel of the map is long, along x and y or both.
         gzip: Whether to compress it.
+        tma_core: Whether the map is a core of a tissue microarray: its frame comes first, as a core of the sample's
+            name, which QuPath puts the regions into.
 
     Raises:
         CompsegError: An offset or scale that is none.
@@ -66,12 +69,26 @@ def write_geojson(
             # Without a time, so that the same map gives the same bytes.
             file = stack.enter_context(GzipFile("", "wb", fileobj=file, mtime=0))
         file.write(b'{"type": "FeatureCollection", "features": [')
-        for number, region in enumerate(_regions(item)):
-            rings = [(ring * factor + shift).tolist() for ring in region.rings]
-            feature = json.dumps(_feature(item, region, rings, class_name), ensure_ascii=False)
-            file.write((",\n" * bool(number) + feature).encode(errors="backslashreplace"))
+        for number, feature in enumerate(_features(item, class_name, factor, shift, tma_core)):
+            line = json.dumps(feature, ensure_ascii=False)
+            file.write((",\n" * bool(number) + line).encode(errors="backslashreplace"))
         file.write(b"]}\n")
     return [path]
+
+
+def _features(
+    item: StoredMap, class_name: str, factor: NDArray[np.float64], shift: NDArray[np.float64], tma_core: bool
+) -> Iterator[dict[str, Any]]:
+    if tma_core:
+        frame = np.array([[0, 0], [0, 1], [1, 1], [1, 0], [0, 0]]) * item.shape[::-1]
+        yield {
+            "type": "Feature",
+            "id": str(uuid.uuid5(uuid.NAMESPACE_OID, f"core {item.name!a}")),
+            "geometry": {"type": "Polygon", "coordinates": [(frame * factor + shift).tolist()]},
+            "properties": {"objectType": "tmaCore", "name": item.name, "isMissing": False},
+        }
+    for region in _regions(item):
+        yield _feature(item, region, [(ring * factor + shift).tolist() for ring in region.rings], class_name)
 
 
 def _pair(key: str, value: Pair) -> NDArray[np.float64]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import struct
 import zlib
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import numpy as np
 from compseg.exports.stored import CLASS, ROWS, PixelSize, StoredMap
 from compseg.file_names import printable
 from compseg.files import atomic_open, atomic_text
+from compseg.inference.outputs import SPREAD
 from compseg.plots.overlay import RGB, outline_width, translucent
 
 BANDS = 2  # the activation, and the mask
@@ -62,7 +64,7 @@ def _layers(item: StoredMap) -> Iterator[RGB]:
 
 
 def write_npy(item: StoredMap, stem: Path) -> list[Path]:
-    """Write `NAME.npy`, the activation in float32, and `NAME_mask.npy`, bool, `(H, W)` each."""
+    """Write `NAME.npy` (float32), `NAME_mask.npy` (bool) and, where it is there, `NAME_spread.npy`, `(H, W)` each."""
     paths = [stem.with_name(f"{stem.name}{ending}") for ending in (".npy", "_mask.npy")]
     for number, (path, dtype) in enumerate(zip(paths, (np.float32, np.bool_), strict=True)):
         header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": item.shape}
@@ -70,6 +72,11 @@ def write_npy(item: StoredMap, stem: Path) -> list[Path]:
             np.lib.format.write_array_header_1_0(file, header)
             for strip in item.strips():
                 file.write(strip[number].tobytes())
+    spread = item.path.with_name(f"{item.file}{SPREAD}")
+    if spread.is_file():
+        paths.append(stem.with_name(spread.name))
+        with atomic_open(paths[-1]) as file, spread.open("rb") as stored:
+            shutil.copyfileobj(stored, file)
     return paths
 
 

@@ -21,7 +21,11 @@ from compseg.run_folder import refuse_other_kind
 
 MAPS, TABLE, RECORD = "maps", "areas.csv", "prediction.json"
 FIX = "give another out="
-ENDINGS = (".npy", ".png", "_mask.png")  # of the files of a map: activation, overlay, mask
+MAP_ENDINGS, SPREAD = (
+    (".npy", ".png", "_mask.png"),
+    "_spread.npy",
+)  # activation, overlay, mask; and if asked for, spread
+ENDINGS = (*MAP_ENDINGS, SPREAD)  # of all files that there may be of a map
 
 
 def reserve(out: Path, segmenter: Segmenter, images: Sequence[NewImage], overwrite: bool = False) -> dict[str, str]:

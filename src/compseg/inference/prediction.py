@@ -21,7 +21,7 @@ from compseg.errors import CompsegError
 from compseg.file_names import printable
 from compseg.files import atomic_npy, atomic_open, atomic_text, csv_text
 from compseg.inference.images import NewImage, OpenImage, Reading
-from compseg.inference.outputs import ENDINGS, MAPS, TABLE, released_if_empty, reserve
+from compseg.inference.outputs import MAP_ENDINGS, MAPS, TABLE, released_if_empty, reserve
 from compseg.inference.segmenter import Segmenter, activation_of
 from compseg.inference.threshold import Threshold
 from compseg.inference.tiling import Tile, receptive_field_of
@@ -306,7 +306,7 @@ def write_map(folder: Path, name: str, picture: Image, activation: NDArray[np.fl
     Returns:
         The paths written.
     """
-    paths = [folder / f"{name}{ending}" for ending in ENDINGS]
+    paths = [folder / f"{name}{ending}" for ending in MAP_ENDINGS]
     atomic_npy(paths[0], activation)
     for path, pixels in zip(paths[1:], (overlay(picture, activation, mask), mask * np.uint8(255)), strict=True):
         with atomic_open(path) as file:

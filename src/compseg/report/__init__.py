@@ -1,6 +1,1 @@
-"""The page of a run: verdict, pictures and metrics, for people."""
-
-from compseg.report.judge import judge
-from compseg.report.page import About, history_columns, write_report
-
-__all__ = ["About", "history_columns", "judge", "write_report"]
+"""The page of a run, and of runs side by side; imports nothing, so that `python -m compseg.report --help` is quick."""

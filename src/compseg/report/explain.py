@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from compseg.evaluation.curves import SampleMap
-from compseg.evaluation.run import Evaluation
+from compseg.evaluation.run import Evaluation, adaptation
 from compseg.evaluation.shortcuts import cue_values, thinned
+from compseg.evaluation.uncertainty import spread_of
 from compseg.plots.overlay import RGB, as_picture
 from compseg.samples import Image, Mask
 
@@ -38,6 +39,7 @@ class Seen:
         given: `(C, h, w)` what the network reads around the region, and `inside`, `(h, w)`, the region there; of
             disease samples that are explained.
         inside: See `given`.
+        spread: `(H, W)` how far the activation differs between views of the sample; None where that was not asked for.
     """
 
     picture: RGB
@@ -46,6 +48,7 @@ class Seen:
     pixels: tuple[Floats, Floats] | None = None
     given: Tensor | None = None
     inside: Mask | None = None
+    spread: Floats | None = None
 
 
 @dataclass(frozen=True)
@@ -68,13 +71,25 @@ class Importance:
     linear: Floats | None
 
 
-def look(found: Evaluation) -> dict[str, Seen]:
-    """Read the image of each judged sample once, by name."""
+def look(found: Evaluation, uncertainty: bool = False) -> dict[str, Seen]:
+    """Read the image of each judged sample once, by name; with `uncertainty`, again for its views."""
     by_truth = regions_by_truth(found)
     disease = [item for item in found.test if item.info.label]
     explained = {item.info.name for item in thinned(disease, EXPLAINED)}
     generator = np.random.default_rng(0)
-    return {item.info.name: _look(found, item, by_truth, item.info.name in explained, generator) for item in found.test}
+    return {
+        item.info.name: replace(
+            _look(found, item, by_truth, item.info.name in explained, generator),
+            spread=spread_in(found, item) if uncertainty else None,
+        )
+        for item in found.test
+    }
+
+
+def spread_in(found: Evaluation, item: SampleMap) -> Floats:
+    """How far the activation of a sample differs between its views, `(H, W)`."""
+    adapt = adaptation(found.cohort, found.segmenter)
+    return spread_of(found.segmenter, adapt(found.cohort.image(item.info.name)), item.tissue)
 
 
 def regions_by_truth(found: Evaluation) -> bool:
@@ -84,9 +99,9 @@ def regions_by_truth(found: Evaluation) -> bool:
 
 def _look(found: Evaluation, item: SampleMap, by_truth: bool, explained: bool, generator: np.random.Generator) -> Seen:
     image, thumbnail = found.cohort.image(item.info.name), found.cohort.thumbnail(item.info.name)
-    channels = found.cohort.channels
-    picture = as_picture(image, channels, item.tissue) if thumbnail is None else thumbnail
-    cues = cue_values(image, item.tissue)
+    picture = as_picture(image, found.cohort.channels, item.tissue) if thumbnail is None else thumbnail
+    cues, channels = cue_values(image, item.tissue), found.segmenter.channels
+    image = adaptation(found.cohort, found.segmenter)(image)
     marked = found.threshold.apply(item.activation, item.tissue)
     region = item.region if by_truth and item.info.label else marked
     given = found.segmenter.network_input(image, item.tissue) if channels.spectral or explained else None
@@ -125,7 +140,7 @@ def _window(region: Mask) -> tuple[slice, slice]:
 def importance(found: Evaluation, seen: dict[str, Seen]) -> Importance | None:
     """Which channels the maps of disease samples rest on; None where no map has a region, or channels have no axis."""
     ready = [(each.given, each.inside) for each in seen.values() if each.given is not None and each.inside is not None]
-    if not ready or not found.cohort.channels.spectral:
+    if not ready or not found.segmenter.channels.spectral:
         return None
     gradients, falls = [], []
     for given, inside in ready:

@@ -6,6 +6,7 @@ import os
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import torch
@@ -14,10 +15,11 @@ from compseg.errors import reading
 from compseg.evaluation.metrics import prevalence
 from compseg.evaluation.run import Evaluation, evaluate_run
 from compseg.evaluation.shortcuts import Shortcuts, cue_values, cues, group_gap, origin_of, thinned
+from compseg.evaluation.uncertainty import errors_by_spread
 from compseg.file_names import file_names
-from compseg.files import read_checked, read_json
-from compseg.inference.outputs import ENDINGS
-from compseg.report.explain import importance, look
+from compseg.files import atomic_npy, read_checked, read_json
+from compseg.inference.outputs import ENDINGS, MAPS, SPREAD
+from compseg.report.explain import importance, look, spread_in
 from compseg.report.page import About, history_columns, write_report
 from compseg.run_folder import HISTORY, RESULTS
 
@@ -33,6 +35,7 @@ def judge(
     split: str = "auto",
     threshold: str | float | None = None,
     report: bool = True,
+    uncertainty: bool = False,
     trust: Sequence[str] = (),
     out: Path | None = None,
 ) -> Evaluation:
@@ -45,6 +48,7 @@ def judge(
         split: Samples; where no test sample is looked at, there is no report.
         threshold: Another one than that which is stored.
         report: Whether to write maps, pictures and the page.
+        uncertainty: Whether to map how far activations differ between views, for the page and as `NAME_spread.npy`.
         trust: What the segmenter and the head may be built from beyond the known packages.
         out: Where to write, if not to the usual place.
     """
@@ -52,16 +56,19 @@ def judge(
     print(summary(found))
     print(f"metrics: {found.folder / 'metrics.json'}")
     if report and found.test:
-        print(f"report: {write_page(run, found)}")
+        print(f"report: {write_page(run, found, uncertainty)}")
     return found
 
 
-def write_page(run: Path, found: Evaluation) -> Path:
+def write_page(run: Path, found: Evaluation, uncertainty: bool = False) -> Path:
     """Write pictures and `report.html` of a judged run; the path of the latter."""
-    seen = look(found)
+    seen, about = look(found, uncertainty), about_of(run, found)
+    for name, each in seen.items():
+        if each.spread is not None:
+            atomic_npy(found.folder / MAPS / f"{about.maps[name]}{SPREAD}", each.spread)
     return write_report(
         found.folder / "report.html",
-        about_of(run, found),
+        about,
         metrics=found.metrics,
         threshold=found.threshold,
         test_maps=found.test,
@@ -70,7 +77,14 @@ def write_page(run: Path, found: Evaluation) -> Path:
         history=history_columns(run),
         seen=seen,
         importance=importance(found, seen),
+        errors=errors_of(found) if uncertainty else None,
     )
+
+
+def errors_of(found: Evaluation) -> dict[str, list[Any]] | None:
+    """How often pixels of validation samples are wrong, by how far their views differ; None without truth."""
+    val = [item for item in found.val if item.truth is not None]
+    return errors_by_spread(((item, spread_in(found, item)) for item in val), found.threshold)
 
 
 def about_of(run: Path, found: Evaluation) -> About:
@@ -80,7 +94,7 @@ def about_of(run: Path, found: Evaluation) -> About:
     return About(
         title=found.title,
         samples=f"an external cohort, {found.cohort.path}" if found.external else "its test split",
-        channels=found.cohort.channels,
+        channels=found.segmenter.channels,
         kept=epoch if isinstance(epoch, int) else None,
         warnings=warnings_of(run),
         links=links_of(run, found.folder),

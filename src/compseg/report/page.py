@@ -86,6 +86,7 @@ def write_report(
     history: Mapping[str, Sequence[float]],
     seen: Mapping[str, Seen],
     importance: Importance | None = None,
+    errors: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write the page, and its pictures as PNG into `figures/` beside it, for slides and papers.
 
@@ -100,6 +101,7 @@ def write_report(
         history: Columns of `history.csv` (`history_columns`); may be empty.
         seen: What was seen of each test sample's image, by name.
         importance: Of the channels, if there is any.
+        errors: See `compseg.evaluation.uncertainty.errors_by_spread`; None where no spread was asked for.
 
     Returns:
         `path`.
@@ -119,6 +121,8 @@ def write_report(
         "spectra": _spectra(order, seen, about.channels, importance),
         "history": {key: [_finite(v) for v in history[key]] for key in CURVES if key in history},
         "kept": about.kept,
+        "errors": errors,
+        "spread": _spreads(order, seen),
     }
     text = render(
         "report.html",
@@ -131,6 +135,8 @@ def write_report(
         truth=any(item.truth is not None for item in order),
         groups=sorted({item.info.group for item in order}),
         reliability=data["reliability"],
+        errors=errors,
+        unsure=data["spread"] is not None,
         importance=0 if importance is None else importance.samples,
         vmax=vmax,
         # The gallery is there in HTML.
@@ -198,7 +204,7 @@ def _sample(item: SampleMap, steps: NDArray[np.float64], about: About, count: in
     # Counted before pixels are left out: the numbers are those of the whole map.
     above = counts_above(codes, len(steps)).tolist()
     hits = None if item.truth is None else counts_above(codes[item.region], len(steps)).tolist()
-    step = max(1, int(np.ceil(np.sqrt(codes.size * count / MAP_PIXELS))))
+    step = _step(item, count)
     small, region = codes[::step, ::step], item.region[::step, ::step]
     packed = small.tobytes() + (b"" if item.truth is None else np.packbits(region).tobytes())
     info = item.info
@@ -219,6 +225,26 @@ def _sample(item: SampleMap, steps: NDArray[np.float64], about: About, count: in
         "shape": list(small.shape),
         "codes": base64.b64encode(zlib.compress(packed)).decode(),
     }
+
+
+def _spreads(order: Sequence[SampleMap], seen: Mapping[str, Seen]) -> dict[str, Any] | None:
+    """How far views differ, to be looked at: a byte a pixel from 0 to `vmax`, by sample, and its mean on tissue."""
+    found = [(item, each.spread) for item in order if (each := seen.get(item.info.name)) and each.spread is not None]
+    if not found:
+        return None
+    vmax = max(float(np.percentile(spread, 99.5)) for _, spread in found) or 1.0
+    shown, mean = {}, {}
+    for item, spread in found:
+        step, name = _step(item, len(order)), item.info.name
+        small = np.clip(254 * spread / vmax, 0, 254).round().astype(np.uint8)[::step, ::step]
+        shown[name] = base64.b64encode(zlib.compress(small.tobytes())).decode()
+        mean[name] = float(spread[item.tissue].mean()) if item.tissue.any() else 0.0
+    return {"vmax": vmax, "of": shown, "mean": mean}
+
+
+def _step(item: SampleMap, count: int) -> int:
+    """Of how many rows and columns one is shown."""
+    return max(1, int(np.ceil(np.sqrt(item.tissue.size * count / MAP_PIXELS))))
 
 
 def _card(

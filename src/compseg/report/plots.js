@@ -55,15 +55,15 @@ function ticks(low, high, count) {
 }
 
 /* A chart of lines and dots.
-   options: label, for screen readers; series: [{name, x, y, kind: "line" | "step" | "dots", colour, dash, tips, pick}];
+   options: label, for screen readers; series: [{name, x, y, kind: "line" | "step" | "dots" | "ranges", colour, dash, tips, pick}], ranges from x to x2;
    x, y: {label, min, max, log, names}; marks: [{x, label}]; span: [low, high]; bands: [[x, name]]; now: [x, y]; height. */
 function chart(node, options) {
   node.textContent = "";
   const width = Math.max(260, node.clientWidth || 420), height = options.height || Math.min(340, width * 0.72);
-  const left = 50, right = width - 12, top = options.bands?.length ? 22 : 10, bottom = height - 40;
+  const left = options.y.names ? Math.min(240, width * 0.4) : 50, right = width - 12, top = options.bands?.length ? 22 : 10, bottom = height - 40;
   const { series, x, y } = options;
   const range = (axis, key) => {
-    const values = series.flatMap((each) => each[key]).filter((value) => Number.isFinite(value) && (!axis.log || value > 0));
+    const values = series.flatMap((each) => [...each[key], ...((key === "x" && each.x2) || [])]).filter((value) => Number.isFinite(value) && (!axis.log || value > 0));
     let low = axis.min ?? Math.min(...values), high = axis.max ?? Math.max(...values);
     if (!(high > low)) { low = (low || 0) - 0.5; high = low + 1; }
     return axis.reverse ? [high, low] : [low, high];
@@ -76,12 +76,16 @@ function chart(node, options) {
   const X = scale(x, limits.x, left, right), Y = scale(y, limits.y, bottom, top);
   const svg = shape("svg", { class: "chart", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": options.label });
   const text = (content, attributes) => svg.append(shape("text", attributes, content));
-  for (const value of y.log ? powers(limits.y) : ticks(...limits.y, 5)) {
+  for (const [i, name] of (y.names || []).entries()) {
+    const most = Math.floor((left - 10) / 6.6);
+    svg.append(shape("text", { x: left - 6, y: Y(i) + 4, "text-anchor": "end" }, name.length > most ? `${name.slice(0, most - 1)}…` : name, shape("title", {}, name)));
+  }
+  for (const value of y.names ? [] : y.log ? powers(limits.y) : ticks(...[...limits.y].sort((a, b) => a - b), 5)) {
     svg.append(shape("line", { class: "grid", x1: left, x2: right, y1: Y(value), y2: Y(value) }));
     text(y.log ? value.toExponential(0) : short(value), { x: left - 6, y: Y(value) + 4, "text-anchor": "end" });
   }
   const sorted = [...limits.x].sort((a, b) => a - b);
-  const places = x.names ? x.names.map((_, i) => i) : ticks(...sorted, Math.max(3, Math.floor(width / 110)));
+  const places = x.names ? x.names.map((_, i) => i) : x.log ? powers(sorted) : ticks(...sorted, Math.max(3, Math.floor(width / 110)));
   for (const value of places) {
     const name = x.names ? x.names[value] : short(value);
     const most = Math.max(3, Math.floor((right - left) / places.length / 7));
@@ -90,7 +94,7 @@ function chart(node, options) {
     svg.append(shape("line", { class: "tick", x1: X(value), x2: X(value), y1: bottom, y2: bottom + 4 }), label);
   }
   text(x.label, { x: (left + right) / 2, y: height - 6, "text-anchor": "middle" });
-  text(y.label, { x: -(top + bottom) / 2, y: 12, transform: "rotate(-90)", "text-anchor": "middle" });
+  if (!y.names) text(y.label, { x: -(top + bottom) / 2, y: 12, transform: "rotate(-90)", "text-anchor": "middle" });
   if (options.span) {
     const [from, to] = options.span.map(X);
     svg.append(shape("rect", { class: "span", x: Math.min(from, to), y: top, width: Math.abs(to - from) || 0.5, height: bottom - top }));
@@ -103,7 +107,10 @@ function chart(node, options) {
     wide.addEventListener("pointerleave", hideTip);
     svg.append(tick, wide);
   }
-  const lines = series.filter((each) => each.kind !== "dots");
+  for (const each of series.filter((each) => each.kind === "ranges")) each.x.forEach((from, i) => {
+    if (Number.isFinite(from)) svg.append(shape("path", { class: `line ${each.colour}`, d: `M${X(from)} ${Y(each.y[i])}H${X(each.x2[i])}` }));
+  });
+  const lines = series.filter((each) => ["line", "step"].includes(each.kind));
   // A drawing in the drawing ends at the axes, where they are shorter than the lines.
   const inner = { x: left, y: top - 1, width: right - left + 1, height: bottom - top + 2 };
   const plane = shape("svg", { ...inner, viewBox: Object.values(inner).join(" ") });
@@ -129,7 +136,7 @@ function chart(node, options) {
   }
   for (const each of series.filter((each) => each.kind === "dots")) {
     each.x.forEach((value, i) => {
-      if (!Number.isFinite(each.y[i])) return;
+      if (!Number.isFinite(each.y[i]) || !Number.isFinite(value)) return;
       const [cx, cy] = [X(value), Y(each.y[i])];
       // Squares and circles, for readers who cannot tell the colours apart.
       const dot = each.colour === "red"
@@ -174,11 +181,46 @@ function legend(series) {
     element("span", {}, element("i", { class: `${each.colour} ${each.kind === "dots" ? "dot" : each.dash || ""}` }), each.name)));
 }
 
+// Parallel coordinates: a line for each of several jobs, the first the best, across an axis for each column.
+function parallel(node, { parallel: columns, tips, links, label }) {
+  node.textContent = "";
+  const width = Math.max(280, node.clientWidth || 420), height = 320, top = 34, bottom = height - 24, margin = Math.min(70, width / 8);
+  const svg = shape("svg", { class: "chart", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label });
+  const across = (place) => (columns.length > 1 ? margin + (place * (width - 2 * margin)) / (columns.length - 1) : width / 2);
+  const scales = columns.map(({ axis, values }) => {
+    const to = axis.log ? Math.log10 : Number, known = values.filter((value) => value !== null).map(to);
+    const [low, high] = axis.names ? [0, Math.max(1, axis.names.length - 1)] : [Math.min(...known), Math.max(...known)];
+    return (value) => { const share = high > low ? (to(value) - low) / (high - low) : 0.5; return axis.reverse ? top + share * (bottom - top) : bottom - share * (bottom - top); };
+  });
+  const colour = (rank) => `color-mix(in srgb, var(--disease) ${Math.round(100 * (1 - rank / Math.max(1, tips.length - 1)))}%, var(--faint))`;
+  tips.map((_, i) => i).reverse().forEach((i) => {
+    const points = columns.map(({ values }, place) => `${across(place).toFixed(1)} ${scales[place](values[i]).toFixed(1)}`);
+    const path = shape("path", { class: `line job ${links[i] ? "pick" : ""}`, d: `M${points.join("L")}` });
+    path.style.stroke = colour(i);
+    path.addEventListener("pointermove", (event) => showTip(event, tips[i]));
+    path.addEventListener("pointerleave", hideTip);
+    path.addEventListener("click", () => { if (links[i]) location.href = links[i]; });
+    svg.append(path);
+  });
+  columns.forEach(({ axis, values }, place) => {
+    const x = across(place), most = Math.max(6, Math.floor(width / columns.length / 7)), known = values.filter((value) => value !== null);
+    svg.append(shape("path", { class: "frame", d: `M${x} ${top}V${bottom}` }));
+    const name = axis.label.length > most ? `…${axis.label.slice(1 - most)}` : axis.label;
+    svg.append(shape("text", { x, y: 14, "text-anchor": "middle" }, name, shape("title", {}, axis.label)));
+    const ends = axis.names ? axis.names.map((text, i) => [i, text]) : [Math.min(...known), Math.max(...known)].map((value) => [value, short(value)]);
+    for (const [value, text] of ends) {
+      const last = place === columns.length - 1, cut = text.length > 14 ? `${text.slice(0, 13)}…` : text;
+      svg.append(shape("text", { x: last ? x - 5 : x + 5, y: scales[place](value) + 4, "text-anchor": last ? "end" : "start" }, cut));
+    }
+  });
+  node.append(svg);
+}
+
 // Charts are as wide as there is room for, so they are made again when that changes.
 function keep(id, options) {
   const node = document.getElementById(id);
   if (!node) return () => {};
-  const again = () => { if (node.clientWidth || !node.firstChild) chart(node, options()); };
+  const again = () => { if (!node.clientWidth && node.firstChild) return; const given = options(); (given.parallel ? parallel : chart)(node, given); };
   charts.push(again);
   again();
   return again;

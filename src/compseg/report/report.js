@@ -56,12 +56,17 @@ function figuresAt(k) {
 
 // Maps ---------------------------------------------------------------------------------------------------------------
 
-async function unpack(s) {
-  const bytes = Uint8Array.from(atob(s.codes), (char) => char.charCodeAt(0));
+async function inflated(text) {
+  const bytes = Uint8Array.from(atob(text), (char) => char.charCodeAt(0));
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
-  const all = new Uint8Array(await new Response(stream).arrayBuffer()), size = s.shape[0] * s.shape[1];
+  return new Uint8Array(await new Response(stream).arrayBuffer());
+}
+
+async function unpack(s) {
+  const all = await inflated(s.codes), size = s.shape[0] * s.shape[1];
   const truth = s.hits ? Uint8Array.from({ length: size }, (_, i) => (all[size + (i >> 3)] >> (7 - (i & 7))) & 1) : null;
   s.codes = null;
+  s.spread = data.spread ? await inflated(data.spread.of[s.name]) : null;
   s.pixels = { codes: all.subarray(0, size), truth };
 }
 
@@ -121,6 +126,13 @@ function show(s, side, nodes) {
   }
 }
 
+// How far views differ, on tissue; the brightest is the same for all samples.
+function unsure(s) {
+  const node = paint(s, (i) => (s.pixels.codes[i] === OFF ? [244, 244, 242, 255] : [...blend((s.spread[i] / 254) * data.vmax), 255]));
+  node.setAttribute("aria-label", `${s.name}: how far views differ, on average ${short(data.spread.mean[s.name])}`);
+  return node;
+}
+
 const photoOf = (i) => () => {
   const photo = cards[i].querySelector("img.photo").cloneNode();
   photo.alt = "";
@@ -148,7 +160,7 @@ function refresh(i) {
 
 const keys = {
   error: (s) => -error(s), best: error, area: (s) => -area(s), dice: (s) => dice(s) ?? 2, x: (s) => -s.x, label: (s) => -s.label,
-  name: (s) => s.name, group: (s) => s.group,
+  unsure: (s) => -data.spread.mean[s.name], name: (s) => s.name, group: (s) => s.group,
 };
 const compare = (a, b) => (typeof a === "string" ? a.localeCompare(b, undefined, { numeric: true }) : a - b);
 
@@ -279,6 +291,11 @@ keep("groups-plot", () => ({
     };
   }),
 }));
+if (data.errors) keep("errors-plot", () => ({
+  label: "Share of wrong pixels by spread of views, validation samples", x: { label: "spread of the activation over views", min: 0 }, y: { label: "share marked wrongly", min: 0 },
+  series: [{ name: "validation pixels", x: data.errors.spread, y: data.errors.wrong, kind: "line", colour: "ink" },
+    { x: data.errors.spread, y: data.errors.wrong, kind: "dots", colour: "blue", tips: data.errors.pixels.map((n, i) => `spread ${short(data.errors.spread[i])}: ${fixed(100 * data.errors.wrong[i], 1)} % of ${n.toLocaleString("en")} pixels`) }],
+}));
 if (data.reliability) keep("reliability-plot", () => {
   const { activation, share, pixels } = data.reliability;
   return {
@@ -361,14 +378,15 @@ function open(i) {
 function fill(i) {
   const s = samples[i], body = byId("large-body");
   byId("large-name").textContent = s.name;
-  const pane = (name, node) => element("figure", {}, node, name);
+  const pane = (name, node) => zooming(element("figure", { tabindex: 0, role: "button", "aria-pressed": "false", "aria-label": `${name}: enlarge` }, node, name));
   const stack = element("div", { class: "stack" }), map = element("div"), truth = s.hits ? element("div") : null, photo = photoOf(i)();
   photo.alt = `Picture of ${s.name}`;
-  const panels = element("div", { class: "panels" }, pane("picture", photo), pane("marked on it", stack), pane("map", map), ...(truth ? [pane("expert, and outline of what is marked", truth)] : []));
-  panels.style.setProperty("--panels", innerWidth < 640 ? 2 : truth ? 4 : 3);
+  const panels = element("div", { class: "panels" }, pane("picture", photo), pane("marked on it", stack), pane("map", map), ...(truth ? [pane("expert, and outline of what is marked", truth)] : []),
+    ...(s.spread && s.pixels ? [pane(`unsure: spread of views, 0 to ${short(data.spread.vmax)}`, unsure(s))] : []));
+  panels.style.setProperty("--panels", innerWidth < 640 ? 2 : panels.children.length);
   const score = dice(s), place = order.indexOf(i);
   const facts = [s.label ? "disease" : "healthy", s.class, s.group && `group ${s.group}`, s.patient && `patient ${s.patient}`, `${s.size[1]} x ${s.size[0]} pixels`,
-    `${fixed(100 * area(s), 1)} % of ${s.tissue.toLocaleString("en")} tissue pixels marked`, score === null ? "" : `Dice ${fixed(score, 3)}`, `x ${short(s.x)}`,
+    `${fixed(100 * area(s), 1)} % of ${s.tissue.toLocaleString("en")} tissue pixels marked`, score === null ? "" : `Dice ${fixed(score, 3)}`, `x ${short(s.x)}`, data.spread && `spread ${short(data.spread.mean[s.name])}`,
     called(s) ? "called disease" : "called healthy", place < 0 ? "" : `${place + 1} of ${order.length} shown`];
   const kept = [...body.querySelectorAll(".spectra")];
   const words = element("p", { class: "about" }, facts.filter(Boolean).join(" · "));
@@ -376,6 +394,14 @@ function fill(i) {
   const thinned = s.shape[0] < s.size[0] ? [element("p", { class: "about" }, "Shown in fewer pixels than it has; the numbers are of all of them.")] : [];
   body.replaceChildren(words, panels, ...thinned, ...kept, files);
   if (s.pixels) show(s, Math.min(480, innerWidth / (truth ? 4 : 3)), { photo: photoOf(i), marked: stack, map, truth });
+}
+
+// Click a picture of the large view, or press Enter on it, and it is as wide as the view.
+function zooming(figure) {
+  const toggle = () => figure.setAttribute("aria-pressed", String(figure.classList.toggle("zoomed")));
+  figure.addEventListener("click", toggle);
+  figure.addEventListener("keydown", (event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); toggle(); } });
+  return figure;
 }
 
 function spectraOf(s) {

@@ -1,23 +1,25 @@
 """A sweep on one page to look around in, and the importance of each key.
 
 Optuna 5.0 has both, but its analysis of variance rests on bootstrapped trees: to the two keys of a 2 x 2 grid whose
-effect is an interaction alone it gives .38 and .35, where plain analysis of variance gives 0; and its parallel
-coordinates have no axes to drag. So both are here.
+effect is an interaction alone it gives .38 and .35, where plain analysis of variance gives 0; and its pages bring four
+megabytes of a library along. So both are here.
 """
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
 
 from compseg.errors import CompsegError
 from compseg.evaluation.names import lower_is_better
+from compseg.report.study import Cell, Part, finite, number, write_study
 from compseg.studies.pictures import FEW, column_of, is_wide, numeric, values_of
-from compseg.studies.record import natural
+from compseg.studies.record import INTERVAL_ENDS, natural
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,15 +27,6 @@ if TYPE_CHECKING:
 Predict = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
 ENOUGH = 4  # with fewer jobs there is nothing to tell apart
-COLOURS = "Viridis"
-PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
-<style>body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 1100px; padding: 0 1em }}
-h2 {{ font-size: 1.1em; margin: 2em 0 0 }} p {{ color: #555; margin: .2em 0 }}</style></head>
-<body><h1>{title}</h1><p>{states}</p>
-{parts}
-</body></html>
-"""
 
 
 def importance(jobs: pd.DataFrame, keys: Sequence[str], rank_by: str) -> dict[str, float]:
@@ -85,94 +78,108 @@ def _main_effect(predict: Predict, columns: dict[str, NDArray[np.float64]], key:
     return float(np.var(means[where.ravel()]))
 
 
-def interactive_page(
-    title: str, states: str, jobs: pd.DataFrame, keys: Sequence[str], rank_by: str, shares: Mapping[str, float]
-) -> str:
-    """HTML with the history of a sweep, the importance of each key, parallel coordinates and a panel a key.
+def write_interactive(
+    path: Path, states: str, jobs: pd.DataFrame, keys: Sequence[str], rank_by: str, shares: Mapping[str, float]
+) -> Path:
+    """Write HTML with the ranked jobs of a sweep, their history, the importance of each key and a chart for each.
 
     It holds all that it needs and opens offline. `jobs` are those whose metric is finite, the best first.
-
-    Raises:
-        CompsegError: If Plotly is not installed.
     """
-    try:
-        import plotly.graph_objects as go  # type: ignore[import-untyped]
-    except ImportError:
-        raise CompsegError("sweep.html: plotly is not installed; pip install 'compseg[sweep]'") from None
     better = "lower" if lower_is_better(rank_by) else "higher"
-    history = f"{rank_by} of each job, and the best so far; {better} is better."
-    sections = [("History", history, _history(go, jobs, rank_by))]
+    ranked = Part("Jobs", f"Ranked by {rank_by}, {better} is better. A click on a column sorts by it.")
+    ranked.head, ranked.rows = _table(path.parent, jobs, keys, rank_by)
+    found = Part("What matters")
+    found.add("history", f"{rank_by} of each job in its order, and the best so far.", _history(jobs, rank_by))
     if shares:
-        note = f"Main effects: shares of the keys in the variance of {rank_by}; the rest is interactions and chance."
-        sections.append(("Importance", note, _bars(go, shares)))
+        words = f"Main effects: shares of the keys in the variance of {rank_by}; the rest is interactions and chance."
+        found.add("importance", words, _bars(shares))
     if keys:
-        note = "A line a job. Drag along an axis to choose a range; drag an axis by its name to move it."
-        sections.append(("Parallel coordinates", note, _parallel(go, jobs, keys, rank_by)))
-    sections += [(key, "", _scatter(go, jobs, key, keys, rank_by)) for key in keys]
-    parts = []
-    for number, (heading, note, figure) in enumerate(sections):
-        figure.update_layout(template="plotly_white", height=380, margin={"t": 40, "b": 50, "l": 70, "r": 30})
-        # The script of Plotly once, and inside the page: it opens offline.
-        plot = figure.to_html(full_html=False, include_plotlyjs=number == 0, div_id=f"figure-{number}")
-        parts.append(f"<h2>{html.escape(heading)}</h2><p>{html.escape(note)}</p>{plot}")
-    return PAGE.format(title=html.escape(title), states=html.escape(states), parts="\n".join(parts))
+        words = "A line a job, the better the redder. Point at one for its values, click it for its report."
+        found.add("parallel", words, _parallel(jobs, keys, rank_by))
+    each = Part("Key by key", "A dot a job; point at one for its values, click it for its report.")
+    for place, key in enumerate(keys):
+        each.add(f"key-{place}", key, _scatter(jobs, key, keys, rank_by))
+    return write_study(path, "compseg: a sweep", path.parent.name, f"{states}.", [ranked, found, *[each] * bool(keys)])
 
 
-def _hover(jobs: pd.DataFrame, keys: Sequence[str]) -> list[str]:
-    columns = {key: column_of(jobs, key) for key in ("job", *keys)}
+def _table(
+    folder: Path, jobs: pd.DataFrame, keys: Sequence[str], rank_by: str
+) -> tuple[Sequence[str], list[list[Cell]]]:
+    metrics = [name for name in jobs.columns if "/" in name and not name.endswith(INTERVAL_ENDS) and name not in keys]
+    metrics = [rank_by, *(name for name in metrics if name != rank_by)]
+    rows = [
+        [Cell(str(rank), rank), Cell(str(job["job"]), href=_report(folder, job["job"]), tip=tip)]
+        + [number(float(job[key])) if numeric([str(job[key])]) else Cell(str(job[key])) for key in keys]
+        + [number(job[name]) if isinstance(job[name], int | float) else Cell(str(job[name])) for name in metrics]
+        for rank, ((_, job), tip) in enumerate(zip(jobs.iterrows(), _tips(jobs, keys, rank_by), strict=True), 1)
+    ]
+    return ("rank", "job", *keys, *metrics), rows
+
+
+def _report(folder: Path, job: str) -> str:
+    return f"{quote(str(job))}/report.html" if (folder / str(job) / "report.html").is_file() else ""
+
+
+def _tips(jobs: pd.DataFrame, keys: Sequence[str], rank_by: str) -> list[str]:
+    """What is said of each job on pointing at it."""
     return [
-        "<br>".join(html.escape(f"{key} = {column[i]}") for key, column in columns.items()) + "<extra></extra>"
-        for i in jobs.index
+        "\n".join([f"job {job['job']}, {rank_by} {job[rank_by]:.4g}", *(f"{key} {job[key]}" for key in keys)])
+        for _, job in jobs.iterrows()
     ]
 
 
-def _history(go: Any, jobs: pd.DataFrame, rank_by: str) -> Any:
+def _dots(jobs: pd.DataFrame, x: list[Any], keys: Sequence[str], rank_by: str) -> dict[str, Any]:
+    links = [f"{quote(str(job))}/report.html" for job in jobs["job"]]
+    y = finite(jobs[rank_by].astype(float))
+    return {"kind": "dots", "colour": "blue", "x": x, "y": y, "tips": _tips(jobs, keys, rank_by), "links": links}
+
+
+def _history(jobs: pd.DataFrame, rank_by: str) -> dict[str, Any]:
     in_order = jobs.loc[sorted(jobs.index, key=lambda i: natural(jobs["job"][i]))]
-    metric, names = in_order[rank_by].astype(float), list(in_order["job"])
+    metric, places = in_order[rank_by].astype(float), list(range(1, len(jobs) + 1))
     best = metric.cummin() if lower_is_better(rank_by) else metric.cummax()
-    figure = go.Figure()
-    figure.add_scatter(x=names, y=list(metric), mode="markers", name="jobs", hovertemplate=_hover(in_order, ()))
-    figure.add_scatter(x=names, y=list(best), mode="lines", name="best so far", line={"shape": "hv"})
-    return figure.update_xaxes(title="job", type="category").update_yaxes(title=rank_by)
+    line = {"name": "best so far", "kind": "step", "colour": "red", "x": places, "y": finite(best)}
+    dots = {"name": "jobs", **_dots(in_order, places, (), rank_by)}
+    return {"series": [line, dots], "x": {"label": "jobs, in their order"}, "y": {"label": rank_by}}
 
 
-def _bars(go: Any, shares: Mapping[str, float]) -> Any:
-    keys, values = list(shares), list(shares.values())
-    # Backwards, because Plotly puts the first bar at the bottom.
-    figure = go.Figure(go.Bar(x=values[::-1], y=keys[::-1], orientation="h", texttemplate="%{x:.2f}"))
-    return figure.update_xaxes(title="share", range=[0, 1])
-
-
-def _parallel(go: Any, jobs: pd.DataFrame, keys: Sequence[str], rank_by: str) -> Any:
-    metric = list(jobs[rank_by])
-    line = {"color": metric, "colorscale": COLOURS, "reversescale": lower_is_better(rank_by), "showscale": True}
-    dimensions = [_dimension(jobs, key) for key in keys]
-    return go.Figure(go.Parcoords(dimensions=[*dimensions, {"label": rank_by, "values": metric}], line=line))
-
-
-def _dimension(jobs: pd.DataFrame, key: str) -> dict[str, Any]:
-    values, column = values_of(jobs, key), list(column_of(jobs, key))
-    if len(values) <= FEW or not numeric(values):
-        places = [values.index(value) for value in column]
-        return {"label": key, "values": places, "tickvals": list(range(len(values))), "ticktext": values}
-    numbers = list(map(float, column))
-    if not is_wide(numbers):
-        return {"label": key, "values": numbers}
-    # Parallel coordinates of Plotly have no logarithmic axis, so values are logarithms and ticks say what they were.
-    ticks = np.geomspace(min(numbers), max(numbers), 5)
+def _bars(shares: Mapping[str, float]) -> dict[str, Any]:
+    places, values = list(range(len(shares))), finite(shares.values())
+    bars = {"kind": "ranges", "colour": "blue", "x": [0] * len(shares), "x2": values, "y": places}
+    dots = {
+        "kind": "dots",
+        "colour": "blue",
+        "x": values,
+        "y": places,
+        "tips": [f"{key}: {share:.2f}" for key, share in shares.items()],
+    }
+    y = {"label": "", "names": list(shares), "min": -0.5, "max": len(shares) - 0.5, "reverse": True}
     return {
-        "label": key,
-        "values": np.log10(numbers).tolist(),
-        "tickvals": np.log10(ticks).tolist(),
-        "ticktext": [f"{tick:.2g}" for tick in ticks],
+        "series": [bars, dots],
+        "x": {"label": "share", "min": 0, "max": 1},
+        "y": y,
+        "height": 80 + 26 * len(shares),
     }
 
 
-def _scatter(go: Any, jobs: pd.DataFrame, key: str, keys: Sequence[str], rank_by: str) -> Any:
-    values = values_of(jobs, key)
-    figure = go.Figure(go.Scatter(x=list(column_of(jobs, key)), y=list(jobs[rank_by]), mode="markers"))
-    figure.update_traces(hovertemplate=_hover(jobs, keys), marker={"size": 9, "opacity": 0.7})
-    figure.update_yaxes(title=rank_by)
+def _axis(jobs: pd.DataFrame, key: str) -> tuple[dict[str, Any], list[Any]]:
+    """An axis for a key, and the place of each job on it."""
+    values, column = values_of(jobs, key), list(column_of(jobs, key))
     if len(values) <= FEW or not numeric(values):
-        return figure.update_xaxes(title=key, type="category", categoryorder="array", categoryarray=values)
-    return figure.update_xaxes(title=key, type="log" if is_wide([float(value) for value in values]) else "linear")
+        axis: dict[str, Any] = {"names": values, "min": -0.5, "max": len(values) - 0.5}
+        return {"label": key, **axis}, [values.index(value) for value in column]
+    numbers = [float(value) for value in column]
+    return {"label": key, "log": is_wide(numbers)}, numbers
+
+
+def _parallel(jobs: pd.DataFrame, keys: Sequence[str], rank_by: str) -> dict[str, Any]:
+    axes = [_axis(jobs, key) for key in keys]
+    last = {"label": rank_by, "reverse": lower_is_better(rank_by)}, finite(jobs[rank_by].astype(float))
+    links = [f"{quote(str(job))}/report.html" for job in jobs["job"]]
+    columns = [{"axis": axis, "values": values} for axis, values in [*axes, last]]
+    return {"parallel": columns, "tips": _tips(jobs, keys, rank_by), "links": links}
+
+
+def _scatter(jobs: pd.DataFrame, key: str, keys: Sequence[str], rank_by: str) -> dict[str, Any]:
+    axis, places = _axis(jobs, key)
+    return {"series": [_dots(jobs, places, keys, rank_by)], "x": axis, "y": {"label": rank_by}}

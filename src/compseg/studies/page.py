@@ -90,8 +90,8 @@ def _cell(value: object) -> str:
 def summarise(sweep: Path, rank_by: str) -> list[Record]:
     """Write `sweep.csv`, `sweep.md`, `sweep.png` and `sweep.html` of a sweep, which may still be running.
 
-    As long as no job is finished there are only the first two. Without the extra `sweep` there is no `sweep.html` and
-    no importance, and `sweep.md` says so.
+    As long as no job is finished there are only the first two. Without the extra `sweep` there is no importance, and
+    `sweep.md` says so.
 
     Args:
         sweep: The sweep's folder.
@@ -119,24 +119,20 @@ def summarise(sweep: Path, rank_by: str) -> list[Record]:
 
 
 def _with_extra(sweep: Path, states: str, jobs: pd.DataFrame, keys: Sequence[str], rank_by: str) -> list[str]:
-    """Importance and `sweep.html`, as Markdown; where the extra `sweep` is not installed, what is missing."""
-    from compseg.studies.interactive import importance, interactive_page
+    """`sweep.html`, and the importance as Markdown; where the extra `sweep` is not installed, what is missing."""
+    from compseg.studies.interactive import importance, write_interactive
 
     shares: dict[str, float] = {}
     parts = []
     try:
-        # Each part by itself, because scikit-learn may be installed without Plotly, or the other way round.
         shares = importance(jobs, keys, rank_by)
-        if shares:
-            parts.append(f"Main effects: shares of the keys in the variance of {rank_by} over {len(jobs)} jobs.\n")
-            parts.append(markdown(["key", "share"], [[key, f"{share:.2f}"] for key, share in shares.items()]))
     except CompsegError as error:
         parts.append(f"{error}\n")
-    try:
-        atomic_text(sweep / "sweep.html", interactive_page(sweep.name, states, jobs, keys, rank_by, shares))
-        parts.append("[The sweep to look around in](sweep.html)\n")
-    except CompsegError as error:
-        parts.append(f"{error}\n")
+    if shares:
+        parts.append(f"Main effects: shares of the keys in the variance of {rank_by} over {len(jobs)} jobs.\n")
+        parts.append(markdown(["key", "share"], [[key, f"{share:.2f}"] for key, share in shares.items()]))
+    write_interactive(sweep / "sweep.html", states, jobs, keys, rank_by, shares)
+    parts.append("[The sweep to look around in](sweep.html)\n")
     return parts
 
 

@@ -1,0 +1,59 @@
+"""Pages of sweeps, comparisons and runs side by side, in a browser: on a desk and on a phone, for any reader."""
+
+import numpy as np
+import pytest
+
+from browser import browser, needs_browser
+from compseg.studies import summarise
+from compseg.studies.comparison_page import write_comparison_html
+from compseg.studies.plan import Layout
+
+pytestmark = needs_browser
+
+
+@pytest.fixture(scope="module")
+def page():
+    with browser() as opened:
+        yield opened
+
+
+@pytest.fixture
+def sweep_page(add_job, tmp_path):
+    generator = np.random.default_rng(0)
+    for number in range(12):
+        model, rate = ("unet", "<b>segnet")[number % 2], 10 ** generator.uniform(-4, -1)
+        metrics = {"val/loss": float(generator.uniform()), "test/dice_mean": float(generator.uniform())}
+        add_job(str(number), [f"model={model}", f"optimizer.lr={rate}"], metrics=metrics)
+    summarise(tmp_path / "sweep", "val/loss")
+    return tmp_path / "sweep" / "sweep.html"
+
+
+@pytest.fixture
+def comparison_page(made, tmp_path):
+    spread = np.linspace(0.4, 0.6, 1000)
+    methods = ["compseg", "a method with a long name that no phone has room for", "<i>other</i>"]
+    outcomes = [
+        made(0.4 + 0.1 * place + 0.05 * seed, method=method, seed=seed, replicates=spread)
+        for place, method in enumerate(methods)
+        for seed in (0, 1)
+    ]
+    layout = Layout("test", ("pixel_ap",), "supervised", ("all_ones",))
+    return write_comparison_html(tmp_path / "comparison" / "comparison.html", outcomes, layout)
+
+
+@pytest.mark.parametrize("kind", ["sweep_page", "comparison_page"])
+def test_a_page_of_runs_is_sorted_and_pointed_at_on_any_width(request, page, kind):
+    path = request.getfixturevalue(kind)
+    for width in (1440, 390):
+        page.open(path, width)
+        assert page.run("document.documentElement.scrollWidth") <= width
+    head = "document.querySelector('table.sortable th button')"
+    first = "document.querySelector('table.sortable tbody tr').cells[0].textContent"
+    page.run(f"{head}.click()")
+    one = page.run(first)
+    page.run(f"{head}.click()")
+    assert page.run(first) != one
+    assert page.run("document.querySelector('th[aria-sort]').getAttribute('aria-sort')") == "ascending"
+    page.run("document.querySelector('.dot').dispatchEvent(new PointerEvent('pointermove', {clientX: 9, clientY: 9}))")
+    assert page.run("document.querySelector('.tip').textContent")
+    assert page.problems() == []
