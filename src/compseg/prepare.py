@@ -24,6 +24,7 @@ def main(cfg: DictConfig) -> None:
     from rich.table import Table
 
     from compseg.cohort import Corrected, prepare, upload
+    from compseg.report.cohort_page import write_cohort_page
     from compseg.samples import SPLITS
 
     source = instantiate(cfg.source)
@@ -50,6 +51,9 @@ def main(cfg: DictConfig) -> None:
         labels = Counter(info.label for info in infos)
         table.add_row(split, str(labels[0]), str(labels[1]), str(sum(cohort.has_truth(info.name) for info in infos)))
     Console().print(table)
+    if cfg.preview:
+        page = write_cohort_page(cohort, Path(cfg.out).with_name(f"{Path(cfg.out).stem}_preview"))
+        print(f"preview: {page}")
     if cfg.upload:
         upload(Path(cfg.out), cfg.upload)
         print(f"{cfg.upload}: uploaded")

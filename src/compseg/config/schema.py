@@ -85,6 +85,7 @@ class PrepareConfig:
     pixel_size: float | None = None  # edge of a pixel
     pixel_unit: str | None = None  # unit of `pixel_size`
     overwrite: bool = False  # whether an existing cohort may be replaced
+    preview: bool = False  # whether to write a page of the cohort, with a picture of each sample
     upload: str | None = None  # the address in object storage to copy it to
 
 

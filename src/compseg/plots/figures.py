@@ -237,7 +237,7 @@ def spectra(given: Spectra, title: str = "mean spectra", seed: int = 0) -> Figur
     difference.axhline(0, color=FAINT, linewidth=1)
     difference.plot(axis, given.disease.mean(0) - given.other.mean(0), color=INK)
     difference.set(title=f"difference of the means, {given.names[0]} less {given.names[1]}", ylabel="difference")
-    _channel_axis(difference, given.channels, axis)
+    channel_axis(difference, given.channels, axis)
     return figure
 
 
@@ -251,7 +251,8 @@ def _sampled_spectra(axes: Axes, axis: Floats, kinds: Sequence[NDArray[np.floati
     axes.set(title=f"{len(picked[0])} and {len(picked[1])} spectra chosen at random", ylabel=quantity)
 
 
-def _channel_axis(axes: Axes, channels: Channels, axis: Floats) -> None:
+def channel_axis(axes: Axes, channels: Channels, axis: Floats) -> None:
+    """Label an axis of channels, in the direction in which it is read."""
     unit = {"cm-1": "cm⁻¹", "cm^-1": "cm⁻¹", "1/cm": "cm⁻¹"}.get(channels.unit, channels.unit)
     if not channels.spectral:
         axes.set_xlabel("channel")

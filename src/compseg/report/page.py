@@ -140,7 +140,7 @@ def write_report(
         importance=0 if importance is None else importance.samples,
         vmax=vmax,
         # The gallery is there in HTML.
-        figures={name: _uri("image/png", content) for name, content in figures.items() if name != "gallery"},
+        figures={name: data_uri("image/png", content) for name, content in figures.items() if name != "gallery"},
         metrics=metrics,
         environment={
             key: value if isinstance(value, str) else json.dumps(value, indent=1, default=str)
@@ -333,8 +333,9 @@ def photo_uri(picture: RGB, side: int) -> str:
 def _encode(picture: Pillow.Image, kind: str, **options: Any) -> str:
     content = io.BytesIO()
     picture.save(content, format=kind, **options)
-    return _uri(f"image/{kind}", content.getvalue())
+    return data_uri(f"image/{kind}", content.getvalue())
 
 
-def _uri(kind: str, content: bytes) -> str:
+def data_uri(kind: str, content: bytes) -> str:
+    """A file's content as an address that a page can hold."""
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
