@@ -78,7 +78,11 @@ def seen_values(image: Image, tissue: Mask | None = None) -> tuple[str, float]:
     kind = "float" if image.dtype.kind == "f" else image.dtype.name
     finite = np.abs(some.astype(np.float64))
     finite = finite[np.isfinite(finite)]
-    return kind, float(np.percentile(finite, 99)) if finite.size else 0.0
+    high = float(np.percentile(finite, 99)) if finite.size else 0.0
+    # A black picture as float is no picture in fractions of 1, which has fractions.
+    if kind == "float" and 0 < high <= 1 and not (finite[:: max(1, finite.size // SEEN)] % 1).any():
+        kind = "uint8"
+    return kind, high
 
 
 def merged(seen: Iterable[tuple[str, float]]) -> tuple[str, float]:

@@ -15,6 +15,7 @@ import pytest
 import scipy.io
 import tifffile
 import torch
+import zarr
 from PIL import Image
 
 from compseg.cohort import prepare
@@ -203,6 +204,9 @@ CASES = {
     ),
     "colours without names": Case(COLOURS, npy(PHOTOGRAPH), said="taken to have 3 channels, red, green, blue", atol=0),
     "8 bits as float": Case(COLOURS, npy(PHOTOGRAPH.astype(np.float32)), said="taken to have 3", atol=0),
+    "a nearly black photograph as float": Case(
+        COLOURS, npy((PHOTOGRAPH > 128) * 1.0), said="taken to", end="another map"
+    ),
     "8 bits as int16": Case(UNNAMED, npy(PHOTOGRAPH.astype(np.int16)), atol=0),
     "fractions for 8 bits": Case(COLOURS, npy(PHOTOGRAPH / 255), said="fractions of 1 multiplied by 255", atol=1e-4),
     "16 bits for 8 bits": Case(
@@ -261,7 +265,36 @@ def test_an_axis_is_given_from_python():
     np.testing.assert_array_equal(SPECTRA(cube(REVERSED), axis=REVERSED), direct)
     np.testing.assert_allclose(SPECTRA(cube(), axis=(1e7 / AXIS).tolist(), unit="nm"), direct, atol=1e-6)
     np.testing.assert_array_equal(COLOURS(PHOTOGRAPH[..., ::-1], axis=["blue", "green", "red"]), DIRECT[id(COLOURS)])
+    np.testing.assert_allclose(COLOURS(PHOTOGRAPH / 255), DIRECT[id(COLOURS)], atol=1e-4)
+    with pytest.raises(CompsegError, match=r"image: values up to .* \(uint16\), the segmenter was trained on"):
+        COLOURS(PHOTOGRAPH.astype(np.uint16) * 257)
     with pytest.raises(CompsegError, match="1400 to 1444 cm-1, expected 1000 to 1044"):
         SPECTRA(cube(), axis=AXIS + 400)
     with pytest.raises(CompsegError, match="axis: 11 channels for an image of"):
         SPECTRA(cube(), axis=AXIS[:11])
+
+
+def test_the_files_of_one_measurement_in_a_folder_are_one_image(tmp_path):
+    names = (
+        "a.hdr",
+        "a.img",
+        "b.dmt",
+        "b.dms",
+        "b_0000_0000.dmd",
+        "c.bsp",
+        "c.dat",
+        "c.seq",
+        "c.hdr",
+        "d.dat",
+        "e.0",
+        "f.npy",
+    )
+    for name in names:
+        (tmp_path / name).touch()
+    group = zarr.open_group(tmp_path / "g.zarr", mode="w", zarr_format=2)
+    group.create_array("0", data=np.ones((1, 2, 1, 3, 4), np.uint8))
+    group.attrs["multiscales"] = [{"datasets": [{"path": "0"}]}]
+    found = [image.path.name for image in new_images(tmp_path)]
+    assert found == ["a.hdr", "b.dmt", "c.bsp", "d.dat", "e.0", "f.npy", "g.zarr"]
+    (one,) = new_images(tmp_path / "g.zarr")
+    assert one.open().shape == (3, 4, 2)

@@ -7,6 +7,7 @@ numpy and safetensors alone.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -35,11 +36,12 @@ from compseg.inference.folder import (
 from compseg.inference.network_input import SumsByScore, network_input, score_tile
 from compseg.inference.threshold import Threshold
 from compseg.inference.tiling import MapsWindows, Tile, cut, cut_blocks, largest_side, receptive_field_of
-from compseg.inputs import InputSpec
+from compseg.inputs import InputSpec, rescaling, seen_values
 from compseg.preprocessing import Preprocess, tissue_mask
 from compseg.preprocessing.pipeline import correct_tissue, count_after, short_name
 from compseg.samples import Channels, Image, Mask, Window
 
+LOG = logging.getLogger("compseg")
 # All of prediction may take 2 GB above the model, and takes 1.6 to 1.9 so (docs/research/performance.md).
 TILE_MEMORY = 1.6e9  # bytes that a tile may take; what reads it and writes its map takes some more
 CORRECTIONS_MEMORY = 10**7  # bytes, of what a description's corrections may hold
@@ -124,15 +126,25 @@ class Segmenter:
             `(H, W)` float32 in [0, 1], zero outside the tissue.
 
         Raises:
-            CompsegError: If the channels are not the model's, or cannot be made so.
+            CompsegError: If the channels are not the model's, or cannot be made so; or the values are of another type
+                and scale than those of training.
         """
-        image = self._checked(image, axis, unit)
+        image = self._scaled(self._checked(image, axis, unit), tissue)
         mask = self.tissue(image) if tissue is None else tissue
         activation, tiles = np.zeros(mask.shape, np.float32), self.tiles(mask.shape)
         background = self.background(tiles, lambda some: ((tile, image[tile.seen], mask[tile.seen]) for tile in some))
         for tile in tiles:
             activation[tile.core] = self.activation(image[tile.seen], mask[tile.seen], background, tile.inner)
         return activation
+
+    def _scaled(self, image: Image, tissue: Mask | None) -> Image:
+        """An image on the scale of the training images; corrected spectra are of a scale of their own."""
+        if self.input.corrections:
+            return image
+        factor, told = rescaling(seen_values(image, tissue), self.input, "image")
+        if told:
+            LOG.warning(f"image: {told}")
+        return image if factor == 1 else np.multiply(image, np.float32(factor), dtype=np.float32)
 
     def mask(self, image: Image, tissue: Mask | None = None, axis: Axis | None = None, unit: str = "") -> Mask:
         """The `(H, W)` bool mask of an image: tissue whose activation exceeds the threshold. As the map, else.
