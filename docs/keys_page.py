@@ -54,13 +54,13 @@ def _group(group: str) -> str:
     verb = next(conf_dir() / f"{verb}.yaml" for verb in VERBS if group in groups_of(conf_dir() / f"{verb}.yaml"))
     options = options_of(conf_dir(), group)
     rows = [f"| `{option}` | {_cell(title_of(file))} |" for option, file in options.items()]
-    keys: dict[str, Key] = {}
+    keys: dict[tuple[str, str], Key] = {}  # a name may mean something else in another option
     for option, file in options.items():
         node = OmegaConf.create(yaml.safe_load(file.read_text(encoding="utf-8")) or {})
         said = meanings(verb, {group: option})
         for key in keys_of(node, {name.removeprefix(f"{group}."): words for name, words in said.items()}):
             if key.name and key.meaning and not key.name.startswith("defaults"):
-                keys.setdefault(key.name, key)
+                keys.setdefault((key.name, key.meaning), key)
     parts = [f"### {_anchor(group)}\n", "| option | meaning |", "|---|---|", *rows, ""]
     return "\n".join([*parts, _table(list(keys.values()))] if keys else parts)
 
