@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from compseg.phantom.optics import resonant_extinction
 from compseg.preprocessing import EMSC, ResonantMie
-from compseg.preprocessing.mie import Spheres, dispersion
+from compseg.preprocessing.mie import dispersion
 
 SECTION = Path(__file__).parents[3] / "shared/data/ftir/tissue_cube.npz"
 AXIS = np.linspace(1800, 948, 285)
@@ -25,9 +26,12 @@ def scattered(count: int, axis=AXIS, seed: int = 0) -> tuple[np.ndarray, np.ndar
     """Absorbances `(count, C)`, and what an instrument shows of them: with extinction by spheres, and some noise."""
     rng = np.random.default_rng(seed)
     pure = np.stack([absorbance(axis, rng.normal(0, 0.5)) * rng.uniform(0.7, 1.2) for _ in range(count)])
-    known = Spheres.between((2.2, 6.5), (1.12, 1.37), 4, 0.25)
-    curves = known.extinction(axis * 100, pure + 1j * (pure @ dispersion(axis * 100)))
-    some = curves[rng.integers(len(curves), size=count), np.arange(count)]
+    falling = slice(None, None, 1 if axis[0] > axis[-1] else -1)
+    spheres = zip(rng.uniform(2.2, 6.5, count), rng.uniform(1.12, 1.37, count), strict=True)
+    curves = [
+        resonant_extinction(axis[falling], row[None, falling], *each) for row, each in zip(pure, spheres, strict=True)
+    ]
+    some = np.concatenate(curves)[:, falling]
     return pure, pure + rng.uniform(0.05, 0.3, (count, 1)) * some + rng.normal(0, 5e-4, pure.shape)
 
 

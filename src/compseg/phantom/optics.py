@@ -8,6 +8,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
+from scipy.signal import hilbert
 
 from compseg.phantom.anatomy import Grid, smooth_field
 from compseg.phantom.bands import COMPONENTS, Floats
@@ -75,6 +76,37 @@ def extinction(wavenumbers: NDArray[np.floating], radius: float, index: float) -
     """
     rho = 4 * np.pi * (radius * 1e-4) * (index - 1) * np.asarray(wavenumbers, dtype=np.float64)
     return np.asarray(2 - 4 / rho * np.sin(rho) + 4 / rho**2 * (1 - np.cos(rho)))
+
+
+def resonant_extinction(
+    wavenumbers: NDArray[np.floating], absorbance: NDArray[np.floating], radius: float, index: float
+) -> NDArray[np.float64]:
+    """Extinction efficiency of spheres that absorb, `(n, C)`: bands move and become dispersive in it.
+
+    Van de Hulst's formula for absorbing spheres, where absorption and, by the Kramers-Kronig relation, dispersion
+    belong to the refractive index. Bassan et al., Resonant Mie scattering (RMieS) correction of infrared spectra from
+    highly scattering biological samples, Analyst 135:268-277 (2010), doi 10.1039/b921056c.
+
+    Args:
+        wavenumbers: `(C,)` in cm-1, evenly spaced, falling.
+        absorbance: Of what the spheres are made of, `(n, C)`; a path of pi r / 2 through one has a quarter of it.
+        radius: r in micrometres.
+        index: Real refractive index, over that of the surroundings.
+    """
+    nu, r = np.asarray(wavenumbers, dtype=np.float64) * 100, radius * 1e-6
+    # Continued with its ends, up to half of the lowest wavenumber, so that the transform sees no steps there.
+    beyond = int(nu[-1] / 2 / (nu[0] - nu[1]))
+    axis = nu[0] + (nu[1] - nu[0]) * np.arange(-beyond, len(nu) + beyond)
+    continued = np.pad(np.asarray(absorbance, dtype=np.float64), ((0, 0), (beyond, beyond)), mode="edge")
+    scale = 0.25 * np.log(10) / (2 * np.pi**2 * r) / (index - 1)
+    extinct = scale * continued / axis
+    refract = 1 + scale * hilbert(continued / axis).imag
+    inside = slice(beyond, beyond + len(nu))
+    tangent, rho = (extinct / refract)[:, inside], 4 * np.pi * r * (index - 1) * refract[:, inside] * nu
+    beta, share = np.arctan(tangent), np.cos(np.arctan(tangent)) / rho
+    damped = np.exp(-rho * tangent)
+    waves = share * np.sin(rho - beta) + share**2 * np.cos(rho - 2 * beta)
+    return np.asarray(2 - 4 * damped * waves + 4 * share**2 * np.cos(2 * beta))
 
 
 def sample_scatter(

@@ -218,7 +218,8 @@ class ResonantMie(nn.Module):
     def correct(self, spectra: Tensor) -> MieFit:
         """Spectra `(n, C)` corrected, and how the iteration went: some at a time, on all threads or a GPU."""
         on_cpu = spectra.device.type == "cpu"
-        self._series = self._series or _Series(self.spheres, self.wavenumbers, self.reference, spectra.device)
+        if self._series is None or self._series.transform.device != spectra.device:
+            self._series = _Series(self.spheres, self.wavenumbers, self.reference, spectra.device)
         blocks = torch.split(spectra, BLOCK if on_cpu else 16 * BLOCK)
         if on_cpu and len(blocks) > 1:
             with _one_thread_each() as threads, ThreadPoolExecutor(threads) as pool:
