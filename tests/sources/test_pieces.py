@@ -62,7 +62,14 @@ def test_spots_are_written_corrected_and_read(array):
     source = TissueArrays(array / "labels.csv")
     infos = source.infos()
     assert [info.name for info in infos][:3] == ["s_A1", "s_A2", "s_A3"]
-    first = source.read(infos[0]).image
+    arrays = source.read(infos[0])
+    first = arrays.image
+    assert arrays.remarks == ()
+    alone = TissueArrays(array / "labels.csv", classes=None)
+    alone._rows = {name: row for name, row in alone._rows.items() if name in ("s_A1", "s_A2")}
+    assert alone.read(infos[0]).remarks == (
+        "array.npy: spots that no row of the manifest names: A3, A4, A5, B1, B2 ...",
+    )
     spot = read_spots(array / "array_spots.csv")["A1"]
     np.testing.assert_array_equal(first, mosaic()[spot.window((140, 260))])
     assert Image.open(array / "array_spots.png").size[0] > 260

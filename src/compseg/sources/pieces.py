@@ -22,7 +22,7 @@ from compseg.memory import require_memory
 from compseg.plots.gallery import circles
 from compseg.plots.style import file_of
 from compseg.preprocessing.tissue import otsu
-from compseg.samples import Channels, Window
+from compseg.samples import Channels, SampleArrays, SampleInfo, Window
 from compseg.sources.images import Images
 from compseg.sources.manifest import Row
 from compseg.sources.pictures import whole_image
@@ -99,6 +99,16 @@ class TissueArrays(Images):
                 f"{closest(row.position, known, 'it has')}, add or correct its line"
             )
         return replace(mosaic, image=mosaic.image[known[row.position].window(mosaic.image.shape)], thumbnail=None)
+
+    def read(self, info: SampleInfo) -> SampleArrays:
+        """A spot; remarks on which spots of its mosaic no row of the manifest names."""
+        arrays, path = super().read(info), self._rows[info.name].files["image"]
+        named = {row.position for row in self._rows.values() if row.files["image"] == path}
+        left = [position for position in self._spots[path] if position not in named]
+        said = (
+            f"{path.name}: spots that no row of the manifest names: {', '.join(left[:5])}{' ...' if left[5:] else ''}"
+        )
+        return replace(arrays, remarks=(*arrays.remarks, said)) if left else arrays
 
     def provenance(self) -> dict[str, Any]:
         """As of image files, and the lines of all spots."""
