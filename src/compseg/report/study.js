@@ -23,5 +23,6 @@ for (const table of document.querySelectorAll("table.sortable")) {
       body.append(...[...body.rows].sort((a, b) => sign * ordered(a.cells[column], b.cells[column])));
     });
     head.replaceChildren(button);
+    head.classList.toggle("number", [...body.rows].filter((row) => numberOf(row.cells[column]) !== null).length > body.rows.length / 2);
   });
 }

@@ -85,7 +85,7 @@ def write_comparison_html(path: Path, outcomes: Sequence[Outcome], layout: Layou
         lead,
         [
             *first,
-            Part("How to read it", _how_to_read(layout).replace("`", "")),
+            Part("How to read it", _how_to_read(layout).replace("`", '"')),
             *tables,
             _runs(outcomes, layout, path.parent),
         ],
