@@ -26,7 +26,7 @@ def test_ranks_agree_on_each_run_of_a_process(monkeypatch):
 
 @pytest.mark.parametrize(("name", "folder"), [("compseg", "compseg"), ("../my run", "my_run"), ("日本/1", "日本_1")])
 def test_a_runs_name_is_one_folder(name, folder):
-    verbs._register()
+    verbs.register()
     with initialize_config_dir(str(verbs.conf_dir()), version_base="1.3"):
         cfg = compose("train", [f"name={quoted(name)}"], return_hydra_config=True)
     assert [place.split(f"{folder}_")[0] for place in (cfg.hydra.run.dir, cfg.hydra.sweep.dir)] == ["outputs/"] * 2

@@ -7,8 +7,9 @@ from rich.console import Console
 
 from compseg.log import in_words
 from compseg.run_folder import read_history
+from compseg.studies.countdown import Countdown
 from compseg.studies.plan import Planned
-from compseg.studies.progress import Countdown, Eta, Progress
+from compseg.studies.progress import Eta, Progress
 
 METRIC = "test/pixel_ap"
 
@@ -87,7 +88,7 @@ def test_times_in_words(seconds, words):
 
 def test_a_sweep_counts_its_jobs_down(monkeypatch):
     clock = iter([0.0, 60.0, 130.0, 180.0])
-    monkeypatch.setattr("compseg.studies.progress.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("compseg.studies.countdown.time.monotonic", lambda: next(clock))
     countdown = Countdown(3)
     assert countdown.one_more() == "1 of 3 jobs, about 2 min left"
     assert countdown.one_more() == "2 of 3 jobs, about 65 s left"

@@ -12,7 +12,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 from compseg.config import conf_dir
-from compseg.config.schema import register_schemas
+from compseg.config.verbs import register
 from compseg.errors import CompsegError
 from compseg.studies.record import read_record
 from compseg.studies.runner import Job, run_jobs
@@ -22,7 +22,7 @@ from running import HANGS
 
 def launcher(*overrides):
     """The launcher's settings as the command line makes them."""
-    register_schemas()
+    register()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         arguments = ["hydra/launcher=slurm", "hydra/help=default", "hydra.mode=MULTIRUN", *overrides]
         cfg = compose("train", arguments, return_hydra_config=True)

@@ -15,11 +15,11 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf, open_dict
 
 from compseg.config import conf_dir
-from compseg.config.schema import register_schemas
+from compseg.config.verbs import register
 from compseg.errors import CompsegError
 from compseg.files import checked_json
 from compseg.studies import run_job, runner, sweep
-from compseg.studies.progress import Countdown
+from compseg.studies.countdown import Countdown
 from compseg.studies.record import read_record, read_records
 from compseg.studies.search import search
 from compseg.studies.slots import Slots
@@ -32,7 +32,7 @@ OVERRIDES = ["model=unet", "head.alpha=0.05"]
 @pytest.fixture
 def hydra(tmp_path):
     """Hydra's own configuration as it is inside a job."""
-    register_schemas()
+    register()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         cfg = compose("train", [*OVERRIDES, "hydra.mode=MULTIRUN", "hydra/help=default"], return_hydra_config=True)
     with open_dict(cfg):
@@ -175,7 +175,7 @@ def configure(tmp_path, monkeypatch):
 
     monkeypatch.setattr(sweep, "command_of", command)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    register_schemas()
+    register()
 
     def compose_sweep(*overrides):
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):

@@ -56,7 +56,7 @@ def compose(name: str, overrides: Sequence[str] = (), *, with_hydra: bool = Fals
     Returns:
         The configuration as the verb would get it; not yet checked by `check_targets`.
     """
-    _register()
+    register()
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
         kept = [keep_text(name, override) for override in overrides]
         return hydra.compose(name, kept, return_hydra_config=with_hydra)
@@ -99,7 +99,7 @@ def verb(name: str, sweep_job: Task | None = None, announces: bool = False) -> C
             with _errors_in_one_line(name):
                 if {"-h", "--help"} & set(sys.argv[1:]):
                     return _print_to_reader(_help(name, inspect.getdoc(task) or "", sys.argv[1:]))
-                _register()
+                register()
                 sys.argv[1:] = [keep_text(name, word) for word in sys.argv[1:]]
                 if launched_rank():  # rank 0 writes the configuration; others leave a log of their own and no more
                     sys.argv += [f"hydra.job.name={name}_ddp_process_{launched_rank()}", "hydra.output_subdir=null"]
@@ -110,7 +110,7 @@ def verb(name: str, sweep_job: Task | None = None, announces: bool = False) -> C
     return decorate
 
 
-def _register() -> None:
+def register() -> None:
     """Make the schemas, `${started:}` and `${file_name:}` known to Hydra."""
     register_schemas()
     OmegaConf.register_new_resolver("file_name", lambda name: file_name(str(name)), replace=True)

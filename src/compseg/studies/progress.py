@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import sys
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import mean
 from types import TracebackType
@@ -50,23 +49,6 @@ class Eta:
             return None
         # Never less than the longest of them, however many run at once.
         return max([sum(known) / at_once, *known], default=0.0)
-
-
-class Countdown:
-    """How many jobs of a sweep have ended, and how long the others will take, by the pace so far.
-
-    Args:
-        total: Jobs in all.
-    """
-
-    def __init__(self, total: int) -> None:
-        self.total, self.ended, self.begun = total, 0, time.monotonic()
-
-    def one_more(self) -> str:
-        """`3 of 6 jobs, about 2 min left`, when a job has ended."""
-        self.ended += 1
-        left = (time.monotonic() - self.begun) / self.ended * (self.total - self.ended)
-        return f"{self.ended} of {self.total} jobs" + f", about {in_words(left)} left" * (self.ended < self.total)
 
 
 class Progress:

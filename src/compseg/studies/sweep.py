@@ -30,8 +30,8 @@ from omegaconf.errors import OmegaConfBaseException
 from compseg.config import check_targets
 from compseg.errors import CompsegError
 from compseg.run_folder import refuse_other_kind
+from compseg.studies.countdown import Countdown
 from compseg.studies.page import Writer, summarise
-from compseg.studies.progress import Countdown
 from compseg.studies.record import DONE, Record, read_record, refuse_another, swept_keys
 from compseg.studies.runner import Foreground, Job, Where, run_jobs
 from compseg.studies.slots import device_count

@@ -140,7 +140,7 @@ def _of_channels(cfg: DictConfig, channels: Channels) -> Iterator[Choice]:
         pictures = not channels.spectral and channels.count < LONG_SPECTRUM
         depth = DEPTH_FOR_PICTURES if pictures else DEPTH_FOR_SPECTRA
         yield Choice("model.depth", depth, "for pictures, where shape has to tell" if pictures else "for spectra")
-    if corrections:
+    if corrections or why:  # also where `auto` is no correction at all
         yield Choice("preprocess.corrections", corrections, why)
 
 
