@@ -12,7 +12,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-import compseg.report
+import compseg.report.judge
 import compseg.train
 import compseg.training
 from compseg.errors import CompsegError
@@ -51,7 +51,7 @@ def test_the_device_that_trained_judges(monkeypatch, tmp_path):
 
     monkeypatch.setattr(compseg.training, "train", lambda *_: torch.device("cuda:3"))
     monkeypatch.setattr(compseg.training, "refuse_unread", lambda *_: None)
-    monkeypatch.setattr(compseg.report, "judge", judge)
+    monkeypatch.setattr(compseg.report.judge, "judge", judge)
     overrides = SimpleNamespace(task=[])
     output = SimpleNamespace(runtime=SimpleNamespace(output_dir=str(tmp_path)), overrides=overrides)
     monkeypatch.setattr(compseg.train.HydraConfig, "get", lambda: output)

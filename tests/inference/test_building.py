@@ -59,8 +59,11 @@ def resolved(name: str, **values) -> dict:
     method = OmegaConf.create({"maps": 1})
     root = OmegaConf.create({"channels": 3, "maps": 1, "depth": 1, "method": method, **values})
     root.model = OmegaConf.load(CONF / "model" / f"{name}.yaml")
-    if root.model.get("depth") == "auto":
-        root.model.depth = 1
+    for key in ("depth", "magnify"):
+        if root.model.get(key) == "auto":
+            root.model[key] = 1
+    if "encoder_weights" in root.model:
+        root.model.encoder_weights = None  # as in the description of a segmenter, which has its own
     return OmegaConf.to_container(root.model, resolve=True)
 
 

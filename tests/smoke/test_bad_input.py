@@ -159,7 +159,7 @@ CASES: dict[str, tuple[Callable[[], object] | None, tuple[str, ...], tuple[str, 
     "empty tissue": (no_tissue, ("check", "cohort=empty.zarr"), ("empty.zarr",)),
     "damaged chunk": (damaged_chunk, ("check", "cohort=mine.zarr"), ("mine.zarr",)),
     "no cohort": (None, (*TRAIN, "data.path=nowhere.zarr"), ("nowhere.zarr", "prepare")),
-    "split without samples": (None, TRAIN, ("mine.zarr", "split val")),
+    "split without samples": (None, TRAIN, ("mine.zarr", "no sample in split test", "1 more")),
     "batch of one": (
         edit(lambda t: [t[k].update(split="val") for k in (0, 1)]),
         (*TRAIN, "data.path=two.zarr", "data.batch_size=1"),

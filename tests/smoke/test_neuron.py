@@ -31,7 +31,9 @@ def test_alpha_is_measured_said_and_kept(trained):
     config = OmegaConf.load(trained.run / "config.yaml")
     assert 0 < config.head.alpha < 1
     assert config.asked["head.alpha"] == "auto"
-    assert f"head.alpha={config.head.alpha} (less is marked in a tenth of the disease samples)" in trained.printed
+    assert f"alpha={config.head.alpha} (why: train.log)" in trained.printed
+    why = f"head.alpha={config.head.alpha} (less is marked in a tenth of the disease samples)"
+    assert why in (trained.run / "train.log").read_text()
 
 
 def test_a_sweep_names_what_a_job_cannot_read_before_the_first_job(trained, tmp_path):

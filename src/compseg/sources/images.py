@@ -79,7 +79,7 @@ class Images:
         if self._axis is not None:
             return self._axis
         # This reads a whole image, so its result is kept.
-        return self._file(next(iter(self._rows.values()))).channels
+        return self.file_of(next(iter(self._rows.values()))).channels
 
     def read(self, info: SampleInfo) -> SampleArrays:
         """Read a sample's files.
@@ -88,7 +88,7 @@ class Images:
             CompsegError: A file cannot be read, or its shape does not fit the other samples or the image.
         """
         row = self._rows[info.name]
-        file = self._file(row)
+        file = self.file_of(row)
         image, remarks = self._of_channels(row, file)
         thumbnail = read_picture(row.files["reference"]) if "reference" in row.files else file.thumbnail
         tissue, several = self._mask(row, "tissue", image)
@@ -131,7 +131,8 @@ class Images:
             **({"truth_value": list(self._truth_value)} if self._truth_value else {}),
         }
 
-    def _file(self, row: Row) -> ImageFile:
+    def file_of(self, row: Row) -> ImageFile:
+        """What the image file of a row holds."""
         return read_file(row.files["image"], self._how, self._unit, self._mapped)
 
     def _mask(self, row: Row, column: str, image: np.ndarray[Any, Any]) -> tuple[Mask | None, tuple[str, ...]]:

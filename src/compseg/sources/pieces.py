@@ -84,11 +84,12 @@ class TissueArrays(Images):
         self._spots: dict[Path, dict[str, Spot]] = {}
         self._opened: tuple[Path, ImageFile] | None = None
 
-    def _file(self, row: Row) -> ImageFile:
+    def file_of(self, row: Row) -> ImageFile:
+        """What the image of a row holds, kept until another image is asked for: its rows follow one another."""
         path = row.files["image"]
         if self._opened is None or self._opened[0] != path:
             self._opened = None  # before the next one is read, or there would be two in memory
-            self._opened = path, super()._file(row)
+            self._opened = path, super().file_of(row)
         mosaic = self._opened[1]
         if path not in self._spots:
             self._spots[path] = spots_of(path, mosaic.image, self._diameter)
@@ -115,7 +116,7 @@ class TissueArrays(Images):
         mosaics = {row.files["image"]: row for row in self._rows.values()}
         for path, row in mosaics.items():
             if not spots_file(path).is_file():
-                self._file(row)  # finds and writes them
+                self.file_of(row)  # finds and writes them
         spots = [spots_file(path).read_bytes() for path in sorted(mosaics)]
         return {**super().provenance(), "spots_sha256": hashlib.sha256(b"".join(spots)).hexdigest()}
 
@@ -276,7 +277,8 @@ class Slides(Images):
                 "give a smaller source.edge or source.least_tissue"
             )
 
-    def _file(self, row: Row) -> ImageFile:
+    def file_of(self, row: Row) -> ImageFile:
+        """What the image of a row holds, kept until another image is asked for: its rows follow one another."""
         path = row.files["image"]
         if self._opened is None or self._opened[0] != path:
             self._opened = path, level_of(path, self._level)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +78,14 @@ def learns_from_masks(cfg: DictConfig) -> bool:
 def _optimizer_factory(node: DictConfig) -> OptimizerFactory:
     make: OptimizerFactory = instantiate(node)
 
-    def factory(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-        return make([{**group, "lr": node.lr * group["rate"]} if "rate" in group else group for group in groups])
+    def factory(parameters: Iterable[Any]) -> torch.optim.Optimizer:
+        # Tensors, or groups of them, of which some have a rate of their own.
+        return make(
+            [
+                {**each, "lr": node.lr * each["rate"]} if isinstance(each, dict) and "rate" in each else each
+                for each in parameters
+            ]
+        )
 
     return factory
 
