@@ -7,8 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from compseg.preprocessing.axis import AMIDE_I, band_weights
-from compseg.preprocessing.tissue import signal_to_noise
+from compseg.preprocessing.tissue import amide_weights, signal_to_noise
 from compseg.samples import Channels, Image, Mask
 
 
@@ -38,11 +37,11 @@ def quality_of(image: Image, tissue: Mask, channels: Channels) -> Quality:
     """The quality of a sample's image `(H, W, C)` and tissue `(H, W)`."""
     spectra = image[tissue].astype(np.float32)
     kept = len(spectra)
-    weights = band_weights(channels.values, AMIDE_I) if channels.spectral else np.zeros(1)
-    level = image.astype(np.float32) @ weights.astype(np.float32) if weights.any() else image.mean(2, dtype=np.float32)
+    weights = amide_weights(channels)
+    level = image.mean(2, dtype=np.float32) if weights is None else image.astype(np.float32) @ weights
     if not kept:
         return Quality(0, 0.0, level, np.nan, np.nan, np.nan, 0)
-    snr = float(np.median(signal_to_noise(spectra[None], channels.values))) if weights.any() else np.nan
+    snr = float(np.median(signal_to_noise(spectra[None], channels.values))) if weights is not None else np.nan
     # Of a photograph white is a colour, and two of its channels are no neighbours.
     top = spectra == spectra.max()
     saturated = float((top[:, 1:] & top[:, :-1]).any(axis=1).mean()) if channels.spectral else np.nan

@@ -14,13 +14,13 @@ from torch import Tensor
 
 from compseg.errors import reading, require
 from compseg.files import atomic_json
-from compseg.inference.folder import checksum_of
+from compseg.inference.folder import ENSEMBLE, checksum_of
 from compseg.inference.segmenter import Pieces, Segmenter, load_segmenter
 from compseg.inference.threshold import Threshold
 from compseg.inference.tiling import Tile
 from compseg.samples import Image, Mask, Window
 
-DESCRIPTION, MEMBERS = "ensemble.json", "members"
+MEMBERS = "members"
 FORMAT, MOST = 1, 1000  # the latter of members that a stranger's folder may have loaded
 
 
@@ -98,7 +98,7 @@ class Ensemble(Segmenter):
         """Write `ensemble.json` beside the members that are there."""
         threshold = self.threshold.to_dict() if self.threshold else None
         plain: dict[str, Any] = {"format": FORMAT, "members": len(self.members), "threshold": threshold}
-        atomic_json(folder / DESCRIPTION, {**plain, "sha256": checksum_of(plain)})
+        atomic_json(folder / ENSEMBLE, {**plain, "sha256": checksum_of(plain)})
 
 
 def _mean_of(thresholds: Sequence[Threshold | None]) -> Threshold | None:
@@ -116,7 +116,7 @@ def load_ensemble(folder: Path, device: str | torch.device, trust: Sequence[str]
     Raises:
         CompsegError: It, or a member, is damaged.
     """
-    path = folder / DESCRIPTION
+    path = folder / ENSEMBLE
     with reading(path, "copy the whole folder again, its members included"):
         require(path.stat().st_size < 2**20, f"{path}: is too large for a description")
         plain = json.loads(path.read_text(encoding="utf-8"))

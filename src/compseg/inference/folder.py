@@ -32,6 +32,7 @@ from compseg.samples import Channels
 
 T = TypeVar("T")
 FORMAT = 3
+ENSEMBLE = "ensemble.json"  # in place of a description, where several segmenters are one
 DESCRIPTION, WEIGHTS, OLD_WEIGHTS = "segmenter.json", "weights.safetensors", "weights.pt"
 PARTS = ("model", "preprocess", "pseudo_labels")
 MAX_DESCRIPTION = 2**24  # bytes; a thousand channels with their wavenumbers take 30 kB

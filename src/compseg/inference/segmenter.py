@@ -25,6 +25,7 @@ from compseg.files import atomic_json
 from compseg.inference.building import build_safe, without_fetching
 from compseg.inference.folder import (
     DESCRIPTION,
+    ENSEMBLE,
     FORMAT,
     OLD_WEIGHTS,
     checksum_of,
@@ -432,7 +433,7 @@ def load_segmenter(path: str | Path, device: str | torch.device = "cpu", trust: 
         CompsegError: If the folder holds no segmenter, one of a newer format, a damaged one, or one that asks for code,
             arguments or memory that it may not have.
     """
-    if (Path(path) / "ensemble.json").is_file():
+    if (Path(path) / ENSEMBLE).is_file():
         from compseg.inference.ensemble import load_ensemble  # which is made of segmenters
 
         return load_ensemble(Path(path), device, trust)

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from compseg.plots.figures import channel_axis
+from compseg.plots.figures import channel_axis, positions
 from compseg.plots.style import FAINT, HEALTHY, INK, as_text, empty_figure, styled
 from compseg.samples import Channels, Mask
 
@@ -40,7 +40,7 @@ def sample_preview(level: Floats, tissue: Mask, spectra: Floats, channels: Chann
     histogram.hist(level.ravel(), bins=list(edges), color=FAINT)
     histogram.hist(level[tissue], bins=list(edges), color=HEALTHY)
     histogram.set(title="tissue and all", yticks=[])
-    axis = np.array(channels.values or range(channels.count), dtype=np.float64)
+    axis = positions(channels)
     if len(spectra):
         means.fill_between(axis, *np.percentile(spectra, RANGE, axis=0), color=HEALTHY, alpha=0.25, linewidth=0)
         means.plot(axis, spectra.mean(0), color=INK, linewidth=1.2)
@@ -54,7 +54,7 @@ def spectra_by_group(means: Mapping[str, Floats], channels: Channels) -> Figure:
     """The mean spectrum of the tissue of each group, `(C,)`, by its name."""
     figure = empty_figure(9.6, 3.6)
     axes = figure.subplots()
-    axis = np.array(channels.values or range(channels.count), dtype=np.float64)
+    axis = positions(channels)
     for name, values in means.items():
         axes.plot(axis, values, linewidth=1.2, label=as_text(name, 32))
     axes.set(title="mean of the tissue, by group", ylabel="value")

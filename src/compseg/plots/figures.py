@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from compseg.axes import unit_of
 from compseg.plots.style import CLASS_COLOURS, DISEASE, FAINT, HEALTHY, INK, OTHER, as_text, empty_figure, styled
 from compseg.samples import Channels
 
@@ -226,7 +227,7 @@ def spectra(given: Spectra, title: str = "mean spectra", seed: int = 0) -> Figur
     means, *sampled, difference = figure.subplots(
         3 if several else 2, 1, sharex=True, height_ratios=[3, 3, 2] if several else [3, 2]
     )
-    axis = np.array(given.channels.values or range(given.channels.count), dtype=np.float64)
+    axis = positions(given.channels)
     for values, colour, name in components:
         count = f" ({len(values)} spectra)" if several else ""
         means.plot(axis, values.mean(0), color=colour, label=f"{name}{count}")
@@ -251,15 +252,20 @@ def _sampled_spectra(axes: Axes, axis: Floats, kinds: Sequence[NDArray[np.floati
     axes.set(title=f"{len(picked[0])} and {len(picked[1])} spectra chosen at random", ylabel=quantity)
 
 
+def positions(channels: Channels) -> Floats:
+    """Where channels lie on an axis, `(C,)`: their positions, else their numbers."""
+    return np.array(channels.values or range(channels.count), dtype=np.float64)
+
+
 def channel_axis(axes: Axes, channels: Channels, axis: Floats) -> None:
     """Label an axis of channels, in the direction in which it is read."""
-    unit = {"cm-1": "cm⁻¹", "cm^-1": "cm⁻¹", "1/cm": "cm⁻¹"}.get(channels.unit, channels.unit)
+    wavenumber = unit_of(channels.unit) == "cm-1"
+    unit = "cm⁻¹" if wavenumber else channels.unit
     if not channels.spectral:
         axes.set_xlabel("channel")
         if channels.names:
             axes.set_xticks(axis, [as_text(name) for name in channels.names])
         return
-    wavenumber = unit == "cm⁻¹"
     quantity = "wavenumber" if wavenumber else "wavelength" if unit in ("nm", "um", "µm") else "position"
     axes.set_xlabel(f"{quantity} ({as_text(unit)})" if unit else quantity)
     # Infrared spectra are read from high wavenumbers to low.

@@ -65,12 +65,17 @@ def level_of(image: Image, rule: str, channels: Channels | None = None) -> NDArr
         require(image.shape[2] == 3, f"tissue=stain: expected red, green and blue, got {image.shape[2]} channels")
         return np.asarray(np.ptp(image.astype(np.float32), axis=2))
     values = () if channels is None else channels.values
-    weights = band_weights(values, AMIDE_I) if values else np.zeros(1)
-    require(
-        bool(weights.any()), f"tissue=amide: no channels at 1600 to 1700 cm-1 in {span(values) if values else 'it'}"
-    )
-    area = image.astype(np.float32) @ weights.astype(np.float32)
+    weights = None if channels is None else amide_weights(channels)
+    if weights is None:
+        raise CompsegError(f"tissue=amide: no channels at 1600 to 1700 cm-1 in {span(values) if values else 'it'}")
+    area = image.astype(np.float32) @ weights
     return np.where(signal_to_noise(image, values) >= LOWEST_SNR, area, np.float32(0))
+
+
+def amide_weights(channels: Channels) -> NDArray[np.float32] | None:
+    """Weights `(C,)` whose product with a spectrum is the area of amide I; None where no channels cover it."""
+    weights = band_weights(channels.values, AMIDE_I) if channels.spectral else np.zeros(1)
+    return weights.astype(np.float32) if weights.any() else None
 
 
 def signal_to_noise(image: Image, values: tuple[float, ...]) -> NDArray[np.float32]:

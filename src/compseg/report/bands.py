@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from compseg.axes import unit_of
 from compseg.samples import Channels
 
 # cm-1; Movasaghi, Rehman, ur Rehman, Applied Spectroscopy Reviews 43:134 (2008); amides by Barth, BBA 1767:1073 (2007).
@@ -27,7 +28,7 @@ BANDS = (
 
 def bands_within(channels: Channels) -> list[tuple[int, str]]:
     """Known bands on an axis of wavenumbers; none on any other."""
-    if channels.unit not in ("cm-1", "cm⁻¹", "cm^-1", "1/cm") or not channels.values:
+    if unit_of(channels.unit) != "cm-1" or not channels.values:
         return []
     low, high = min(channels.values), max(channels.values)
     return [(position, name) for position, name in BANDS if low <= position <= high]

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader
-from markupsafe import Markup
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
@@ -20,8 +18,9 @@ from compseg.file_names import file_names
 from compseg.files import atomic_bytes, atomic_text
 from compseg.plots.cohort import sample_preview, spectra_by_group
 from compseg.plots.style import file_of
-from compseg.preprocessing.axis import AMIDE_I, within
-from compseg.report.page import data_uri
+from compseg.preprocessing.pipeline import short_name
+from compseg.preprocessing.tissue import amide_weights
+from compseg.report.page import data_uri, fill
 from compseg.samples import SPLITS, SampleInfo
 
 EMBEDDED = 6_000_000  # bytes of pictures in the page, which base64 makes a third more; further ones are files beside it
@@ -61,23 +60,20 @@ def write_cohort_page(cohort: Cohort, folder: Path) -> Path:
 
 
 def _picture(cohort: Cohort, quality: Quality, tissue: NDArray[np.bool_], spectra: NDArray[np.float32]) -> bytes:
-    spectral = cohort.channels.spectral and within(np.asarray(cohort.channels.values), [AMIDE_I]).sum() > 1
     some = spectra[:: max(1, len(spectra) // SAMPLED)]
-    named = "area of amide I" if spectral else "mean over channels"
+    named = "area of amide I" if amide_weights(cohort.channels) is not None else "mean over channels"
     return file_of(sample_preview(quality.level, tissue, some, cohort.channels, named), dpi=80)
 
 
 def _page(cohort: Cohort, cards: Sequence[Any], figure: str, problems: Sequence[Problem]) -> str:
-    loader = PackageLoader("compseg.report", "")
-    environment = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     infos = cohort.infos
     counts = {
         "class": _counts(infos, lambda info: info.class_name or ("disease" if info.label else "healthy")),
         "group": _counts(infos, lambda info: info.group or "(no group)"),
         "label": _counts(infos, lambda info: "disease" if info.label else "healthy"),
     }
-    return environment.get_template("cohort.html").render(
-        css=Markup(loader.get_source(environment, "page.css")[0]),
+    return fill(
+        "cohort.html",
         cohort=cohort,
         name=Path(str(cohort.path)).name,
         patients=len({info.patient for info in infos if info.patient}),
@@ -86,7 +82,7 @@ def _page(cohort: Cohort, cards: Sequence[Any], figure: str, problems: Sequence[
         cards=cards,
         figure=figure,
         problems=problems,
-        before=[str(node["_target_"]).rpartition(".")[2] for node in cohort.input.corrections],
+        before=[short_name(node) for node in cohort.input.corrections],
     )
 
 

@@ -9,7 +9,6 @@ import json
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +39,7 @@ from compseg.samples import Channels
 
 # All samples together, so that a page of forty stays below ten megabytes and one of a thousand does not grow with them.
 MAP_PIXELS, PICTURE_PIXELS, SPECTRA_VALUES = 3_000_000, 6_000_000, 400_000
+TEMPLATES = PackageLoader("compseg.report", "")
 STATIC = 128  # pixels a side of what is shown without script
 CLASSES = [f"{split}/x_{name}" for split in ("train", "val") for name in ("disease", "healthy")]
 CURVES = ("epoch", "train/loss", "val/loss", *CLASSES)
@@ -119,7 +119,7 @@ def write_report(
     data = {
         **page_data(order, val_maps, threshold, about, vmax),
         "spectra": _spectra(order, seen, about.channels, importance),
-        "history": {key: [_finite(v) for v in history[key]] for key in CURVES if key in history},
+        "history": {key: [finite_or_none(v) for v in history[key]] for key in CURVES if key in history},
         "kept": about.kept,
         "errors": errors,
         "spread": _spreads(order, seen),
@@ -162,15 +162,22 @@ def render(template: str, data: Mapping[str, Any], **values: Any) -> str:
         data: What the script reads, plain values.
         values: What the template reads.
     """
-    loader = PackageLoader("compseg.report", "")
-    environment = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    source = partial(loader.get_source, environment)
-    script = "\n".join(source(name)[0] for name in ("plots.js", template.replace("html", "js")))
+    script = "\n".join(source_of(name) for name in ("plots.js", template.replace("html", "js")))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     # Escaped for HTML as a script's text is read: `</script>` would end it.
     plain = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
-    given = {"data": Markup(plain), "script": Markup(script), "css": Markup(source("page.css")[0]), "digest": digest}
-    return environment.get_template(template).render(**given, **values)
+    return fill(template, data=Markup(plain), script=Markup(script), digest=digest, **values)
+
+
+def fill(template: str, **values: Any) -> str:
+    """A template of this package with `page.css` inside; what it is given is escaped."""
+    environment = Environment(loader=TEMPLATES, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    return environment.get_template(template).render(css=Markup(source_of("page.css")), **values)
+
+
+def source_of(name: str) -> str:
+    """A file of this package, as it is."""
+    return TEMPLATES.get_source(Environment(), name)[0]
 
 
 def page_data(
@@ -196,7 +203,13 @@ def page_data(
 
 def _dot(item: SampleMap, split: str) -> dict[str, Any]:
     info = item.info
-    return {"name": info.name, "group": info.group, "label": info.label, "x": _finite(item.pooled), "split": split}
+    return {
+        "name": info.name,
+        "group": info.group,
+        "label": info.label,
+        "x": finite_or_none(item.pooled),
+        "split": split,
+    }
 
 
 def _sample(item: SampleMap, steps: NDArray[np.float64], about: About, count: int) -> dict[str, Any]:
@@ -215,7 +228,7 @@ def _sample(item: SampleMap, steps: NDArray[np.float64], about: About, count: in
         "group": info.group,
         "patient": info.patient,
         "file": about.maps.get(info.name, ""),
-        "x": _finite(item.pooled),
+        "x": finite_or_none(item.pooled),
         "tissue": int(item.tissue.sum()),
         "disease": None if item.truth is None else int(item.region.sum()),
         "judged": bool(with_disease_truth([item])),
@@ -305,7 +318,8 @@ def _floats(values: NDArray[Any]) -> str:
     return base64.b64encode(np.asarray(values, "<f4").tobytes()).decode()
 
 
-def _finite(value: float) -> float | None:
+def finite_or_none(value: float) -> float | None:
+    """A number for a script, which JSON can hold: None where it is no number."""
     return float(value) if np.isfinite(value) else None
 
 

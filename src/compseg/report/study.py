@@ -7,9 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 from compseg.files import atomic_text
-from compseg.report.page import render
+from compseg.report.page import finite_or_none, render
 
 
 class Cell(NamedTuple):
@@ -74,4 +75,9 @@ def number(value: float | None, digits: str = ".4g", **more: str) -> Cell:
 
 def finite(values: Iterable[float]) -> list[float | None]:
     """Numbers for a chart, which JSON can hold: None where a value is no number."""
-    return [float(value) if math.isfinite(value) else None for value in values]
+    return [finite_or_none(value) for value in values]
+
+
+def report_of(folder: Path, name: str) -> str:
+    """The address of a run's report from a page in the folder above it; empty where it has none."""
+    return f"{quote(name)}/report.html" if (folder / name / "report.html").is_file() else ""

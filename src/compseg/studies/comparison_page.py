@@ -7,10 +7,9 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from compseg.files import atomic_bytes, atomic_text
-from compseg.report.study import Cell, Part, finite, number, write_study
+from compseg.report.study import Cell, Part, finite, number, report_of, write_study
 from compseg.studies.page import better_of, csv_of, frame_of, markdown, states
 from compseg.studies.pictures import picture_of_comparison, png
 from compseg.studies.plan import Layout
@@ -109,7 +108,7 @@ def _chart(here: Sequence[Score], outcomes: Sequence[Outcome], layout: Layout, f
         "x": finite(one.record.metrics[layout.rank_by] for one in jobs),
         "y": [row[one.planned.contender] for one in jobs],
         "tips": [f"{one.planned.name}\n{one.record.metrics[layout.rank_by]:.4g}" for one in jobs],
-        "links": [_report(folder, one.planned.name) for one in jobs],
+        "links": [report_of(folder, one.planned.name) for one in jobs],
     }
     ends = {end: finite(getattr(one, end) for one in here) for end in ("mean", "low", "high")}
     bars = {"kind": "ranges", "colour": "ink", "x": ends["low"], "x2": ends["high"], "y": places}
@@ -118,10 +117,6 @@ def _chart(here: Sequence[Score], outcomes: Sequence[Outcome], layout: Layout, f
     names = [label[one.contender] for one in here]
     y = {"label": "", "names": names, "min": -0.5, "max": len(here) - 0.5, "reverse": True}
     return {"series": [bars, runs, means], "x": {"label": layout.rank_by}, "y": y, "height": 90 + 30 * len(here)}
-
-
-def _report(folder: Path, name: str) -> str:
-    return f"{quote(name)}/report.html" if (folder / name / "report.html").is_file() else ""
 
 
 def _sortable(cell: object) -> Cell:
@@ -133,7 +128,7 @@ def _sortable(cell: object) -> Cell:
 
 def _runs(outcomes: Sequence[Outcome], layout: Layout, folder: Path) -> Part:
     rows = [
-        [Cell(one.record.name, href=_report(folder, one.planned.name)), Cell(one.record.status, tip=one.record.why)]
+        [Cell(one.record.name, href=report_of(folder, one.planned.name)), Cell(one.record.status, tip=one.record.why)]
         + [number(one.record.metrics.get(f"{layout.split}/{metric}")) for metric in layout.metrics]
         for one in outcomes
     ]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from compseg.errors import CompsegError
 from compseg.evaluation.names import lower_is_better
-from compseg.report.study import Cell, Part, finite, number, write_study
+from compseg.report.study import Cell, Part, finite, number, report_of, write_study
 from compseg.studies.pictures import FEW, column_of, is_wide, numeric, values_of
 from compseg.studies.record import INTERVAL_ENDS, natural
 
@@ -108,16 +108,12 @@ def _table(
     metrics = [name for name in jobs.columns if "/" in name and not name.endswith(INTERVAL_ENDS) and name not in keys]
     metrics = [rank_by, *(name for name in metrics if name != rank_by)]
     rows = [
-        [Cell(str(rank), rank), Cell(str(job["job"]), href=_report(folder, job["job"]), tip=tip)]
+        [Cell(str(rank), rank), Cell(str(job["job"]), href=report_of(folder, str(job["job"])), tip=tip)]
         + [number(float(job[key])) if numeric([str(job[key])]) else Cell(str(job[key])) for key in keys]
         + [number(job[name]) if isinstance(job[name], int | float) else Cell(str(job[name])) for name in metrics]
         for rank, ((_, job), tip) in enumerate(zip(jobs.iterrows(), _tips(jobs, keys, rank_by), strict=True), 1)
     ]
     return ("rank", "job", *keys, *metrics), rows
-
-
-def _report(folder: Path, job: str) -> str:
-    return f"{quote(str(job))}/report.html" if (folder / str(job) / "report.html").is_file() else ""
 
 
 def _tips(jobs: pd.DataFrame, keys: Sequence[str], rank_by: str) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from compseg.monitor import CollapseDetector, Dashboards, Diagnostics, EpochBar,
 from compseg.private import started_ranks
 from compseg.training.callbacks import CohortWatch, SeedEachStep, StopBetweenSteps, SyncBatchNormStatistics
 from compseg.training.checkpoints import BestAndLast
-from compseg.training.module import CompSegNet, OptimizerFactory, SchedulerFactory
+from compseg.training.module import CompSegNet, SchedulerFactory
 from compseg.training.trainer import Trainer
 
 
@@ -41,7 +41,7 @@ def build_module(cfg: DictConfig) -> CompSegNet:
         objective=objective,
         preprocess=instantiate(cfg.preprocess),
         pseudo_labels=instantiate(cfg.pseudo_labels),
-        optimizer=_optimizer_factory(cfg.optimizer),
+        optimizer=instantiate(cfg.optimizer),
         scheduler=_scheduler_factory(cfg.scheduler),
         augmentations=instantiate(cfg.augmentation),
         seed=cfg.seed,
@@ -73,21 +73,6 @@ def learns_from_masks(cfg: DictConfig) -> bool:
             "pseudo_labels=fisher, method=neuron (labels alone), or method=supervised, which reads an expert's masks"
         )
     return needed
-
-
-def _optimizer_factory(node: DictConfig) -> OptimizerFactory:
-    make: OptimizerFactory = instantiate(node)
-
-    def factory(parameters: Iterable[Any]) -> torch.optim.Optimizer:
-        # Tensors, or groups of them, of which some have a rate of their own.
-        return make(
-            [
-                {**each, "lr": node.lr * each["rate"]} if isinstance(each, dict) and "rate" in each else each
-                for each in parameters
-            ]
-        )
-
-    return factory
 
 
 def _scheduler_factory(node: DictConfig | None) -> SchedulerFactory | None:

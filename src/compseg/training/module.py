@@ -189,6 +189,8 @@ class CompSegNet(pl.LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimizer and, stepped each batch, its schedule."""
         optimizer = self.make_optimizer(self._parameter_groups())
+        for group in optimizer.param_groups:
+            group["lr"] *= group.get("rate", 1.0)
         if self.make_scheduler is None:
             return optimizer
         steps = self.trainer.estimated_stepping_batches  # infinite for trainer.max_epochs=-1
