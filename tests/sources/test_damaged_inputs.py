@@ -13,7 +13,7 @@ import tifffile
 from PIL import Image
 
 from compseg.errors import CompsegError
-from compseg.sources.readers import read_file, read_image, read_mask, read_picture
+from compseg.sources.readers import READERS, read_file, read_image, read_mask, read_picture, reader_of
 
 RNG = np.random.default_rng(0)
 COLOUR = RNG.integers(0, 256, (24, 32, 3), dtype=np.uint8)
@@ -76,6 +76,13 @@ INSTRUMENTS = (
     ("ome_zarr/v1", "0/.zarray"),
     ("ome_zarr/v1", ".zattrs"),
 )
+
+
+def test_a_file_of_every_reader_is_damaged():
+    """So that a reader that is added is under this test, too."""
+    damaged_ones = [*SOUND, *(name if Path(name).suffix else f"{name}.zarr" for name, _ in INSTRUMENTS)]
+    known = {reader_of(Path(f"a{suffix}")) for suffix in (*READERS, ".0")}
+    assert known == {reader_of(Path(name)) for name in damaged_ones}
 
 
 def copied(tmp_path, name, part):

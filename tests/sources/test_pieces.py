@@ -1,15 +1,18 @@
 """Samples that are pieces of larger images: spots of tissue arrays that the user may correct, tiles of slides."""
 
 import csv
+import tracemalloc
 
 import numpy as np
 import pytest
 import tifffile
+import zarr
 from PIL import Image
 
 from compseg.errors import CompsegError
 from compseg.sources import Slides, TissueArrays
 from compseg.sources.pieces import find_spots, read_spots, tissue_map
+from compseg.sources.readers import read_file
 
 CENTRES = {
     f"{row}{column + 1}": (25 + 44 * place, 30 + 46 * column) for place, row in enumerate("ABC") for column in range(5)
@@ -80,6 +83,25 @@ def test_spots_are_written_corrected_and_read(array):
     corrected = TissueArrays(array / "labels.csv")
     np.testing.assert_array_equal(corrected.read(infos[0]).image, mosaic()[59:80, 112:133])
     assert corrected.provenance() != source.provenance() | {"spots_sha256": ""}
+
+
+def test_a_mosaic_larger_than_memory_is_read_spot_by_spot(array):
+    large = np.repeat(np.repeat(mosaic(), 4, 0), 4, 1)
+    group = zarr.open_group(array / "array.zarr", mode="w", zarr_format=3)
+    group.create_array("0", data=np.moveaxis(large, -1, 0), chunks=(6, 64, 64))
+    group.attrs["ome"] = {"multiscales": [{"axes": [{"name": axis} for axis in "cyx"], "datasets": [{"path": "0"}]}]}
+    (array / "labels.csv").write_text((array / "labels.csv").read_text().replace(".npy", ".zarr"))
+    source = TissueArrays(array / "labels.csv")
+    infos = source.infos()
+    source.read(infos[0])  # imports what it needs, and writes the spots with their picture
+    tracemalloc.start()
+    tissue_map(read_file(array / "array.zarr", mapped=True).image)
+    images = [TissueArrays(array / "labels.csv").read(info).image for info in infos[:2]]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < large.nbytes / 3, (peak, large.nbytes)
+    window = read_spots(array / "array_spots.csv")["A2"].window(large.shape)
+    np.testing.assert_array_equal(images[1], large[window])
 
 
 PROBLEMS = {

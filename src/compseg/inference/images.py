@@ -121,7 +121,7 @@ class NewImage:
     cohort: Cohort | None = None
 
     def open(self, reading: Reading = Reading()) -> OpenImage:
-        """Open the image; its pixels stay on disk where the format allows it (cohorts, .npy and ENVI files).
+        """Open the image; its pixels stay on disk where the format allows it, see `sources.readers.read_file`.
 
         Args:
             reading: How files are read; a cohort needs none.

@@ -7,9 +7,10 @@ Rows are from the top, see docs/reference/files.md.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,11 +20,13 @@ from compseg.errors import CompsegError
 from compseg.memory import require_memory
 from compseg.samples import Channels
 from compseg.sources.envi import header_of, read_envi
+from compseg.sources.on_disk import OnDisk
 from compseg.sources.pictures import Pixels, read_pillow
 
 INSTALL = "pip install 'compseg[instruments]'"
 INSTRUMENTS = (".bsp", ".dat", ".dms", ".dmt", ".seq", ".map", ".wdf", ".fsm", ".wip")
 RESULTS = ("absorbance", "reflectance", "transmittance", "log_1_r", "intensity")
+AGILENT_HEADER = 255 * 4  # bytes before the numbers
 CUTOUT = "IrCutout.bmp"  # Agilent's picture of the place that was measured, in the folder of the measurement
 Array = NDArray[Any]
 
@@ -68,18 +71,28 @@ def _spectral_images(about: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def _image(path: Path, file: Any, about: Mapping[str, Any], key: str | None) -> Pixels:
-    found = [image for image in _spectral_images(about) if key in (None, image["name"])]
+    found = [each for each in _spectral_images(about) if key in (None, each["name"])]
     if len(found) != 1:
-        names = ", ".join(image["name"] for image in _spectral_images(about))
+        names = ", ".join(each["name"] for each in _spectral_images(about))
         raise CompsegError(f"{path}: which image? it holds {names}; set source.keys.image")
-    image, axis = found[0], found[0]["extra"]["band_axis"]
+    described, axis = found[0], found[0]["extra"]["band_axis"]
     if axis["quantity"] == "optical_path_difference":
         raise CompsegError(f"{path}: holds interferograms and no spectra; give the file of its spectra")
-    if image["size_t"] * image["size_z"] != 1:
+    if described["size_t"] * described["size_z"] != 1:
         raise CompsegError(f"{path}: expected rows, columns and one axis of channels, found depths or times as well")
-    require_memory(path, (image["size_c"], image["size_y"], image["size_x"]), np.float32)
-    cube = np.moveaxis(file.read_image(image["index"])[0, :, 0], 0, -1)
-    return Pixels(cube, channels=_channels(path, file, axis, image["extra"].get("trace", 0)))
+    channels = _channels(path, file, axis, described["extra"].get("trace", 0))
+    shape = (described["size_c"], described["size_y"], described["size_x"])
+    mosaic = Path(about["path"])
+    if mosaic.suffix.lower() == ".dms" and mosaic.stat().st_size == AGILENT_HEADER + 4 * prod(shape):
+        image = OnDisk(mosaic, partial(_map_mosaic, mosaic, shape), (1, 2, 0), upwards=True)
+        return Pixels(cast(Array, image), channels=channels)
+    require_memory(path, shape, np.float32)
+    return Pixels(np.moveaxis(file.read_image(described["index"])[0, :, 0], 0, -1), channels=channels)
+
+
+def _map_mosaic(path: Path, shape: tuple[int, ...]) -> Array:
+    """The numbers `(C, H, W)` of an Agilent mosaic, whose first row is the lowest."""
+    return np.memmap(path, "<f4", "r", AGILENT_HEADER, shape)
 
 
 def _row_of_spectra(path: Path, file: Any, about: Mapping[str, Any]) -> Pixels:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import numpy as np
 import zarr
 from numpy.typing import NDArray
 
 from compseg.errors import CompsegError
-from compseg.memory import require_memory
 from compseg.samples import Channels
+from compseg.sources.on_disk import OnDisk
 from compseg.sources.pictures import Pixels
 
 Array = NDArray[Any]
@@ -51,11 +50,7 @@ def read_ome_zarr(path: Path, key: str | None = None) -> Pixels:
     sizes = dict(zip(axes, array.shape, strict=True))
     if not {"y", "x"} <= set(sizes) or any(sizes.get(axis, 1) != 1 for axis in sizes if axis not in "cyx"):
         raise CompsegError(f"{path}: expected rows, columns and channels, found {sizes}; save one time and depth")
-    require_memory(path, array.shape, array.dtype)
-    order = [axes.index(axis) for axis in ("y", "x", "c") if axis in axes]
-    others = [place for place in range(len(axes)) if place not in order]
-    values = np.asarray(array[...]).transpose(*order, *others)
-    values = values.squeeze(tuple(range(len(order), len(axes))))
+    values = OnDisk(path, lambda: array, [axes.index(axis) for axis in ("y", "x", "c") if axis in axes])
     names = [str(channel.get("label", "")) for channel in described.get("omero", {}).get("channels", [])]
     known = "c" in axes and len(names) == values.shape[2] and all(names) and len(set(names)) == len(names)
-    return Pixels(values, channels=Channels(len(names), names=tuple(names)) if known else None)
+    return Pixels(cast(Array, values), channels=Channels(len(names), names=tuple(names)) if known else None)

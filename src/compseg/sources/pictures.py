@@ -12,18 +12,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from xml.etree import ElementTree
 
 import numpy as np
 import tifffile
+import zarr
 from numpy.typing import NDArray
 from PIL import Image
 from tifffile import COMPRESSION, PHOTOMETRIC
 
-from compseg.errors import CompsegError
+from compseg.errors import CompsegError, reading
 from compseg.memory import require_memory
 from compseg.samples import Channels
+from compseg.sources.on_disk import OnDisk
 
 Array = NDArray[Any]
 
@@ -31,6 +33,7 @@ Array = NDArray[Any]
 Image.MAX_IMAGE_PIXELS = None
 
 ORIENTATION, PHOTOMETRIC_TAG, NO_DATA = 274, 262, 42113
+LARGE = 2**28  # bytes from which on a TIFF stays on disk where only parts of it are asked for
 ALPHA = (1, 2)  # kinds of extra samples in a TIFF: with colours multiplied by it, and without
 BESIDE = ("thumbnail", "label", "macro", "map")  # what slide scanners store beside the slide
 # Size, depth, compression, places, order, colours and description of the pixels; an unknown orientation is upright.
@@ -80,10 +83,16 @@ def read_tiff(path: Path, key: str | None = None) -> Pixels:
                 f"{path}: expected rows, columns and one channel axis, found {series.axes} {series.shape}; "
                 "save (C, H, W)"
             )
-        require_memory(path, series.shape, series.dtype)
         refuse_damage()  # now too: a false height would decode a million strips that are not there
         if any(page is None or not all((*page.dataoffsets, *page.databytecounts)) for page in series.pages):
             raise CompsegError(f"{path}: a part of its pixels is missing; save it without leaving empty parts out")
+        names = _channel_names(file) if others == ["C"] else ()
+        if series.nbytes > LARGE and _as_stored(page):
+            number, order = file.series.index(series), [series.axes.index(axis) for axis in ("Y", "X", *others)]
+            image = OnDisk(path, lambda: level_of(path, 0, number), order)
+            known = len(names) == image.shape[2]
+            return Pixels(cast(Array, image), channels=Channels(len(names), names=names) if known else None)
+        require_memory(path, series.shape, series.dtype)
         array = np.asarray(series.asarray())
         if others:
             array = np.moveaxis(array, series.axes.index(others[0]), -1)
@@ -96,9 +105,21 @@ def read_tiff(path: Path, key: str | None = None) -> Pixels:
         values = upright(_as_shown(path, file, page, array), orientation)
         palette = _colour_map(page) if page.photometric == PHOTOMETRIC.PALETTE else None
         opaque = None if opaque is None else upright(opaque, orientation)
-        names = _channel_names(file) if others == ["C"] else ()
         channels = Channels(len(names), names=names) if len(names) == values.shape[-1] else None
         return Pixels(values, palette, opaque, page.compression == COMPRESSION.JPEG, channels)
+
+
+def _as_stored(page: tifffile.TiffPage) -> bool:
+    """Whether the numbers of a page mean what they are, so that any window can be read by itself."""
+    plain = page.photometric in (PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.RGB) and page.tags.valueof(NO_DATA) is None
+    return plain and not page.extrasamples and page.tags.valueof(ORIENTATION, 1) == 1 and page.dtype != bool
+
+
+def level_of(path: Path, level: int, series: int = 0) -> Any:
+    """A level of a TIFF's image, whose tiles are decoded when they are read."""
+    with reading(path, "copy it again"):
+        store = tifffile.imread(path, aszarr=True, series=series, level=level, _multifile=False)
+        return zarr.open_array(store, mode="r")
 
 
 def _channel_names(file: tifffile.TiffFile) -> tuple[str, ...]:

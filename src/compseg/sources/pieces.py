@@ -12,23 +12,22 @@ from typing import Any
 
 import numpy as np
 import tifffile
-import zarr
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from compseg.errors import CompsegError, closest, reading
 from compseg.files import atomic_bytes, atomic_text, csv_text
-from compseg.memory import require_memory
 from compseg.plots.gallery import circles
 from compseg.plots.style import file_of
 from compseg.preprocessing.tissue import otsu
 from compseg.samples import Channels, SampleArrays, SampleInfo, Window
 from compseg.sources.images import Images
 from compseg.sources.manifest import Row
-from compseg.sources.pictures import whole_image
+from compseg.sources.pictures import level_of, whole_image
 from compseg.sources.readers import ImageFile
 
 LARGEST_MAP = 1024  # pixels a side of the map that spots are found on
+LINES = 16  # of that map, which are read at a time
 OVERVIEW = 256  # pixels of the longer side that are enough to see where a slide has tissue
 HEADER = ("position", "row", "column", "radius")
 Map = NDArray[np.float32]
@@ -166,8 +165,12 @@ def tissue_map(image: NDArray[Any]) -> tuple[Map, int]:
     """
     step = max(1, -(-max(image.shape[:2]) // LARGEST_MAP))
     photograph = image.dtype == np.uint8 and image.shape[2] == 3
-    rows = (np.asarray(row[::step], np.float32) for row in image[::step])
-    return np.stack([np.ptp(row, axis=1) if photograph else row.mean(axis=1) for row in rows]), step
+    # Some rows at a time: of an image on disk the map's pixels alone may not fit into memory, with all channels.
+    blocks = (
+        np.asarray(image[top : top + LINES * step : step, ::step], np.float32)
+        for top in range(0, len(image), LINES * step)
+    )
+    return np.concatenate([np.ptp(block, axis=2) if photograph else block.mean(axis=2) for block in blocks]), step
 
 
 def find_spots(coarse: tuple[Map, int], diameter: float | None = None) -> list[Spot]:
@@ -300,14 +303,8 @@ def _overview(path: Path, level: int) -> tuple[NDArray[Any], tuple[int, int]]:
                 f"{path}: {levels[0].axes} with {len(levels)} levels; expected colour (YXS) with {level}"
             )
         small = [each for each in levels if max(each.shape[:2]) >= OVERVIEW] or levels[:1]
-        require_memory(path, small[-1].shape, small[-1].dtype)
-        overview = np.asarray(small[-1].asarray())[..., :3]
-        step = max(1, max(overview.shape[:2]) // (4 * OVERVIEW))
+        step = max(1, max(small[-1].shape[:2]) // (4 * OVERVIEW))
         height, width = levels[level].shape[:2]
-        return overview[::step, ::step], (height, width)
-
-
-def level_of(path: Path, level: int) -> Any:
-    """A level of a slide, whose tiles are decoded when they are read."""
-    with reading(path, "expected a slide in colour, a TIFF"):
-        return zarr.open_array(tifffile.imread(path, aszarr=True, level=level, _multifile=False), mode="r")
+        number = levels.index(small[-1])
+    # A slide without a pyramid need not fit into memory for it.
+    return np.asarray(level_of(path, number)[::step, ::step])[..., :3], (height, width)

@@ -24,6 +24,7 @@ from compseg.sources.hdf5 import read_hdf5, read_ptir
 from compseg.sources.instruments import INSTRUMENTS, read_instrument
 from compseg.sources.masks import Labels, labels_of, mask_of
 from compseg.sources.ome_zarr import read_ome_zarr
+from compseg.sources.on_disk import OnDisk
 from compseg.sources.pictures import Pixels, read_pillow, read_tiff
 
 Array = NDArray[Any]
@@ -52,7 +53,7 @@ class ImageFile:
     """What a file of an image holds.
 
     Attributes:
-        image: `(H, W, C)`, with the numbers of the file; on disk until they are needed if it is a `np.memmap`.
+        image: `(H, W, C)`, with the numbers of the file; a `np.memmap` or `OnDisk` reads them when they are needed.
         channels: As the file describes them; else a count, and the colours of a photograph.
         thumbnail: `(h, w, 3)` uint8, the instrument's picture of the place; None where there is none.
         unmeasured: Pixels that hold no number in any channel, as where a map was stopped; they are set to 0.
@@ -71,13 +72,13 @@ def read_file(path: Path, how: InputSpec = PLAIN, unit: str = "", mapped: bool =
         path: Any format of `READERS`.
         how: Its variables, `image` and perhaps `axis`, and whether channels come first.
         unit: Of the axis, where the file says none.
-        mapped: Whether pixels may stay on disk, as those of .npy and ENVI files can.
+        mapped: Whether pixels may stay on disk, as those of .npy, ENVI, Agilent mosaics, OME-Zarr and large TIFF can.
 
     Raises:
         CompsegError: The file cannot be read or holds no image.
     """
     reader = (lambda path, _: map_npy(path)) if mapped and path.suffix.lower() == ".npy" else None
-    pixels = _read(path, how.keys.get("image"), reader)
+    pixels = _read(path, how.keys.get("image"), reader, mapped)
     image, unmeasured = _measured(_as_image(path, pixels.coloured, how.channels_first), pixels)
     channels = _channels_of(path, image.shape[2], pixels, how, unit)
     if channels.count != image.shape[2]:
@@ -91,7 +92,7 @@ def read_file(path: Path, how: InputSpec = PLAIN, unit: str = "", mapped: bool =
 def _measured(image: Array, pixels: Pixels) -> tuple[Array, int]:
     """An image whose pixels without any number are 0, and how many those are."""
     # Of instruments alone: in files of one's own, NaN may be a mistake.
-    if pixels.channels is None or isinstance(image, np.memmap) or image.dtype.kind != "f":
+    if pixels.channels is None or isinstance(image, np.memmap | OnDisk) or image.dtype.kind != "f":
         return image, 0
     empty = np.asarray(np.isnan(image).all(axis=2))
     return (np.where(empty[..., None], image.dtype.type(0), image) if empty.any() else image), int(empty.sum())
@@ -163,7 +164,7 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
     return np.broadcast_to(image, (*image.shape[:2], 3)).copy()
 
 
-def _read(path: Path, key: str | None, reader: Reader | None = None) -> Pixels:
+def _read(path: Path, key: str | None, reader: Reader | None = None, mapped: bool = False) -> Pixels:
     reader = reader or reader_of(path)
     if reader is None:
         raise CompsegError(f"{path}: no reader for '{path.suffix}'; expected one of {', '.join(READERS)}")
@@ -179,7 +180,10 @@ def _read(path: Path, key: str | None, reader: Reader | None = None) -> Pixels:
         why = " ".join(str(error).split()) or type(error).__name__
         raise CompsegError(f"{path}: cannot be read as {path.suffix} ({why}); save the file again") from error
     pixels = found if isinstance(found, Pixels) else Pixels(found)
-    kind = pixels.values.dtype
+    values: Any = pixels.values
+    kind = values.dtype
+    if isinstance(values, OnDisk) and (not mapped or kind.kind == "b"):
+        pixels = replace(pixels, values=np.asarray(values))
     if kind.kind not in "buif":
         raise CompsegError(f"{path}: expected real numbers, found {kind}; save plain numbers")
     return replace(pixels, values=pixels.values.astype(np.uint8)) if kind.kind == "b" else pixels
