@@ -11,7 +11,7 @@ from torch import nn
 
 from compseg.cohort.splits import assign_splits
 from compseg.preprocessing.pipeline import correct_tissue, with_axis
-from compseg.preprocessing.tissue import resolve_rule, tissue_mask
+from compseg.preprocessing.tissue import resolve_rule, tissue_of
 from compseg.samples import Channels, Image, Mask, SampleArrays, SampleInfo, Source
 
 CONVERGED = 0.9  # share of a sample's spectra below which preparing says so
@@ -67,7 +67,7 @@ class Corrected:
 
     def _read(self, info: SampleInfo) -> tuple[SampleArrays, Mask]:
         arrays = self.source.read(info)
-        return arrays, tissue_mask(arrays.image, self.rule, self.given) if arrays.tissue is None else arrays.tissue
+        return arrays, tissue_of(arrays, self.rule, self.given)
 
     def _mean(self) -> list[float]:
         """Of the training samples' tissue, each sample with the same weight."""

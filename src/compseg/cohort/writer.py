@@ -37,7 +37,7 @@ from compseg.cohort.store import Cohort, read_attributes
 from compseg.errors import CompsegError
 from compseg.file_names import file_name, printable, same_file
 from compseg.inputs import merged, seen_values
-from compseg.preprocessing.tissue import resolve_rule, tissue_mask
+from compseg.preprocessing.tissue import resolve_rule, tissue_mask, tissue_of
 from compseg.samples import Channels, SampleArrays, SampleInfo, Source
 
 Header = dict[str, Any]
@@ -291,11 +291,9 @@ def _write_sample(
 def _parts(info: SampleInfo, arrays: SampleArrays, header: Header) -> dict[str, Array]:
     """The arrays that are stored of a sample, checked."""
     where = f"sample {info.name}" + (f" ({info.origin})" if info.origin else "")
-    image = arrays.image
-    _check_image(where, image, Channels.from_dict(header["channels"]))
-    tissue = arrays.tissue
-    if tissue is None:
-        tissue = tissue_mask(image, header["tissue_rule"], Channels.from_dict(header["channels"]))
+    image, channels = arrays.image, Channels.from_dict(header["channels"])
+    _check_image(where, image, channels)
+    tissue = tissue_of(arrays, header["tissue_rule"], channels)
     parts: dict[str, Array] = {"image": _converted(where, image, header["dtype"]), "tissue": tissue}
     if arrays.truth is not None:
         parts["truth"] = arrays.truth

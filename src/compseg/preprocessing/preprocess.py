@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, linear, normalize, pad
 
 from compseg.memory import ReusableBuffer
-from compseg.preprocessing.fitting import Samples
+from compseg.preprocessing.fitting import Samples, mean_and_squares
 
 STRIP = 2**17  # values: several arrays of this size fit into a core's cache, and malloc keeps them for the next strip
 
@@ -171,16 +171,9 @@ def fit_standardisation(preprocess: Preprocess, samples: Samples) -> None:
         preprocess: Changed in place.
         samples: Pairs of image `(C, H, W)` and tissue `(1, H, W)` bool. All pixels have the same weight.
     """
-    count, mean = 0, torch.zeros_like(preprocess.mean, dtype=torch.float64)
-    square = torch.zeros_like(mean)
-    for pixels in (strip for image, tissue in samples for strip in _strips(image, tissue)):
-        corrected = preprocess.correct(pixels.T[None, :, None])[0, :, 0].double()
-        n, of_strip = corrected.shape[1], corrected.mean(dim=1)
-        # Chan's update of mean and sum of squares loses no digits, however large the offset of the data is.
-        shift = of_strip - mean
-        square += (corrected - of_strip[:, None]).square().sum(dim=1) + shift.square() * (count * n / (count + n))
-        mean += shift * (n / (count + n))
-        count += n
+    strips = (strip for image, tissue in samples for strip in _strips(image, tissue))
+    corrected = (preprocess.correct(strip.T[None, :, None])[0, :, 0].double().T for strip in strips)
+    mean, square, count = mean_and_squares(corrected, lambda centred: centred.square().sum(0))
     if count:
         preprocess.mean.copy_(mean)
         # A channel that never changes carries no information; dividing by one keeps it at zero.

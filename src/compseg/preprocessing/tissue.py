@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from compseg.errors import CompsegError, require
 from compseg.preprocessing.axis import AMIDE_I, band_weights, span, within
-from compseg.samples import Channels, Image, Mask
+from compseg.samples import Channels, Image, Mask, SampleArrays
 
 RULES = ("all", "nonzero", "otsu", "amide", "stain")
 BY_LEVEL = ("otsu", "amide", "stain")  # what counts in a pixel depends on all of the image
@@ -55,6 +55,11 @@ def tissue_mask(image: Image, rule: str, channels: Channels | None = None) -> Ma
         f"tissue={rule}: expected auto, {', '.join(RULES[:-1])} or {RULES[-1]}; choose one of these or give masks in "
         "the manifest"
     )
+
+
+def tissue_of(arrays: SampleArrays, rule: str, channels: Channels) -> Mask:
+    """The tissue of a sample: its own mask, else by a rule, see `tissue_mask`."""
+    return tissue_mask(arrays.image, rule, channels) if arrays.tissue is None else arrays.tissue
 
 
 def level_of(image: Image, rule: str, channels: Channels | None = None) -> NDArray[np.float32]:
