@@ -172,6 +172,7 @@ class ResonantMie(nn.Module):
         index: Smallest and largest of their real refractive indices.
         spheres: Number of radii, and of indices.
         absorbance: h, of a mean path through a sphere.
+        ridge: Penalty on the amounts of curves and constant, in squared absorbance; 0: none (Solheim et al.).
         iterations: At most.
         tolerance: By which the root mean square must fall to count as better.
         patience: Iterations without getting better after which to end.
@@ -186,6 +187,7 @@ class ResonantMie(nn.Module):
         index: Sequence[float] = (1.1, 1.4),
         spheres: int = 10,
         absorbance: float = 0.25,
+        ridge: float = 0.0,
         iterations: int = 30,
         tolerance: float = 1e-4,
         patience: int = 1,
@@ -197,7 +199,7 @@ class ResonantMie(nn.Module):
         self.reference = np.clip(np.asarray(reference, dtype=np.float64), 0, None)
         self.spheres = Spheres.between(radius, index, spheres, absorbance)
         self.scaling = EMSC(wavenumbers, self.reference.tolist())
-        self.iterations, self.tolerance, self.patience = iterations, tolerance, patience
+        self.ridge, self.iterations, self.tolerance, self.patience = ridge, iterations, tolerance, patience
         self.components = components or self._explaining()
         self._series: _Series | None = None  # made on first use: a network's description is checked without memory
 
@@ -252,39 +254,52 @@ class ResonantMie(nn.Module):
         return best
 
     def _step(self, spectra: Tensor, guess: Tensor) -> tuple[Tensor, Tensor]:
-        """One iteration: measured spectra `(n, C)`, what is known of each or of all; what is known now, and the RMS."""
+        """One iteration: measured spectra `(n, C)`, what is known of each or of all; what is known now, and the RMS.
+
+        The curves of many spheres nearly add up to a constant and the reference, so that without a penalty little noise
+        or unknown chemistry moves the constant, and with it the multiple that is divided by, as far as past zero.
+        """
         # On the scale of the reference, since curves depend on the amount of absorbance; and no negative absorbance.
         pure = self.scaling.correct_pixels_(guess.clone()).clamp_(min=0)
         length = torch.linalg.vector_norm(pure, dim=1, keepdim=True)
         unit = pure / length
-        components = self._components(pure, unit)
+        components, kept = self._components(pure, unit)
         # Least squares on absorbance, components and a constant. All but the constant are orthonormal by construction,
         # so that it alone needs solving for.
-        offset, rest = (_without(each, unit, components) for each in (torch.ones_like(unit), spectra))
-        height = (rest * offset).sum(1, keepdim=True) / offset.square().sum(1, keepdim=True)
+        offset, rest = (_without(each, unit, components, kept) for each in (torch.ones_like(unit), spectra))
+        # Its own rest is that by which both are multiplied; without a penalty this loses fewer digits.
+        along = torch.ones_like(unit) if self.ridge else offset
+        height = (rest * along).sum(1, keepdim=True) / ((offset * along).sum(1, keepdim=True) + self.ridge)
         multiple = ((spectra - height) * unit).sum(1, keepdim=True) / length
         residual = rest - height * offset
         corrected = pure + residual / multiple
         rmse = residual.square().mean(1).sqrt()
         return corrected, rmse.masked_fill(~corrected.isfinite().all(1), torch.inf)
 
-    def _components(self, pure: Tensor, unit: Tensor) -> Tensor:
-        """Principal components `(n, k, C)` of the curves, orthogonal to the absorbance (Solheim et al., 2019)."""
+    def _components(self, pure: Tensor, unit: Tensor) -> tuple[Tensor, Tensor]:
+        """Principal components `(n, k, C)` of the curves, orthogonal to the absorbance (Solheim et al., 2019).
+
+        And what share of each the penalty leaves, `(n, k)`: if the amounts of all spheres are as likely to be small, a
+        component is as strong as it is in the curves.
+        """
         assert self._series is not None
         result = pure.new_empty(len(pure), self.components, pure.shape[1])
+        kept = pure.new_empty(len(pure), self.components)
         for which, curves in self._series.split(pure):
             some = unit[which]
             curves.baddbmm_(some[:, :, None], some[:, None] @ curves, alpha=-1)
             values, vectors = torch.linalg.eigh((curves.mT @ curves).double())
-            leading = vectors[..., -self.components :] / values[:, None, -self.components :].sqrt()
+            strengths = values[:, -self.components :]
+            leading = vectors[..., -self.components :] / strengths[:, None].sqrt()
             result[which] = (curves @ leading.to(curves.dtype)).mT
-        return result
+            kept[which] = (strengths / (strengths + self.ridge)).to(kept.dtype)
+        return result, kept
 
 
-def _without(spectra: Tensor, unit: Tensor, components: Tensor) -> Tensor:
-    """Spectra `(n, C)` without their parts along orthonormal ones, `(n, C)` and `(n, k, C)`."""
+def _without(spectra: Tensor, unit: Tensor, components: Tensor, kept: Tensor) -> Tensor:
+    """Spectra `(n, C)` without their parts along orthonormal ones, `(n, C)` and shares of `(n, k, C)`."""
     rest = spectra - (spectra * unit).sum(1, keepdim=True) * unit
-    return rest - ((rest[:, None] @ components.mT) @ components)[:, 0]
+    return rest - ((kept[:, None] * (rest[:, None] @ components.mT)) @ components)[:, 0]
 
 
 @contextmanager
