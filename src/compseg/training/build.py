@@ -64,13 +64,18 @@ def learns_from_masks(cfg: DictConfig) -> bool:
     """Whether an expert's masks are read in training, as an upper bound's are.
 
     Raises:
-        CompsegError: They would be, by a method that learns from labels.
+        CompsegError: They would be, by a method that learns from labels; or not, by one that is to learn from masks.
     """
     needed = build_objective(cfg).needs_truth and not (cfg.pseudo_labels and cfg.pseudo_labels.supervises)
     if needed and cfg.method.learns_from != "masks":
         raise CompsegError(
             f"method={cfg.method.name}: its objective learns pixels and no pseudo-labeller marks any; give "
             "pseudo_labels=fisher, method=neuron (labels alone), or method=supervised, which reads an expert's masks"
+        )
+    if cfg.method.learns_from == "masks" and not needed:
+        raise CompsegError(
+            f"method={cfg.method.name}: is to learn from an expert's masks, and what replaces its objective or "
+            "pseudo_labels reads none, so it would be no upper bound; leave that out, or choose another method"
         )
     return needed
 

@@ -28,6 +28,8 @@ from compseg.training.trainer import number_of_devices
 
 # A polynomial of degree 4 would take most of a shorter spectrum away.
 LONG_SPECTRUM = 16
+# Of a picture, at most; for one or three the encoder of model=pretrained has weights.
+PICTURE_CHANNELS = 4
 # Without a spectrum shape has to tell, which takes a wider view (docs/research/lab-log.md).
 DEPTH_FOR_PICTURES, DEPTH_FOR_SPECTRA = 3, 1
 # Side in pixels of the pictures that the pretrained encoder has learned from, about.
@@ -97,6 +99,17 @@ def resolve(cfg: DictConfig, cohort: Cohort) -> Resolved:
     _require("compile", resolved.cfg.trainer.compile, (None, *COMPILE_MODES))
     _require("memory_format", resolved.cfg.trainer.memory_format, tuple(MEMORY_FORMATS))
     return resolved
+
+
+def advice(cfg: DictConfig, channels: Channels) -> str | None:
+    """What would suit the cohort better than the default, in words; None where nothing would, or a choice was made."""
+    by_spectra = cfg.method.name == "compseg" and OmegaConf.select(cfg, "model.magnify") is None
+    if channels.spectral or channels.count > PICTURE_CHANNELS or not by_spectra:
+        return None
+    return (
+        "the default is made for spectra, and these are pictures: experiment=pictures starts from an encoder that has "
+        "learned from photographs (docs/how-to/pictures.md)"
+    )
 
 
 def resolve_alpha(cfg: DictConfig, pseudo_labels: FisherPseudoLabels | None) -> Resolved:

@@ -33,7 +33,7 @@ from compseg.training.build import (
 )
 from compseg.training.extract import extract, map_maker
 from compseg.training.fit import fit, fit_preprocessing, fit_pseudo_labels, fit_segmenter, found_nothing, speed_up
-from compseg.training.resolve import Resolved, resolve, resolve_alpha
+from compseg.training.resolve import Resolved, advice, resolve, resolve_alpha
 from compseg.training.resume import refuse_another
 
 
@@ -59,9 +59,13 @@ def train(
     data: CohortData = instantiate(cfg.data)
     data.prepare_data()
     refuse_fatal(data.cohort, cfg.evaluation.split)
+    if hint := advice(cfg, data.cohort.channels):
+        log(hint)
     resolved = resolve(cfg, data.cohort)
     if cfg.overwrite and cfg.trainer.resume is None and not rank():
-        build_module(resolved.cfg)  # first, because what cannot be trained replaces nothing
+        # First, because what cannot be trained replaces nothing.
+        build_module(resolved.cfg)
+        learns_from_masks(resolved.cfg)
         remove_run(run)
     plan, outcome, trained = attempts(resolved.cfg, run), None, []
     while (attempt := advance(plan, outcome)) is not None:
