@@ -178,3 +178,10 @@ def test_weights_of_another_network_are_refused_by_name():
         build_safe(UNET | {"width": 8}, nn.Module, "model", shapes=shapes)
     with pytest.raises(CompsegError, match=r"more is absent here and \(7,\) there"):
         build_safe(UNET, nn.Module, "model", shapes=shapes | {"more": (7,)})
+
+
+def test_no_random_numbers_are_asked_for_weights_that_are_replaced(monkeypatch):
+    """For them torch would import its compiler, which takes two seconds."""
+    for name in ("_no_grad_normal_", "_no_grad_uniform_"):
+        monkeypatch.setattr(nn.init, name, lambda tensor, *_: pytest.fail(str(tensor)) if tensor.is_meta else tensor)
+    assert isinstance(build_safe(UNET, nn.Module, "here"), UNet)

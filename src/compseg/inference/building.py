@@ -441,12 +441,15 @@ class _WithoutMemory(TorchFunctionMode):
         if args and isinstance(args[0], Tensor) and args[0].is_meta:
             if func in ZEROS:
                 return ZEROS[func]
-            # Random numbers that nobody has memory for; torch would import its compiler for them, which takes seconds.
             if func in (Tensor.normal_, Tensor.uniform_):
                 return args[0]
             if func is Tensor.tolist and args[0].numel() <= MAX_VALUES:
                 return np.zeros(args[0].shape).tolist()
         options = dict(kwargs or {})
+        # Random numbers that nobody has memory for; torch would import its compiler for them, which takes seconds. What
+        # `nn.init` fills comes by name, and what it calls comes here no more.
+        if func in (nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_) and options["tensor"].is_meta:
+            return options["tensor"]
         if options.get("device") is not None:  # a class's own choice, which takes memory: it is measured first
             self._measured(func(*args, **options | {"device": "meta"}))
         return self._measured(func(*args, **options))
