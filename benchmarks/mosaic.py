@@ -1,4 +1,4 @@
-"""A mosaic from file to maps to other programs: memory, and that an interrupted prediction ends as an unbroken one.
+"""A mosaic from file to maps to other programs: memory, and that what was killed and continued ends as an unbroken one.
 
 python benchmarks/mosaic.py [SIZE [CHANNELS [FOLDER]]]
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from compseg.config import compose
 
 LIMIT = 3e9  # bytes
 TRAINED = ("trainer.max_epochs=1", "trainer.accelerator=cpu", "trainer.devices=1", "evaluation.report=false")
-FORMATS = ("png", "ome_tiff", "ome_zarr", "geojson", "csv")
+FORMATS = ("png", "ome_tiff", "ome_zarr", "envi", "npy", "geojson", "csv")
 
 
 def make(path: Path, size: int, channels: int) -> None:
@@ -37,22 +38,30 @@ def make(path: Path, size: int, channels: int) -> None:
     mosaic.flush()
 
 
-def run(verb: str, *words: str, stop_after: float | None = None) -> tuple[int, float, int]:
-    """Exit code, seconds and peak bytes of a verb, which is interrupted after some seconds if told to."""
+def run(verb: str, *words: str, kill_after: float | None = None) -> tuple[int, float, int]:
+    """Exit code, processor seconds and peak bytes of a verb, which may be killed after some processor seconds."""
     command = [sys.executable, "-m", f"compseg.{verb}", *words, "hydra.output_subdir=null"]
-    start = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    if stop_after is not None:
-        time.sleep(stop_after)
-        os.kill(process.pid, signal.SIGINT)  # without a look at it, which would take its exit code away
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while kill_after is not None and (used := spent(process.pid)) is not None:
+        if used > kill_after:
+            os.kill(process.pid, signal.SIGKILL)
+            break
+        time.sleep(0.05)
     _, status, usage = os.wait4(process.pid, 0)
-    return os.waitstatus_to_exitcode(status), time.perf_counter() - start, 1024 * usage.ru_maxrss
+    return os.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime, 1024 * usage.ru_maxrss
+
+
+def spent(pid: int) -> float | None:
+    """Processor seconds of a process, which do not depend on what else the machine does; None when it has ended."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return None if fields[0] == "Z" else (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def digest(folder: Path) -> dict[str, str]:
-    """Of each file of a prediction."""
-    files = sorted([*folder.glob("maps/*"), folder / "areas.csv"])
-    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+    """Of each file of a prediction or of an export, none of which is half written."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".json")
+    assert not any("partial" in str(path) for path in files), "a half written file is left"
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def main(size: int = 4096, channels: int = 64, folder: Path | None = None) -> None:
@@ -60,34 +69,30 @@ def main(size: int = 4096, channels: int = 64, folder: Path | None = None) -> No
     with tempfile.TemporaryDirectory(dir=folder) as name:
         root = Path(name)
         make(root / "mosaic.npy", size, channels)
-        run(
-            "train",
-            f"data.source.channels={channels}",
-            "data.source.size=32",
-            f"data.path={root}/c.zarr",
-            *TRAINED,
-            f"hydra.run.dir={root}/run",
-        )
-        predict = ("predict", f"run={root}/run", f"input={root}/mosaic.npy", "device=cpu")
+        data = (f"data.source.channels={channels}", "data.source.size=32", f"data.path={root}/c.zarr")
+        assert run("train", *data, *TRAINED, f"hydra.run.dir={root}/run")[0] == 0
         print(f"{size} x {size} x {channels}, {(root / 'mosaic.npy').stat().st_size / 1e9:.2f} GB\n")
-        print("| step | seconds | peak memory, GB |\n|---|---|---|")
-        peaks = []
-
-        def step(*words: str) -> float:
-            code, taken, peak = run(*words)
-            print(f"| {words[0]} {words[-1].partition('/')[0]} | {taken:.1f} | {peak / 1e9:.2f} |", flush=True)
-            peaks.append(peak)
-            assert code == 0, words
-            return taken
-
-        taken = step(*predict, f"out={root}/whole")
-        code, *_ = run(*predict, f"out={root}/broken", stop_after=0.6 * taken)
-        print(f"| interrupted after {0.6 * taken:.1f} s: exit code {code} | | |")
-        step(*predict, f"out={root}/broken")
-        assert digest(root / "whole") == digest(root / "broken"), "an interrupted prediction ends in other maps"
-        for form in FORMATS:
-            step("export", f"maps={root}/whole", f"out={root}/{form}", f"format={form}")
+        print("| step | processor seconds | peak memory, GB | killed and continued |\n|---|---|---|---|")
+        predict = ("predict", f"run={root}/run", f"input={root}/mosaic.npy", "device=cpu")
+        peaks = [both(root, "maps", *predict)]
+        peaks += [both(root, form, "export", f"maps={root}/maps", f"format={form}") for form in FORMATS]
         assert max(peaks) < LIMIT, f"{max(peaks) / 1e9:.2f} GB"
+
+
+def both(root: Path, out: str, *words: str) -> int:
+    """Peak bytes of a step that runs undisturbed, then is killed and continued into another folder."""
+    code, taken, peak = run(*words, f"out={root}/{out}")
+    assert code == 0, words
+    at = 0.8 * taken
+    killed = run(*words, f"out={root}/{out}_killed", kill_after=at)[0]
+    assert killed == -signal.SIGKILL, f"ended by itself: {killed}"
+    code, _, again = run(*words, f"out={root}/{out}_killed")
+    assert code == 0, words
+    same = digest(root / out) == digest(root / f"{out}_killed")
+    shutil.rmtree(root / f"{out}_killed")
+    print(f"| {words[0]} {out} | {taken:.1f} | {max(peak, again) / 1e9:.2f} | after {at:.1f} s: the same |", flush=True)
+    assert same, f"{out}: what was killed and continued is not the same"
+    return max(peak, again)
 
 
 if __name__ == "__main__":

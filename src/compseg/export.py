@@ -24,8 +24,7 @@ def main(cfg: DictConfig) -> None:
     python -m compseg.export run=outputs/RUN format=onnx out=model
     """
     # Late, as in every verb: `--help` must not wait for torch.
-    from compseg.exports import export_maps, export_model, write_card
-    from compseg.exports.maps import WRITERS
+    from compseg.exports.maps import WRITERS, export_maps
 
     require(
         (cfg.maps is None) != (cfg.run is None), "maps=, run=: expected exactly one of them; give maps=FOLDER or run=R"
@@ -41,8 +40,12 @@ def main(cfg: DictConfig) -> None:
     idle += ["license"] if cfg.license is not None and cfg.format != "card" else []
     require(not idle, f"{', '.join(idle)}: does nothing in format={cfg.format}; leave it out")
     if cfg.format == "card":
+        from compseg.exports.card import write_card
+
         paths = write_card(Path(cfg.run), Path(cfg.out), cfg.license, tuple(cfg.trust))
     elif cfg.run is not None:
+        from compseg.exports.model import export_model
+
         paths = export_model(Path(cfg.run), Path(cfg.out), onnx=cfg.format == "onnx", trust=tuple(cfg.trust))
     else:
         sizes, options = ({key: given[key] for key in keys} for keys in (SIZES, OPTIONS))

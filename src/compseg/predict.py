@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from compseg.api import make_callable
 from compseg.config import verb
-from compseg.errors import CompsegError
+from compseg.errors import CompsegError, closest, require
 
 
 @verb("predict")
@@ -21,6 +21,7 @@ def main(cfg: DictConfig) -> None:
     # Late, as in every verb: `--help` must not wait for torch.
     from compseg.device import pick_device
     from compseg.evaluation.thresholds import fixed
+    from compseg.exports.maps import WRITERS, export_maps
     from compseg.inference import load_segmenter
     from compseg.inference.images import Reading, new_images
     from compseg.inference.prediction import predict
@@ -30,6 +31,8 @@ def main(cfg: DictConfig) -> None:
 
     if (cfg.run is None) == (cfg.segmenter is None):
         raise CompsegError("run=, segmenter=: expected exactly one of them; give run=outputs/RUN or segmenter=FOLDER")
+    for format in cfg.formats:
+        require(format in WRITERS, f"formats={format}: {closest(format, tuple(WRITERS), 'formats')}")
     images, out = new_images(cfg.input), Path(cfg.out)
     segmenter = load_segmenter(cfg.run or cfg.segmenter, pick_device(cfg.device), tuple(cfg.trust))
     if cfg.threshold is not None:
@@ -39,7 +42,9 @@ def main(cfg: DictConfig) -> None:
     given: Any = OmegaConf.to_container(cfg)["axis"]  # type: ignore[index, call-overload]
     axis = None if given is None else read_axis(given, cfg.unit)
     reading = Reading(how, axis, cfg.unit)
-    rows = predict(segmenter, images, out, reading, cfg.tile, cfg.overlap, cfg.overwrite)
+    rows = predict(segmenter, images, out, reading, cfg.tile, cfg.overlap, cfg.overwrite, cfg.uncertainty)
+    for format in cfg.formats:
+        export_maps(out, format, out / format)
     print(f"{len(rows)} images: maps, overlays and masks in {out / 'maps'}, area fractions in {out / 'areas.csv'}")
 
 

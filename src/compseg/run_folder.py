@@ -34,6 +34,7 @@ KINDS = {
     "a comparison": ("comparison.csv",),
     "a sweep": ("multirun.yaml",),
     "a cohort": ("zarr.json",),
+    "an export": ("export.json",),
 }
 FINGERPRINT = "cohort_fingerprint"  # in config.yaml and in checkpoints
 

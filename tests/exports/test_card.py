@@ -10,8 +10,7 @@ import markdown
 import pytest
 import yaml
 
-from compseg.exports import write_card
-from compseg.exports.card import text
+from compseg.exports.card import text, write_card
 from compseg.files import checked_json
 from compseg.monitor.collapse import Finding, write_findings
 from hostile_names import NAMES

@@ -16,8 +16,8 @@ from PIL import Image
 
 from compseg.cohort import prepare
 from compseg.errors import CompsegError
-from compseg.exports import export_maps, ome, pictures, stored, viewer
-from compseg.exports.maps import WRITERS
+from compseg.exports import ome, pictures, stored, viewer
+from compseg.exports.maps import WRITERS, export_maps
 from compseg.exports.viewer import reader_of
 from compseg.files import from_cell
 from compseg.inference.images import NewImage, new_images
@@ -49,10 +49,11 @@ class Cubes:
 
 @pytest.fixture(scope="module")
 def predicted(segmenter, tmp_path_factory) -> Path:
-    """Maps of a cohort whose pixels are 5.5 micrometres wide."""
+    """Maps of a cohort whose pixels are 5.5 micrometres wide; of one of them it is known how far they differ."""
     root = tmp_path_factory.mktemp("predicted")
     prepare(Cubes(), root / "c.zarr", splits={"train": 0, "val": 0, "test": 1, "seed": 0}, pixel_size=5.5)
-    predict(segmenter, new_images(root / "c.zarr"), root / "maps of c")
+    predict(segmenter, new_images(root / "c.zarr"), root / "maps of c", uncertainty=True)
+    (root / "maps of c/maps/b_spread.npy").unlink()
     return root / "maps of c"
 
 
@@ -64,8 +65,12 @@ def mask(folder, name="a"):
     return np.asarray(Image.open(folder / "maps" / f"{name}_mask.png")) > 0
 
 
-def both(folder, name="a"):
-    return np.stack([activation(folder, name), mask(folder, name)])
+def spread(folder):
+    return np.load(folder / "maps/a_spread.npy")
+
+
+def bands(folder):
+    return np.stack([activation(folder), mask(folder), spread(folder)])
 
 
 def export(folder, format, out, **options):
@@ -88,7 +93,7 @@ def test_png_is_a_layer_without_seams(predicted, tmp_path, monkeypatch):
     path, _ = export(predicted, "png", tmp_path)
     picture = Image.open(path)
     assert picture.mode == "RGBA"
-    assert (np.asarray(picture) == translucent(*both(predicted)[:1], mask(predicted), 3)).all()
+    assert (np.asarray(picture) == translucent(activation(predicted), mask(predicted), 3)).all()
 
 
 def test_npy_is_the_map_and_its_mask(predicted, tmp_path, monkeypatch):
@@ -96,18 +101,21 @@ def test_npy_is_the_map_and_its_mask(predicted, tmp_path, monkeypatch):
     export(predicted, "npy", tmp_path)
     assert (np.load(tmp_path / "a.npy") == activation(predicted)).all()
     assert (np.load(tmp_path / "a_mask.npy") == mask(predicted)).all()
+    assert (np.load(tmp_path / "a_spread.npy") == spread(predicted)).all()
+    assert not (tmp_path / "b_spread.npy").exists()
 
 
-def test_envi_has_two_bands_and_the_size_of_a_pixel_in_metres(predicted, tmp_path, monkeypatch):
+def test_envi_has_bands_and_the_size_of_a_pixel_in_metres(predicted, tmp_path, monkeypatch):
     in_strips(monkeypatch)
     export(predicted, "envi", tmp_path, class_name="tumour {grade 3},\nhigh")
     header = (tmp_path / "a.hdr").read_text()
     assert "pixel size = {5.5e-06, 5.5e-06}" in header
-    assert (np.fromfile(tmp_path / "a.img", "<f4").reshape(2, *SHAPE) == both(predicted)).all()
+    assert "bands = 2" in (tmp_path / "b.hdr").read_text()
+    assert (np.fromfile(tmp_path / "a.img", "<f4").reshape(3, *SHAPE) == bands(predicted)).all()
     envi = pytest.importorskip("spectral.io.envi", reason="spectral is not installed; it is in compseg[dev]")
     image = envi.open(tmp_path / "a.hdr", tmp_path / "a.img")
-    assert (np.moveaxis(np.asarray(image.load()), 2, 0) == both(predicted)).all()
-    assert image.metadata["band names"] == ["activation", r"tumour _grade 3__\nhigh"]
+    assert (np.moveaxis(np.asarray(image.load()), 2, 0) == bands(predicted)).all()
+    assert image.metadata["band names"] == ["activation", r"tumour _grade 3__\nhigh", "spread"]
 
 
 def test_ome_tiff_has_a_pyramid_and_the_size_of_a_pixel(predicted, tmp_path, monkeypatch):
@@ -115,15 +123,15 @@ def test_ome_tiff_has_a_pyramid_and_the_size_of_a_pixel(predicted, tmp_path, mon
     path, _ = export(predicted, "ome_tiff", tmp_path, class_name="<tumour>")
     with tifffile.TiffFile(path) as file:
         (series,) = file.series
-        assert (series.axes, series.shape) == ("CYX", (2, *SHAPE))
+        assert (series.axes, series.shape) == ("CYX", (3, *SHAPE))
         assert len(series.levels) == 3
         for level, image in enumerate(series.levels):
             step = 2**level
-            assert (image.asarray() == both(predicted)[:, ::step, ::step]).all()
+            assert (image.asarray() == bands(predicted)[:, ::step, ::step]).all()
         described = tifffile.xml2dict(file.ome_metadata)["OME"]["Image"]["Pixels"]
     assert {described[f"PhysicalSize{axis}"] for axis in "XY"} == {5.5}
     assert {described[f"PhysicalSize{axis}Unit"] for axis in "XY"} == {"µm"}
-    assert [channel["Name"] for channel in described["Channel"]] == ["activation", "<tumour>"]
+    assert [channel["Name"] for channel in described["Channel"]] == ["activation", "<tumour>", "spread"]
 
 
 @pytest.mark.parametrize(("version", "zarr_format"), [("0.5", 3), ("0.4", 2)])
@@ -140,10 +148,11 @@ def test_ome_zarr_has_a_pyramid_and_the_size_of_a_pixel(predicted, tmp_path, mon
     assert [axis.get("unit") for axis in image["axes"]] == [None, "micrometer", "micrometer"]
     for level, dataset in enumerate(image["datasets"]):
         step = 2**level
-        assert (group[dataset["path"]][:] == both(predicted)[:, ::step, ::step]).all()
+        assert (group[dataset["path"]][:] == bands(predicted)[:, ::step, ::step]).all()
         assert dataset["coordinateTransformations"] == [{"type": "scale", "scale": [1, 5.5 * step, 5.5 * step]}]
     assert len(image["datasets"]) == 3
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.ome.zarr", "b.ome.zarr"]
+    assert [channel["label"] for channel in attributes["omero"]["channels"]] == ["activation", "disease", "spread"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.ome.zarr", "b.ome.zarr", "export.json"]
     yaozarrs = pytest.importorskip("yaozarrs", reason="yaozarrs is not installed; it is in compseg[dev]")
     yaozarrs.validate_zarr_store(str(path))
 
@@ -162,6 +171,7 @@ def test_geojson_is_what_qupath_reads(predicted, tmp_path):
         measured = properties["measurements"]
         assert measured["Area µm^2"] == pytest.approx(5.5**2 * measured["Area px^2"])
         assert 0.5 < measured["Mean activation"] <= 1
+        assert 0 < measured["Mean spread"] <= 0.5
     pixels = sum(feature["properties"]["measurements"]["Area px^2"] for feature in features)
     assert pixels == mask(predicted).sum()
     again, _ = export(predicted, "geojson", tmp_path / "again", class_name="tumour")
@@ -197,6 +207,8 @@ def test_csv_is_a_table_of_maps_and_one_of_regions(predicted, tmp_path):
         assert float(row["area"]) == pytest.approx(5.5**2 * int(row["area_pixels"]))
         marked = activation(predicted, row["sample"])[mask(predicted, row["sample"])]
         assert float(row["mean_activation"]) == pytest.approx(marked.mean(), rel=1e-5)
+    assert float(areas[0]["mean_spread"]) == pytest.approx(spread(predicted)[mask(predicted)].mean(), rel=1e-5)
+    assert {row["mean_spread"] for row in (areas[1], *found) if row["sample"] == "b"} == {""}
 
 
 def test_another_threshold_and_size(predicted, tmp_path):
@@ -249,7 +261,20 @@ def test_maps_of_an_evaluation(trained, tmp_path):
         features = json.loads(gzip.decompress((tmp_path / f"q/{row['sample']}.geojson.gz").read_bytes()))["features"]
         pixels = sum(feature["properties"]["measurements"]["Area px^2"] for feature in features)
         assert pixels == (activation(trained.run, row["sample"]) > np.float32(threshold)).sum()
-    assert len(list((tmp_path / "q").iterdir())) == len(rows)
+    assert len(list((tmp_path / "q").glob("*.geojson.gz"))) == len(rows)
+
+
+def test_predict_exports_at_once(trained, tmp_path, capsys):
+    words = ("predict", f"run={trained.run}", f"input={trained.cohort}", f"out={tmp_path}/m", "device=cpu")
+    assert run_here(*words, "formats=[geojsn]") == 1
+    assert "did you mean 'geojson'?" in capsys.readouterr().err
+    assert run_here(*words, "formats=[geojson,csv]", "uncertainty=true") == 0
+    rows = table(tmp_path / "m/areas.csv")
+    for row in rows:
+        features = json.loads((tmp_path / f"m/geojson/{row['sample']}.geojson").read_text())["features"]
+        assert all("Mean spread" in feature["properties"]["measurements"] for feature in features)
+        assert 0 < float(row["mean_spread"]) <= 0.5
+    assert len(table(tmp_path / "m/csv/areas.csv")) == len(rows) > 0
 
 
 REFUSED = {
@@ -282,6 +307,19 @@ def test_the_maps_are_never_overwritten(predicted, tmp_path):
         export(predicted, "ome_zarr", tmp_path)
 
 
+def test_a_folder_holds_exports_of_the_same_maps_alone(segmenter, predicted, tmp_path):
+    np.save(tmp_path / "image.npy", np.ones((9, 8, 3), "f4"))
+    predict(segmenter, [NewImage("other", tmp_path / "image.npy")], tmp_path / "others")
+    for format in ("csv", "png", "csv"):
+        export(predicted, format, tmp_path / "out")
+    with pytest.raises(CompsegError, match=r"holds what was exported of .*maps of c; give another out="):
+        export(tmp_path / "others", "csv", tmp_path / "out")
+    areas = (predicted / "areas.csv").read_bytes()
+    with pytest.raises(CompsegError, match="holds a prediction, beside which an export"):
+        export(tmp_path / "others", "csv", predicted)
+    assert (predicted / "areas.csv").read_bytes() == areas
+
+
 @pytest.mark.parametrize("content", [b"", b"no array", b"\x93NUMPY\x01\x00"])
 def test_a_damaged_or_missing_map(segmenter, tmp_path, content):
     np.save(tmp_path / "image.npy", np.ones((9, 8, 3), "f4"))
@@ -291,6 +329,14 @@ def test_a_damaged_or_missing_map(segmenter, tmp_path, content):
         export(tmp_path, "npy", tmp_path / "out")
     (tmp_path / "maps/a.npy").unlink()
     with pytest.raises(CompsegError, match=r"a\.npy: missing"):
+        export(tmp_path, "npy", tmp_path / "out")
+
+
+def test_a_spread_of_another_size_is_refused(segmenter, tmp_path):
+    np.save(tmp_path / "image.npy", np.ones((9, 8, 3), "f4"))
+    predict(segmenter, [NewImage("a", tmp_path / "image.npy")], tmp_path)
+    np.save(tmp_path / "maps/a_spread.npy", np.zeros((9, 7), "f4"))
+    with pytest.raises(CompsegError, match=r"a_spread\.npy: is not of the size of its map"):
         export(tmp_path, "npy", tmp_path / "out")
 
 
@@ -315,7 +361,8 @@ def test_a_core_of_an_array_comes_before_its_regions(predicted, tmp_path):
 
 def test_napari_opens_maps_and_cohorts_and_nothing_else(predicted, tmp_path):
     layers = reader_of(str(predicted))(str(predicted))
-    assert [kind for _, _, kind in layers] == ["image", "labels"] * 2
+    assert [kind for _, _, kind in layers] == ["image", "labels", "image", "image", "labels"]
+    assert (layers[2][0] == spread(predicted)).all()
     assert (layers[0][0] == activation(predicted)).all()
     assert (layers[1][0] == mask(predicted)).all()
     assert layers[0][1]["scale"] == [5.5, 5.5]

@@ -11,6 +11,7 @@ from matplotlib.path import Path as Outline
 from scipy.ndimage import label
 
 from compseg.exports.regions import regions_of
+from compseg.exports.stored import Strip
 
 MASKS = {
     "nothing": "...",
@@ -34,7 +35,7 @@ def mask_of(text):
 
 def regions(mask, activation=None, rows=2):
     activation = np.ones(mask.shape, "f4") if activation is None else activation
-    strips = [(activation[i : i + rows], mask[i : i + rows]) for i in range(0, len(mask), rows)]
+    strips = [Strip(activation[i : i + rows], mask[i : i + rows]) for i in range(0, len(mask), rows)]
     return list(regions_of(strips, mask.shape[1]))
 
 

@@ -108,6 +108,7 @@ class EvaluateConfig:
     threshold: Any = None  # another one than that which is stored
     report: bool = True  # whether to write maps, pictures and report.html
     uncertainty: bool = False  # whether to map how far activations differ between views of a sample
+    beside: str | None = None  # another judged run to show in the report
     trust: list[str] = field(default_factory=list)  # what a segmenter and head may be built from beyond known packages
 
 
@@ -129,6 +130,8 @@ class PredictConfig:
     channels_first: bool | None = None  # whether arrays hold (C, H, W)
     tile: int | None = None  # largest side of what is computed at once, pixels
     overlap: int | None = None  # margin around a tile, pixels
+    formats: list[str] = field(default_factory=list)  # in which the maps are exported as well
+    uncertainty: bool = False  # whether to map how far activations differ between views or members
 
 
 @dataclass

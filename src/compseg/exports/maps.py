@@ -14,7 +14,9 @@ from compseg.exports.objects import write_geojson, write_tables
 from compseg.exports.ome import write_ome_tiff, write_ome_zarr
 from compseg.exports.pictures import write_envi, write_npy, write_png
 from compseg.exports.stored import maps_in
+from compseg.files import atomic_json, read_json
 from compseg.inference.outputs import MAPS
+from compseg.run_folder import refuse_other_kind
 
 # What writes a map in each format; its options are those of the verb by the same names.
 WRITERS: dict[str, Callable[..., list[Path]]] = {
@@ -26,6 +28,7 @@ WRITERS: dict[str, Callable[..., list[Path]]] = {
     "csv": write_tables,
     "geojson": write_geojson,
 }
+RECORD = "export.json"
 WITHOUT_SIZE = ("png", "npy")  # which cannot say how large a pixel is
 
 
@@ -41,7 +44,7 @@ def export_maps(
 ) -> list[Path]:
     """Write the maps of a folder in the format of other programs.
 
-    A map is read a strip of rows at a time. A file appears when it is whole, in place of the one of an earlier export.
+    A map is read a strip of rows at a time. A file appears when it is whole, in place of that of an earlier export.
 
     Args:
         folder: What `predict` wrote, or a run folder or another one that `evaluate` wrote; stays as it is.
@@ -56,8 +59,8 @@ def export_maps(
         The paths written.
 
     Raises:
-        CompsegError: There are no maps, or they would be overwritten; an option is none of the format's, or no map can
-            be written with it.
+        CompsegError: There are no maps, or they would be overwritten; `out` holds something else; an option is none of
+            the format's, or no map can be written with it.
     """
     writer = WRITERS[format]
     given = {key: value for key, value in (options or {}).items() if value is not None}
@@ -69,8 +72,17 @@ def export_maps(
         f"out={out}: is where the maps are, which would be overwritten; give another folder",
     )
     items = maps_in(folder, threshold, pixel_size, pixel_unit)
+    _reserve(out, folder)
     if writer is write_tables:
         return write_tables(items, out, **given)
-    out.mkdir(parents=True, exist_ok=True)
     shown = track(items, description="exporting", transient=True)
     return [path for item in shown for path in writer(item, out / item.file, **given)]
+
+
+def _reserve(out: Path, folder: Path) -> None:
+    """Take a folder for exports of some maps; any number of formats, but no other maps."""
+    refuse_other_kind(out, "an export", "out")
+    path, mine = out / RECORD, {"maps": str(folder.resolve())}
+    held = read_json(path, dict, "delete it") if path.is_file() else mine
+    require(held == mine, f"{out}: holds what was exported of {held.get('maps')}; give another out=")
+    atomic_json(path, mine)

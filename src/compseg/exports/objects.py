@@ -21,11 +21,11 @@ from compseg.files import atomic_open, atomic_text, csv_text
 from compseg.plots.overlay import DISEASE_RGB
 
 AREAS = (
-    *("sample", "threshold", "regions", "area_pixels", "area", "unit", "mean_activation", "tissue_pixels"),
-    *("area_fraction", "file"),
+    *("sample", "threshold", "regions", "area_pixels", "area", "unit", "mean_activation", "mean_spread"),
+    *("tissue_pixels", "area_fraction", "file"),
 )
 REGIONS = (
-    *("sample", "id", "class", "area_pixels", "area", "unit", "mean_activation", "holes"),
+    *("sample", "id", "class", "area_pixels", "area", "unit", "mean_activation", "mean_spread", "holes"),
     *("left", "top", "right", "bottom"),
 )
 
@@ -103,6 +103,8 @@ def _regions(item: StoredMap) -> Iterator[Region]:
 
 def _feature(item: StoredMap, region: Region, rings: list[Any], class_name: str) -> dict[str, Any]:
     measurements = {"Mean activation": region.activation, "Area px^2": region.pixels}
+    if region.spread is not None:
+        measurements["Mean spread"] = region.spread
     if item.pixel is not None:
         measurements[f"Area {item.pixel.symbol}^2"] = area_of(region.pixels, item.pixel)
     return {
@@ -143,18 +145,18 @@ def write_tables(items: Sequence[StoredMap], out: Path, class_name: str = CLASS)
 
 
 def _areas(item: StoredMap, regions: Sequence[Region]) -> list[Any]:
-    pixels = sum(region.pixels for region in regions)
-    mean = sum(region.pixels * region.activation for region in regions) / pixels if pixels else ""
-    tissue = item.tissue_pixels
+    pixels, tissue = sum(region.pixels for region in regions), item.tissue_pixels
+    activation = sum(region.pixels * region.activation for region in regions) / pixels if pixels else ""
+    known = [region.pixels * region.spread for region in regions if region.spread is not None]
     share = "" if tissue is None else round(pixels / max(tissue, 1), 6)
-    counted = [item.name, item.threshold, len(regions), *_measured(item, pixels), mean]
-    return [*counted, "" if tissue is None else tissue, share, item.file]
+    counted = [item.name, item.threshold, len(regions), *_measured(item, pixels), activation]
+    return [*counted, sum(known) / pixels if known else "", "" if tissue is None else tissue, share, item.file]
 
 
 def _row(item: StoredMap, region: Region, class_name: str) -> list[Any]:
     (left, top), (right, bottom) = region.rings[0].min(0).tolist(), region.rings[0].max(0).tolist()
     known = [item.name, identifier(item, region), class_name, *_measured(item, region.pixels), region.activation]
-    return [*known, len(region.rings) - 1, left, top, right, bottom]
+    return [*known, "" if region.spread is None else region.spread, len(region.rings) - 1, left, top, right, bottom]
 
 
 def _measured(item: StoredMap, pixels: int) -> list[Any]:

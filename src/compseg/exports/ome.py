@@ -1,4 +1,4 @@
-"""Maps as OME-TIFF and OME-Zarr: two channels, a pyramid, and the size of a pixel where it is known.
+"""Maps as OME-TIFF and OME-Zarr: two or three channels, a pyramid, and the size of a pixel where it is known.
 
 Sources: OME-XML of June 2016; the OME-NGFF specification, https://ngff.openmicroscopy.org, 0.4 (Zarr format 2) and 0.5
 (Zarr format 3).
@@ -25,7 +25,7 @@ from compseg.plots.overlay import DISEASE_RGB
 TILE = ROWS  # edge of a tile or chunk, pixels, so that a strip is whole ones
 SMALLEST_LEVEL = 512  # pixels: what viewers open at once
 VERSIONS: dict[str, Literal[2, 3]] = {"0.5": 3, "0.4": 2}  # of OME-Zarr, and the format of Zarr that each is written in
-COLOURS = ("FFFFFF", "".join(f"{part:02X}" for part in DISEASE_RGB))
+COLOURS = ("FFFFFF", "".join(f"{part:02X}" for part in DISEASE_RGB), "56B4E9")
 
 
 def steps_of(shape: tuple[int, int]) -> list[int]:
@@ -40,23 +40,23 @@ def steps_of(shape: tuple[int, int]) -> list[int]:
 
 
 def level_shape(item: StoredMap, step: int) -> tuple[int, int, int]:
-    """`(2, h, w)` of a level."""
-    return 2, -(-item.shape[0] // step), -(-item.shape[1] // step)
+    """Channels, rows and columns of a level."""
+    return len(item.bands(CLASS)), -(-item.shape[0] // step), -(-item.shape[1] // step)
 
 
 def write_ome_tiff(item: StoredMap, stem: Path, class_name: str = CLASS) -> list[Path]:
-    """Write `NAME.ome.tiff`, tiled and compressed: the activation, and the mask as 0 and 1, in float32."""
+    """Write `NAME.ome.tiff`, tiled and compressed, in float32: activation, mask as 0 and 1, spread if known."""
     path, steps = stem.with_name(f"{stem.name}.ome.tiff"), steps_of(item.shape)
     metadata: dict[str, Any] = {
         "axes": "CYX",
         "Name": printable(item.name),
-        "Channel": {"Name": ["activation", printable(class_name)]},
+        "Channel": {"Name": [printable(name) for name in item.bands(class_name)]},
     }
     if (pixel := item.pixel) is not None:
         for axis in "XY":
             metadata |= {f"PhysicalSize{axis}": pixel.edge, f"PhysicalSize{axis}Unit": pixel.symbol}
     # Offsets of 32 bits end at 4 GB, and noise does not compress.
-    big = 8 * item.shape[0] * item.shape[1] > 2**31
+    big = 4 * np.prod(level_shape(item, 1), dtype=float) > 2**31
     with atomic_open(path) as file, tifffile.TiffWriter(file, bigtiff=big, ome=True) as writer:
         for step in steps:
             level = (
@@ -78,15 +78,15 @@ def write_ome_tiff(item: StoredMap, stem: Path, class_name: str = CLASS) -> list
 
 
 def _tiles(item: StoredMap, step: int) -> Iterator[NDArray[np.float32]]:
-    for channel in range(2):
+    for channel in range(len(item.bands(CLASS))):
         for strip in item.strips(step):
-            rows = strip[channel].astype(np.float32)
+            rows = strip.bands[channel]
             for left in range(0, rows.shape[1], TILE):
                 yield np.ascontiguousarray(rows[:, left : left + TILE])
 
 
 def write_ome_zarr(item: StoredMap, stem: Path, class_name: str = CLASS, ome_zarr: str = "0.5") -> list[Path]:
-    """Write `NAME.ome.zarr` with the same two channels.
+    """Write `NAME.ome.zarr` with the same channels.
 
     Raises:
         CompsegError: The version is unknown, or the place is taken by something else.
@@ -119,13 +119,13 @@ def _build(item: StoredMap, path: Path, class_name: str, version: str) -> None:
             dimension_names=None if zarr_format == 2 else ("c", "y", "x"),
         )
         for number, strip in enumerate(item.strips(step)):
-            rows = slice(number * ROWS, number * ROWS + len(strip[0]))
-            for channel in range(2):
-                array[channel, rows] = strip[channel].astype(np.float32)
+            rows = slice(number * ROWS, number * ROWS + len(strip.mask))
+            for channel, band in enumerate(strip.bands):
+                array[channel, rows] = band
 
 
 def _attributes(item: StoredMap, class_name: str, version: str, steps: list[int]) -> dict[str, Any]:
-    pixel, names = item.pixel, ("activation", printable(class_name))
+    pixel = item.pixel
     unit, edge = ({}, 1.0) if pixel is None else ({"unit": pixel.unit}, pixel.edge)
     axes = [{"name": "c", "type": "channel"}] + [{"name": name, "type": "space"} | unit for name in "yx"]
     scales = [{"type": "scale", "scale": [1.0, edge * step, edge * step]} for step in steps]
@@ -136,8 +136,8 @@ def _attributes(item: StoredMap, class_name: str, version: str, steps: list[int]
     }
     window = {"start": 0.0, "end": 1.0, "min": 0.0, "max": 1.0}
     channels = [
-        {"label": name, "color": colour, "window": window, "active": True}
-        for name, colour in zip(names, COLOURS, strict=True)
+        {"label": printable(name), "color": colour, "window": window, "active": name != "spread"}
+        for name, colour in zip(item.bands(class_name), COLOURS, strict=False)
     ]
     if version == "0.4":
         return {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import struct
 import zlib
 from collections.abc import Iterator
@@ -18,19 +17,18 @@ from compseg.files import atomic_open, atomic_text
 from compseg.inference.outputs import SPREAD
 from compseg.plots.overlay import RGB, outline_width, translucent
 
-BANDS = 2  # the activation, and the mask
 ENVI = """ENVI
-description = {{{0}: activation, and where it is above {threshold:.6g}}}
-samples = {4}
-lines = {3}
-bands = 2
+description = {{{name}: activation, and where it is above {threshold:.6g}}}
+samples = {shape[1]}
+lines = {shape[0]}
+bands = {count}
 header offset = 0
 file type = ENVI Standard
 data type = 4
 interleave = bsq
 byte order = 0
-band names = {{{1}, {2}}}
-{5}"""
+band names = {{{bands}}}
+{pixel}"""
 
 
 def write_png(item: StoredMap, stem: Path) -> list[Path]:
@@ -59,39 +57,38 @@ def _layers(item: StoredMap) -> Iterator[RGB]:
     for first in range(0, item.shape[0], ROWS):
         # With as many rows around as an outline is wide, so that strips leave no lines.
         top = max(0, first - width)
-        layer = translucent(*item.rows(top, first + ROWS + width), width)
+        strip = item.rows(top, first + ROWS + width)
+        layer = translucent(strip.activation, strip.mask, width)
         yield layer[first - top :][: min(ROWS, item.shape[0] - first)]
 
 
 def write_npy(item: StoredMap, stem: Path) -> list[Path]:
     """Write `NAME.npy` (float32), `NAME_mask.npy` (bool) and, where it is there, `NAME_spread.npy`, `(H, W)` each."""
-    paths = [stem.with_name(f"{stem.name}{ending}") for ending in (".npy", "_mask.npy")]
-    for number, (path, dtype) in enumerate(zip(paths, (np.float32, np.bool_), strict=True)):
+    kinds = {".npy": np.float32, "_mask.npy": np.bool_, SPREAD: np.float32}
+    paths = []
+    for number, (ending, dtype) in enumerate(list(kinds.items())[: len(item.bands(""))]):
         header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": item.shape}
-        with atomic_open(path) as file:
+        paths.append(stem.with_name(f"{stem.name}{ending}"))
+        with atomic_open(paths[-1]) as file:
             np.lib.format.write_array_header_1_0(file, header)
             for strip in item.strips():
-                file.write(strip[number].tobytes())
-    spread = item.path.with_name(f"{item.file}{SPREAD}")
-    if spread.is_file():
-        paths.append(stem.with_name(spread.name))
-        with atomic_open(paths[-1]) as file, spread.open("rb") as stored:
-            shutil.copyfileobj(stored, file)
+                file.write(strip.bands[number].astype(dtype).tobytes())
     return paths
 
 
 def write_envi(item: StoredMap, stem: Path, class_name: str = CLASS) -> list[Path]:
-    """Write `NAME.img`, float32 and band by band (the activation, then the mask as 0 and 1), and its header `NAME.hdr`.
+    """Write `NAME.img`, float32 and band by band (activation, mask as 0 and 1, spread if known), and `NAME.hdr`.
 
     The header comes last: without it the bands are no image.
     """
     paths = [stem.with_name(f"{stem.name}{ending}") for ending in (".img", ".hdr")]
+    name, *bands = map(_envi_text, (item.name, *item.bands(class_name)))
     with atomic_open(paths[0]) as file:
-        for band in range(BANDS):
+        for number in range(len(bands)):
             for strip in item.strips():
-                file.write(strip[band].astype("<f4").tobytes())
-    names = (_envi_text(text) for text in (item.name, "activation", class_name))
-    atomic_text(paths[1], ENVI.format(*names, *item.shape, _envi_pixel(item.pixel), threshold=item.threshold))
+                file.write(strip.bands[number].astype("<f4").tobytes())
+    known = {"shape": item.shape, "threshold": item.threshold, "pixel": _envi_pixel(item.pixel)}
+    atomic_text(paths[1], ENVI.format(name=name, bands=", ".join(bands), count=len(bands), **known))
     return paths
 
 

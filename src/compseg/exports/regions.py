@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from compseg.exports.stored import Strip
 from compseg.samples import Mask
 
 Ints = NDArray[np.int64]
-Strip = tuple[NDArray[np.float32], Mask]
 
 
 class Region(NamedTuple):
@@ -29,15 +29,17 @@ class Region(NamedTuple):
             where x is to the right and y upwards, as GeoJSON has it, and holes clockwise.
         pixels: How many there are: the area of the polygon.
         activation: Their mean, in [0, 1].
+        spread: The mean of how far their activations differ; None where that is not known.
     """
 
     rings: list[Ints]
     pixels: int
     activation: float
+    spread: float | None
 
 
 class _Runs(NamedTuple):
-    """Marked pixels of a row that lie side by side: row, first column, column after the last, sum of activations."""
+    """Marked pixels of a row that lie side by side: row, first column, column after the last, sums `(n, 1 or 2)`."""
 
     row: Ints
     start: Ints
@@ -62,14 +64,14 @@ def regions_of(strips: Iterable[Strip], width: int) -> Iterator[Region]:
     """The regions of a mask from top to bottom.
 
     Args:
-        strips: Of the activation and of the mask, each `(h, width)`, from top to bottom.
+        strips: Each `(h, width)`, from top to bottom.
         width: Of the image.
     """
     runs, corners = _scan(strips, width)
     if not len(runs.row):
         return
     label = _labels(runs, width)
-    pixels, total = (np.bincount(label, weights) for weights in (runs.stop - runs.start, runs.total))
+    pixels, *totals = (np.bincount(label, weights) for weights in (runs.stop - runs.start, *runs.total.T))
     rings = list(_rings(corners, width))
     first = np.array([ring[0] for ring in rings])
     owner = label[_runs_at(corners, first, runs, width)]
@@ -79,18 +81,19 @@ def regions_of(strips: Iterable[Strip], width: int) -> Iterator[Region]:
     for number, of_region in enumerate(np.split(order, ends[:-1])):
         places = [np.append(rings[i], rings[i][0]) for i in of_region]
         corner_lists = [np.stack([corners.x[place], corners.y[place]], axis=1) for place in places]
-        yield Region(corner_lists, int(pixels[number]), float(total[number] / pixels[number]))
+        activation, *spread = (float(total[number] / pixels[number]) for total in totals)
+        yield Region(corner_lists, int(pixels[number]), activation, spread[0] if spread else None)
 
 
 def _scan(strips: Iterable[Strip], width: int) -> tuple[_Runs, _Corners]:
     runs, corners, row = [], [], 0
     above = np.zeros((1, width + 2), bool)
-    for activation, mask in strips:
+    for strip in strips:
         # A column without marks at either end, so that what lies at the rim has edges as well.
-        padded = np.pad(mask, ((0, 0), (1, 1)))
+        padded = np.pad(strip.mask, ((0, 0), (1, 1)))
         corners.append(_corners(np.concatenate([above, padded]), row))
-        runs.append(_runs(padded, activation, row))
-        above, row = padded[-1:], row + len(mask)
+        runs.append(_runs(padded, strip, row))
+        above, row = padded[-1:], row + len(padded)
     corners.append(_corners(np.concatenate([above, np.zeros_like(above)]), row))
     return (
         _Runs(*map(np.concatenate, zip(*runs, strict=True))),
@@ -98,12 +101,15 @@ def _scan(strips: Iterable[Strip], width: int) -> tuple[_Runs, _Corners]:
     )
 
 
-def _runs(padded: Mask, activation: NDArray[np.float32], first_row: int) -> _Runs:
+def _runs(padded: Mask, strip: Strip, first_row: int) -> _Runs:
     change = np.diff(padded.view(np.int8), axis=1)
     (row, start), (_, stop) = np.nonzero(change == 1), np.nonzero(change == -1)
-    marked = np.where(padded[:, 1:-1], activation, 0)
-    summed = np.pad(np.cumsum(marked, axis=1, dtype=np.float64), ((0, 0), (1, 0)))
-    return _Runs(row + first_row, start, stop, summed[row, stop] - summed[row, start])
+    totals = []
+    for values in (strip.activation, strip.spread):
+        if values is not None:
+            summed = np.pad(np.cumsum(np.where(strip.mask, values, 0), axis=1, dtype=np.float64), ((0, 0), (1, 0)))
+            totals.append(summed[row, stop] - summed[row, start])
+    return _Runs(row + first_row, start, stop, np.stack(totals, axis=1))
 
 
 def _corners(padded: Mask, first_row: int) -> _Corners:

@@ -17,7 +17,7 @@ from compseg.errors import CompsegError, reading, require
 from compseg.evaluation.run import ABOUT
 from compseg.file_names import file_name
 from compseg.files import from_cell, read_checked, read_json
-from compseg.inference.outputs import MAPS, RECORD, TABLE, read_record
+from compseg.inference.outputs import MAPS, RECORD, SPREAD, TABLE, read_record
 from compseg.run_folder import load_config
 from compseg.samples import Mask
 
@@ -46,6 +46,19 @@ class PixelSize(NamedTuple):
     metres: float
 
 
+class Strip(NamedTuple):
+    """Some rows of a map, `(h, w)` each: activation, what is above the threshold, and how far it differs, if known."""
+
+    activation: NDArray[np.float32]
+    mask: Mask
+    spread: NDArray[np.float32] | None = None
+
+    @property
+    def bands(self) -> list[NDArray[np.float32]]:
+        """All in float32, the mask as 0 and 1."""
+        return [np.asarray(part, np.float32) for part in self if part is not None]
+
+
 @dataclass(frozen=True)
 class StoredMap:
     """The activation map of one sample, on disk.
@@ -58,6 +71,7 @@ class StoredMap:
         threshold: Activations above it count as disease.
         pixel: The size of a pixel; None where it is unknown.
         tissue_pixels: How many pixels count; None where the folder does not say.
+        spread: Path of the map of how far activations differ; None where there is none.
     """
 
     name: str
@@ -67,9 +81,14 @@ class StoredMap:
     threshold: float
     pixel: PixelSize | None
     tissue_pixels: int | None
+    spread: Path | None = None
 
-    def strips(self, step: int = 1) -> Iterator[tuple[NDArray[np.float32], Mask]]:
-        """The activation and what is above the threshold, `(h, w)` each, from top to bottom.
+    def bands(self, class_name: str) -> list[str]:
+        """What the bands of a strip are."""
+        return ["activation", class_name, *["spread"] * (self.spread is not None)]
+
+    def strips(self, step: int = 1) -> Iterator[Strip]:
+        """The map from top to bottom.
 
         Args:
             step: Gives each `step`-th row and column alone.
@@ -77,13 +96,17 @@ class StoredMap:
         for first in range(0, -(-self.shape[0] // step), ROWS):
             yield self.rows(first, first + ROWS, step)
 
-    def rows(self, first: int, last: int, step: int = 1) -> tuple[NDArray[np.float32], Mask]:
+    def rows(self, first: int, last: int, step: int = 1) -> Strip:
         """The same of some rows, as far as there are any."""
-        # Mapped again each time: pages that were read count as our memory while the file stays mapped.
-        mapped = np.load(self.path, mmap_mode="r")[::step, ::step]
-        activation = np.array(mapped[max(0, first) : last], np.float32, order="C")
+
+        def read(path: Path) -> NDArray[np.float32]:
+            # Mapped again each time: pages that were read count as our memory while the file stays mapped.
+            mapped = np.load(path, mmap_mode="r")[::step, ::step]
+            return np.array(mapped[max(0, first) : last], np.float32, order="C")
+
+        activation = read(self.path)
         # Off tissue the activation is 0, which is above no threshold.
-        return activation, activation > self.threshold
+        return Strip(activation, activation > self.threshold, None if self.spread is None else read(self.spread))
 
 
 def maps_in(folder: Path, threshold: float | None, size: float | None, unit: str | None) -> list[StoredMap]:
@@ -110,12 +133,11 @@ def maps_in(folder: Path, threshold: float | None, size: float | None, unit: str
         if row["source"] not in sizes:
             sizes[row["source"]] = given or _size_in_cohort(row["source"])
         stored = row["threshold"] if threshold is None else threshold
-        path = folder / MAPS / f"{row['file']}.npy"
-        found.append(
-            StoredMap(
-                row["name"], row["file"], path, _shape(path), stored, sizes[row["source"]], row.get("tissue_pixels")
-            )
-        )
+        path, spread = (folder / MAPS / f"{row['file']}{ending}" for ending in (".npy", SPREAD))
+        shape, pixel, known = _shape(path), sizes[row["source"]], spread.is_file()
+        require(not known or _shape(spread) == shape, f"{spread}: is not of the size of its map; delete it")
+        tissue = row.get("tissue_pixels")
+        found.append(StoredMap(row["name"], row["file"], path, shape, stored, pixel, tissue, spread if known else None))
     return found
 
 

@@ -38,6 +38,9 @@ def _map_layers(folder: Path) -> Iterator[Layer]:
         activation = np.load(item.path, mmap_mode="r")
         yield activation, {**style, "name": item.name, "colormap": "magma", "contrast_limits": (0, 1)}, "image"
         yield (activation > item.threshold).astype(np.uint8), {**style, "name": f"{item.name}: marked"}, "labels"
+        if item.spread is not None:
+            style |= {"visible": False, "name": f"{item.name}: spread", "colormap": "viridis"}
+            yield np.load(item.spread, mmap_mode="r"), style, "image"
 
 
 def _cohort_layers(folder: Path) -> Iterator[Layer]:

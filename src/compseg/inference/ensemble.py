@@ -79,8 +79,12 @@ class Ensemble(Segmenter):
     @torch.inference_mode()
     def logits_of(self, given: Tensor, core: Window | None = None) -> Tensor:
         """The logits `(1, M, H, W)` of the mean activation of the members."""
-        each = [member.logits_of(given[i : i + 1], core) for i, member in enumerate(self.members)]
-        return torch.stack([logits.sigmoid() for logits in each]).mean(0).logit(eps=1e-7)
+        activations = [logits.sigmoid() for logits in self.logits_of_parts(given, core)]
+        return torch.stack(activations).mean(0).logit(eps=1e-7)
+
+    def logits_of_parts(self, given: Tensor, core: Window | None = None) -> list[Tensor]:
+        """The logits of each member."""
+        return [member.logits_of(given[i : i + 1], core) for i, member in enumerate(self.members)]
 
     def with_threshold(self, threshold: Threshold) -> Ensemble:
         """The same ensemble with another threshold."""

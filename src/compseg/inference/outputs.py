@@ -21,10 +21,8 @@ from compseg.run_folder import refuse_other_kind
 
 MAPS, TABLE, RECORD = "maps", "areas.csv", "prediction.json"
 FIX = "give another out="
-MAP_ENDINGS, SPREAD = (
-    (".npy", ".png", "_mask.png"),
-    "_spread.npy",
-)  # activation, overlay, mask; and if asked for, spread
+MAP_ENDINGS = (".npy", ".png", "_mask.png")  # activation, overlay, mask
+SPREAD = "_spread.npy"  # if it was asked for
 ENDINGS = (*MAP_ENDINGS, SPREAD)  # of all files that there may be of a map
 
 

@@ -21,8 +21,9 @@ from compseg.errors import CompsegError
 from compseg.file_names import printable
 from compseg.files import atomic_npy, atomic_open, atomic_text, csv_text
 from compseg.inference.images import NewImage, OpenImage, Reading
-from compseg.inference.outputs import MAP_ENDINGS, MAPS, TABLE, released_if_empty, reserve
+from compseg.inference.outputs import MAP_ENDINGS, MAPS, SPREAD, TABLE, released_if_empty, reserve
 from compseg.inference.segmenter import Segmenter, activation_of
+from compseg.inference.spread import Spread, spread_of
 from compseg.inference.threshold import Threshold
 from compseg.inference.tiling import Tile, receptive_field_of
 from compseg.memory import give_back_freed
@@ -31,6 +32,7 @@ from compseg.samples import Image, Mask
 
 LOG = logging.getLogger("compseg")
 COLUMNS = ("sample", "area_fraction", "mean_activation", "tissue_pixels", "threshold")
+UNSURE = "mean_spread"  # a column of predictions that map it
 PICTURE_CHANNELS = 32  # of hundreds, enough for the grey picture under an overlay
 T = TypeVar("T")
 
@@ -43,6 +45,7 @@ def predict(
     tile: int | None = None,
     overlap: int | None = None,
     overwrite: bool = False,
+    uncertainty: bool = False,
 ) -> list[dict[str, Any]]:
     """Map every image and write `maps/NAME.npy`, overlay and mask PNGs, and `areas.csv`.
 
@@ -58,6 +61,7 @@ def predict(
         tile: Largest side in pixels of what a tile sees; None: by memory, see `Segmenter.tiles`.
         overlap: Margin around a tile in pixels; None: the radius of the network's receptive field.
         overwrite: Whether to delete what another prediction has left in the folder.
+        uncertainty: Whether to map how far activations differ as well, as `maps/NAME_spread.npy`: see `spread_of`.
 
     Returns:
         The rows of `areas.csv`.
@@ -70,7 +74,7 @@ def predict(
     if threshold is None:
         raise CompsegError("segmenter: has no threshold yet; run compseg.evaluate on its run, or give threshold=0.5")
     reading = reading or Reading(segmenter.input)
-    results = Results(out, threshold, reserve(out, segmenter, images, overwrite))
+    results = Results(out, threshold, reserve(out, segmenter, images, overwrite), uncertainty)
     if threshold.origin == "fallback":
         LOG.warning("threshold: %s", threshold.how)
     with (
@@ -236,6 +240,7 @@ class Result:
     activation: NDArray[np.float32]
     tissue: Mask
     picture: Image
+    spread: Spread | None = None
 
 
 class Results:
@@ -245,14 +250,16 @@ class Results:
         out: The folder.
         threshold: The activation above which a pixel counts.
         files: What the files of each image are called.
+        uncertainty: Whether to map the spread.
 
     Attributes:
         rows: Of `areas.csv`, so far; with a column `file` where that is not the name of each sample.
     """
 
-    def __init__(self, out: Path, threshold: Threshold, files: Mapping[str, str]) -> None:
-        self.out, self.threshold, self.files = out, threshold, files
-        self.columns = COLUMNS if all(name == file for name, file in files.items()) else (*COLUMNS, "file")
+    def __init__(self, out: Path, threshold: Threshold, files: Mapping[str, str], uncertainty: bool = False) -> None:
+        self.out, self.threshold, self.files, self.uncertainty = out, threshold, files, uncertainty
+        renamed = any(name != file for name, file in files.items())
+        self.columns = (*COLUMNS, *[UNSURE] * uncertainty, *["file"] * renamed)
         self.rows: list[dict[str, Any]] = []
         self._result: Result | None = None
 
@@ -262,10 +269,13 @@ class Results:
             # New arrays for each image: those of the one before are still being written.
             size, picture = piece.opened.shape[:2], piece.picture
             empty = np.zeros((*size, *picture.shape[2:]), picture.dtype)
-            result = self._result = Result(piece.opened, np.zeros(size, np.float32), np.zeros(size, bool), empty)
+            activation, *spread = (np.zeros(size, np.float32) for _ in range(1 + self.uncertainty))
+            result = self._result = Result(piece.opened, activation, np.zeros(size, bool), empty, *spread)
         core, tissue = piece.tile.core, piece.tissue[inner := piece.tile.inner]
         if piece.given is not None:
             result.activation[core] = activation_of(segmenter.logits_of(piece.given, inner), tissue)
+            if result.spread is not None:
+                result.spread[core] = spread_of(segmenter, piece.given, tissue, inner)
         result.tissue[core], result.picture[core] = tissue, piece.picture
         return result
 
@@ -274,6 +284,8 @@ class Results:
         name, thumbnail = result.opened.new.name, result.opened.thumbnail
         mask, file = self.threshold.apply(result.activation, result.tissue), self.files[name]
         write_map(self.out / MAPS, file, result.picture if thumbnail is None else thumbnail, result.activation, mask)
+        if result.spread is not None:
+            atomic_npy(self.out / MAPS / f"{file}{SPREAD}", result.spread)
         pixels = int(result.tissue.sum())
         row = {
             "sample": name,
@@ -281,6 +293,7 @@ class Results:
             "mean_activation": round(float(result.activation.sum()) / max(pixels, 1), 6),
             "tissue_pixels": pixels,
             "threshold": round(self.threshold.value, 6),
+            UNSURE: 0.0 if result.spread is None else round(float(result.spread.sum()) / max(pixels, 1), 6),
             "file": file,
         }
         row = {column: row[column] for column in self.columns}

@@ -299,6 +299,10 @@ class Segmenter:
         logits: Tensor = self.model(given).float()
         return logits if core is None else logits[..., *core]
 
+    def logits_of_parts(self, given: Tensor, core: Window | None = None) -> list[Tensor]:
+        """The logits of each of `parts`."""
+        return [self.logits_of(given, core)]
+
     @property
     def _windowed(self) -> MapsWindows | None:
         return (

@@ -14,7 +14,7 @@ from torch import Tensor
 from compseg.evaluation.curves import SampleMap
 from compseg.evaluation.run import Evaluation, adaptation
 from compseg.evaluation.shortcuts import cue_values, thinned
-from compseg.evaluation.uncertainty import spread_of
+from compseg.inference.spread import Spread, spread_of
 from compseg.plots.overlay import RGB, as_picture
 from compseg.samples import Image, Mask
 
@@ -72,7 +72,7 @@ class Importance:
 
 
 def look(found: Evaluation, uncertainty: bool = False) -> dict[str, Seen]:
-    """Read the image of each judged sample once, by name; with `uncertainty`, again for its views."""
+    """Read the image of each judged sample once, by name; with `uncertainty`, map it again in each view."""
     by_truth = regions_by_truth(found)
     disease = [item for item in found.test if item.info.label]
     explained = {item.info.name for item in thinned(disease, EXPLAINED)}
@@ -86,10 +86,10 @@ def look(found: Evaluation, uncertainty: bool = False) -> dict[str, Seen]:
     }
 
 
-def spread_in(found: Evaluation, item: SampleMap) -> Floats:
+def spread_in(found: Evaluation, item: SampleMap) -> Spread:
     """How far the activation of a sample differs between its views, `(H, W)`."""
-    adapt = adaptation(found.cohort, found.segmenter)
-    return spread_of(found.segmenter, adapt(found.cohort.image(item.info.name)), item.tissue)
+    image = adaptation(found.cohort, found.segmenter)(found.cohort.image(item.info.name))
+    return spread_of(found.segmenter, found.segmenter.network_input(image, item.tissue), item.tissue)
 
 
 def regions_by_truth(found: Evaluation) -> bool:
