@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import importlib.util
 import itertools
 import json
 import shutil
@@ -108,6 +109,20 @@ class Page:
         if clip:
             options["clip"] = {"scale": 1, **clip}
         Path(path).write_bytes(base64.b64decode(self.call("Page.captureScreenshot", **options)["data"]))
+
+
+AXE = importlib.util.find_spec("axe_core_python")
+
+
+def barriers(page):
+    """What axe finds serious for some readers on an open page; skipped where it is not installed."""
+    if AXE is None:
+        pytest.skip("axe_core_python is not installed; it is in compseg[dev]")
+    if not page.run("Boolean(window.axe)"):
+        page.run(Path(AXE.submodule_search_locations[0], "axe.min.js").read_text(encoding="utf-8") + "; 0")
+    told = "(v) => [v.impact, v.id, v.nodes[0].html.slice(0, 200), v.nodes[0].failureSummary.slice(0, 200)]"
+    found = page.run(f"axe.run().then((all) => all.violations.map({told}))")
+    return [each for each in found if each[0] in ("serious", "critical")]
 
 
 CODES = {

@@ -28,6 +28,7 @@ def main(cfg: DictConfig) -> None:
         threshold=cfg.threshold,
         report=cfg.report,
         uncertainty=cfg.uncertainty,
+        beside=None if cfg.beside is None else Path(cfg.beside),
         trust=tuple(cfg.trust),
         out=None if cfg.out is None else Path(cfg.out),
     )

@@ -7,8 +7,10 @@ import pytest
 from compseg.errors import CompsegError
 from compseg.evaluation.tables import flat_metrics, metrics_of_splits, samples_csv, write_replicates
 from compseg.evaluation.thresholds import fixed
+from compseg.file_names import file_names
+from compseg.inference.outputs import ENDINGS
 from compseg.inference.prediction import write_map
-from compseg.report.side_by_side import write_side_by_side
+from compseg.report.side_by_side import BESIDE, beside, write_side_by_side
 from made_maps import mixture
 
 
@@ -18,11 +20,12 @@ def judged(folder, maps, value, **config):
     measured = metrics_of_splits([], maps, threshold)
     folder.mkdir(parents=True)
     (folder / "metrics.json").write_text(json.dumps(flat_metrics(measured, threshold, 0.1)))
-    samples_csv(maps, threshold, folder / "samples.csv", {m.info.name: m.info.name for m in maps})
+    files = file_names([m.info.name for m in maps], ENDINGS)
+    samples_csv(maps, threshold, folder / "samples.csv", files)
     write_replicates(measured, folder / "bootstrap.npz")
     for item in maps:
         marked = threshold.apply(item.activation, item.tissue)
-        write_map(folder / "maps", item.info.name, np.zeros((8, 8, 3), np.uint8), item.activation, marked)
+        write_map(folder / "maps", files[item.info.name], np.zeros((8, 8, 3), np.uint8), item.activation, marked)
     text = "".join(f"{key}: {value}\n" for key, value in {"data": "{path: c}", "head": "{alpha: 1}", **config}.items())
     (folder / "config.yaml").write_text(text)
     (folder / "history.csv").write_text("epoch,val/loss\n0,0.5\n1,\n")
@@ -71,3 +74,23 @@ def test_what_cannot_be_laid_side_by_side(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(CompsegError, match="was not judged"):
         write_side_by_side([run, tmp_path / "empty"], tmp_path / "x.html")
+
+
+def test_a_classifier_of_the_same_labels_beside_a_run(tmp_path):
+    maps = mixture(16)
+    run, cam = (judged(tmp_path / name, maps, value) for name, value in (("run", 0.5), ("cam", 0.3)))
+    (cam / "config.yaml").write_text("data: {path: c}\nhead: {alpha: 1}\nmethod: {name: gradcam}\n")
+    regions = {item.info.name: "data:," for item in maps if item.info.label}
+    metrics, samples, shown = beside(run, cam, regions)
+    assert metrics.head == ["metric", "run", "cam", "cam less run"]
+    assert "(method=gradcam)" in metrics.words
+    assert "the question the paper leaves open" in metrics.words
+    assert list(samples.options) == ["pairs"]
+    assert len(shown.gallery) == BESIDE < len(maps)
+    for item in shown.gallery:
+        assert [bool(picture) for _, picture in item.pictures] == [True, True, item.disease]
+    (cam / "config.yaml").write_text("data: {path: c}\nhead: {alpha: 1}\n")
+    assert "paper" not in beside(run, cam, {})[0].words
+    other = judged(tmp_path / "other", mixture(4, offset=50), 0.5)
+    with pytest.raises(CompsegError, match=r"beside=.*other: was judged on none of the samples"):
+        beside(run, other, {})

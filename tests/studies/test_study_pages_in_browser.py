@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from browser import browser, needs_browser
+from browser import barriers, browser, needs_browser
 from compseg.studies import summarise
 from compseg.studies.comparison_page import write_comparison_html
 from compseg.studies.plan import Layout
@@ -57,3 +57,12 @@ def test_a_page_of_runs_is_sorted_and_pointed_at_on_any_width(request, page, kin
     page.run("document.querySelector('.dot').dispatchEvent(new PointerEvent('pointermove', {clientX: 9, clientY: 9}))")
     assert page.run("document.querySelector('.tip').textContent")
     assert page.problems() == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1440, 390])
+@pytest.mark.parametrize("kind", ["sweep_page", "comparison_page"])
+def test_a_page_of_runs_is_for_any_reader(request, page, kind, width, scheme):
+    page.open(request.getfixturevalue(kind), width, prefers_color_scheme=scheme)
+    assert barriers(page) == []

@@ -75,7 +75,7 @@ def _page(cohort: Cohort, cards: Sequence[Any], figure: str, problems: Sequence[
     return fill(
         "cohort.html",
         cohort=cohort,
-        name=Path(str(cohort.path)).name,
+        title=Path(str(cohort.path)).name,
         patients=len({info.patient for info in infos if info.patient}),
         counts=counts,
         splits=SPLITS,

@@ -12,6 +12,7 @@ from urllib.parse import quote
 import torch
 
 from compseg.errors import reading
+from compseg.evaluation.curves import with_truth
 from compseg.evaluation.metrics import prevalence
 from compseg.evaluation.run import Evaluation, evaluate_run
 from compseg.evaluation.shortcuts import Shortcuts, cue_values, cues, group_gap, origin_of, thinned
@@ -19,8 +20,11 @@ from compseg.evaluation.uncertainty import errors_by_spread
 from compseg.file_names import file_names
 from compseg.files import atomic_npy, read_checked, read_json
 from compseg.inference.outputs import ENDINGS, MAPS, SPREAD
+from compseg.plots.gallery import TRUTH_RGB, paint_mask
 from compseg.report.explain import importance, look, spread_in
-from compseg.report.page import About, history_columns, write_report
+from compseg.report.page import About, history_columns, map_uri, write_report
+from compseg.report.side_by_side import beside as parts_beside
+from compseg.report.side_by_side import judged_at
 from compseg.run_folder import HISTORY, RESULTS
 
 COLLAPSE = "collapse.json"
@@ -36,6 +40,7 @@ def judge(
     threshold: str | float | None = None,
     report: bool = True,
     uncertainty: bool = False,
+    beside: Path | None = None,
     trust: Sequence[str] = (),
     out: Path | None = None,
 ) -> Evaluation:
@@ -49,18 +54,21 @@ def judge(
         threshold: Another one than that which is stored.
         report: Whether to write maps, pictures and the page.
         uncertainty: Whether to map how far activations differ between views, for the page and as `NAME_spread.npy`.
+        beside: Another judged run, whose maps of the same samples the page shows as well.
         trust: What the segmenter and the head may be built from beyond the known packages.
         out: Where to write, if not to the usual place.
     """
+    if beside is not None:
+        judged_at(beside)  # before the work
     found = evaluate_run(run, cohort_path, device, split=split, threshold=threshold, maps=report, trust=trust, out=out)
     print(summary(found))
     print(f"metrics: {found.folder / 'metrics.json'}")
     if report and found.test:
-        print(f"report: {write_page(run, found, uncertainty)}")
+        print(f"report: {write_page(run, found, uncertainty, beside)}")
     return found
 
 
-def write_page(run: Path, found: Evaluation, uncertainty: bool = False) -> Path:
+def write_page(run: Path, found: Evaluation, uncertainty: bool = False, beside: Path | None = None) -> Path:
     """Write pictures and `report.html` of a judged run; the path of the latter."""
     seen, about = look(found, uncertainty), about_of(run, found)
     for name, each in seen.items():
@@ -78,7 +86,14 @@ def write_page(run: Path, found: Evaluation, uncertainty: bool = False) -> Path:
         seen=seen,
         importance=importance(found, seen),
         errors=errors_of(found) if uncertainty else None,
+        beside=() if beside is None else parts_beside(found.folder, beside, regions_of(found)),
     )
+
+
+def regions_of(found: Evaluation) -> dict[str, str]:
+    """Pictures of the experts' regions, by sample."""
+    truth = {item.info.name: paint_mask(item.region, item.tissue, TRUTH_RGB) for item in with_truth(found.test)}
+    return {name: map_uri(picture) for name, picture in truth.items()}
 
 
 def errors_of(found: Evaluation) -> dict[str, list[Any]] | None:

@@ -30,6 +30,7 @@ from compseg.plots.overlay import DISEASE_RGB, RGB, outline, resize
 from compseg.plots.style import file_of
 from compseg.report.bands import bands_within
 from compseg.report.explain import Importance, Seen
+from compseg.report.parts import Part, charts_of, finite_or_none
 from compseg.report.pictures import colour_vmax, draw_figures, histogram_of, ranked
 from compseg.report.reliability import reliability_of
 from compseg.report.steps import area_cut, codes_of, counts_above, steps_of
@@ -87,6 +88,7 @@ def write_report(
     seen: Mapping[str, Seen],
     importance: Importance | None = None,
     errors: Mapping[str, Any] | None = None,
+    beside: Sequence[Part] = (),
 ) -> Path:
     """Write the page, and its pictures as PNG into `figures/` beside it, for slides and papers.
 
@@ -102,6 +104,7 @@ def write_report(
         seen: What was seen of each test sample's image, by name.
         importance: Of the channels, if there is any.
         errors: See `compseg.evaluation.uncertainty.errors_by_spread`; None where no spread was asked for.
+        beside: What another run made of the same samples.
 
     Returns:
         `path`.
@@ -123,11 +126,14 @@ def write_report(
         "kept": about.kept,
         "errors": errors,
         "spread": _spreads(order, seen),
+        "charts": charts_of(beside),
     }
     text = render(
         "report.html",
         data,
+        title=about.title,
         about=about,
+        beside=beside,
         verdict=verdict_on(metrics, threshold, test_maps, shortcuts),
         threshold=threshold,
         cards=[_card(item, threshold, pictures, vmax, len(order)) for item in order],
@@ -316,11 +322,6 @@ def _spectra(
 
 def _floats(values: NDArray[Any]) -> str:
     return base64.b64encode(np.asarray(values, "<f4").tobytes()).decode()
-
-
-def finite_or_none(value: float) -> float | None:
-    """A number for a script, which JSON can hold: None where it is no number."""
-    return float(value) if np.isfinite(value) else None
 
 
 def history_columns(run: Path) -> dict[str, list[float]]:

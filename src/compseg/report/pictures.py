@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -17,6 +18,7 @@ from compseg.plots.overlay import RGB, as_rgb
 from compseg.plots.style import DISEASE, HEALTHY
 
 BINS = 50
+T = TypeVar("T")
 
 
 def draw_figures(
@@ -163,7 +165,7 @@ def ranked(maps: Sequence[SampleMap], threshold: Threshold) -> list[SampleMap]:
     return sorted(maps, key=badness)
 
 
-def spread(items: Sequence[SampleMap], count: int) -> list[SampleMap]:
+def spread(items: Sequence[T], count: int) -> list[T]:
     """At most `count` of the samples, evenly spaced, first and last among them: nobody picks them by hand."""
     places = np.unique(np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int))
     return [items[i] for i in places]

@@ -29,6 +29,12 @@ function fixed(value, digits) {
 // Four digits, without zeros at the end.
 const short = (value) => (value === null || !Number.isFinite(value) ? "–" : String(Number(value.toPrecision(4))));
 
+// Text as long as there is room for, in letters of about 6.6 pixels.
+function shortened(text, room) {
+  const most = Math.max(3, Math.floor(room / 6.6));
+  return text.length > most ? `${text.slice(0, most - 1)}…` : text;
+}
+
 const tip = element("div", { class: "tip", hidden: "" });
 document.body.append(tip);
 
@@ -77,8 +83,7 @@ function chart(node, options) {
   const svg = shape("svg", { class: "chart", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": options.label });
   const text = (content, attributes) => svg.append(shape("text", attributes, content));
   for (const [i, name] of (y.names || []).entries()) {
-    const most = Math.floor((left - 10) / 6.6);
-    svg.append(shape("text", { x: left - 6, y: Y(i) + 4, "text-anchor": "end" }, name.length > most ? `${name.slice(0, most - 1)}…` : name, shape("title", {}, name)));
+    svg.append(shape("text", { x: left - 6, y: Y(i) + 4, "text-anchor": "end" }, shortened(name, left - 10), shape("title", {}, name)));
   }
   for (const value of y.names ? [] : y.log ? powers(limits.y) : ticks(...[...limits.y].sort((a, b) => a - b), 5)) {
     svg.append(shape("line", { class: "grid", x1: left, x2: right, y1: Y(value), y2: Y(value) }));
@@ -88,13 +93,11 @@ function chart(node, options) {
   const places = x.names ? x.names.map((_, i) => i) : x.log ? powers(sorted) : ticks(...sorted, Math.max(3, Math.floor(width / 110)));
   for (const value of places) {
     const name = x.names ? x.names[value] : short(value);
-    const most = Math.max(3, Math.floor((right - left) / places.length / 7));
-    const label = shape("text", { x: X(value), y: bottom + 16, "text-anchor": "middle" }, name.length > most ? `${name.slice(0, most - 1)}…` : name);
-    if (name.length > most) label.append(shape("title", {}, name));
+    const label = shape("text", { x: X(value), y: bottom + 16, "text-anchor": "middle" }, shortened(name, (right - left) / places.length), shape("title", {}, name));
     svg.append(shape("line", { class: "tick", x1: X(value), x2: X(value), y1: bottom, y2: bottom + 4 }), label);
   }
-  text(x.label, { x: (left + right) / 2, y: height - 6, "text-anchor": "middle" });
-  if (!y.names) text(y.label, { x: -(top + bottom) / 2, y: 12, transform: "rotate(-90)", "text-anchor": "middle" });
+  text(shortened(x.label, right - left), { x: (left + right) / 2, y: height - 6, "text-anchor": "middle" });
+  if (!y.names) text(shortened(y.label, bottom - top), { x: -(top + bottom) / 2, y: 12, transform: "rotate(-90)", "text-anchor": "middle" });
   if (options.span) {
     const [from, to] = options.span.map(X);
     svg.append(shape("rect", { class: "span", x: Math.min(from, to), y: top, width: Math.abs(to - from) || 0.5, height: bottom - top }));
@@ -209,7 +212,7 @@ function parallel(node, { parallel: columns, tips, links, label }) {
     svg.append(shape("text", { x, y: 14, "text-anchor": "middle" }, name, shape("title", {}, axis.label)));
     const ends = axis.names ? axis.names.map((text, i) => [i, text]) : [Math.min(...known), Math.max(...known)].map((value) => [value, short(value)]);
     for (const [value, text] of ends) {
-      const last = place === columns.length - 1, cut = text.length > 14 ? `${text.slice(0, 13)}…` : text;
+      const last = place === columns.length - 1, cut = shortened(text, 93);
       svg.append(shape("text", { x: last ? x - 5 : x + 5, y: scales[place](value) + 4, "text-anchor": last ? "end" : "start" }, cut));
     }
   });
@@ -228,3 +231,26 @@ function keep(id, options) {
 
 let resized;
 addEventListener("resize", () => { cancelAnimationFrame(resized); resized = requestAnimationFrame(() => charts.forEach((each) => each())); });
+
+// Tables that a click on a column sorts.
+const numberOf = (cell) => (cell.dataset.number === undefined ? null : Number(cell.dataset.number));
+function ordered(a, b) {
+  const [x, y] = [numberOf(a), numberOf(b)];
+  if (x !== null && y !== null) return x - y;
+  return x === y ? a.textContent.localeCompare(b.textContent, undefined, { numeric: true }) : x === null ? 1 : -1;
+}
+
+for (const table of document.querySelectorAll("table.sortable")) {
+  const heads = [...table.tHead.rows[0].cells], body = table.tBodies[0];
+  heads.forEach((head, column) => {
+    const button = element("button", { type: "button" }, head.textContent);
+    button.addEventListener("click", () => {
+      const sign = head.getAttribute("aria-sort") === "descending" ? 1 : -1;
+      heads.forEach((each) => each.removeAttribute("aria-sort"));
+      head.setAttribute("aria-sort", sign > 0 ? "ascending" : "descending");
+      body.append(...[...body.rows].sort((a, b) => sign * ordered(a.cells[column], b.cells[column])));
+    });
+    head.replaceChildren(button);
+    head.classList.toggle("number", [...body.rows].filter((row) => numberOf(row.cells[column]) !== null).length > body.rows.length / 2);
+  });
+}

@@ -306,6 +306,8 @@ if (data.reliability) keep("reliability-plot", () => {
   };
 });
 
+for (const [id, options] of Object.entries(data.charts)) keep(id, () => options);
+
 function trainingPlot(id, label, lines) {
   const there = lines.filter(([key]) => data.history[key]?.some((value) => value !== null));
   if (there.length) keep(id, () => ({

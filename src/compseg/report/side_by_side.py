@@ -6,7 +6,7 @@ import csv
 import io
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,13 +24,17 @@ from compseg.file_names import file_name
 from compseg.files import from_cell, read_checked, read_json
 from compseg.inference.outputs import MAPS
 from compseg.report.page import photo_uri
-from compseg.report.study import Cell, Part, Shown, finite, number, write_study
+from compseg.report.parts import Cell, Part, Shown, finite, number
+from compseg.report.pictures import spread as evenly
+from compseg.report.study import write_study
 from compseg.run_folder import load_config, read_history
 
 PICTURE_PIXELS = 3_000_000  # of all maps together: a page stays below one and a half megabytes
 SIDE = 192
 FEW = 4  # curves that can be told apart
 STYLES = (("ink", ""), ("red", "dashed"), ("blue", "dotted"), ("gold", ""))
+BESIDE = 12  # samples that a report shows beside another run's
+CAMS = ("cam", "gradcam", "gradcam_pp")
 NEVER = ("hydra", "asked", "name", "cohort_fingerprint")  # keys that say nothing of how runs differ
 
 
@@ -49,9 +53,7 @@ class Judged:
     @cached_property
     def metrics(self) -> dict[str, Any]:
         """Of `metrics.json`."""
-        path = self.folder / "metrics.json"
-        require(path.is_file(), f"{self.folder}: was not judged; run python -m compseg.evaluate run={self.folder}")
-        return read_json(path, dict, "evaluate the run again")
+        return read_json(judged_at(self.folder), dict, "evaluate the run again")
 
     @cached_property
     def samples(self) -> dict[str, dict[str, str]]:
@@ -90,6 +92,17 @@ class Judged:
         return self.folder / MAPS / f"{file_name(from_cell(row.get('file') or row['sample']))}.png"
 
 
+def judged_at(folder: Path) -> Path:
+    """The metrics of a judged run.
+
+    Raises:
+        CompsegError: It was not judged.
+    """
+    path = folder / "metrics.json"
+    require(path.is_file(), f"{folder}: was not judged; run python -m compseg.evaluate run={folder}")
+    return path
+
+
 def write_side_by_side(runs: Sequence[Path], out: Path) -> Path:
     """Write a page that lays judged runs side by side.
 
@@ -106,6 +119,42 @@ def write_side_by_side(runs: Sequence[Path], out: Path) -> Path:
     same = "on the same samples" if _paired(judged) else "on different samples: differences of them are not paired"
     lead = f"{', '.join(each.name for each in judged)}, judged {same}."
     return write_study(out, "compseg: runs side by side", " · ".join(each.name for each in judged), lead, parts)
+
+
+def beside(folder: Path, other: Path, regions: Mapping[str, str]) -> list[Part]:
+    """What another run made of the samples that a run was judged on, for the report of the latter.
+
+    Args:
+        folder: Of the results that are reported.
+        other: A folder that `evaluate` wrote.
+        regions: Pictures of the experts' regions, by sample.
+
+    Raises:
+        CompsegError: The other was not judged, or on none of these samples.
+    """
+    runs = [Judged(run, name) for run, name in zip((folder, other), _names([folder, other]), strict=True)]
+    metrics, parts = _metrics(runs), _samples(runs)
+    require(bool(parts), f"beside={other}: was judged on none of the samples of {folder}; give a run on them")
+    method = runs[1].config.get("method.name", "")
+    metrics.words = (
+        f"{runs[1].name} (method={method}) on the same samples. {metrics.words}" if method else metrics.words
+    )
+    if method in CAMS:
+        metrics.words += (
+            " Its map is read off a classifier that was trained on the same labels. Whether training through the head "
+            "marks the region better than that is the question the paper leaves open; this is one pair of runs, and "
+            "compseg.compare asks it of several seeds."
+        )
+    order = [row[0].text for row in parts[0].rows]
+    shown = [
+        each._replace(pictures=[*each.pictures, ("the expert's region", regions.get(each.name, ""))])
+        for each in _gallery(runs, evenly(order, BESIDE))
+    ]
+    words = (
+        f"{len(shown)} of {len(order)} samples, evenly from those on which they differ most to those on which least."
+    )
+    samples = replace(parts[0], words="", head=(), rows=())
+    return [metrics, samples, Part("Maps of both", words, gallery=shown)]
 
 
 def _names(runs: Sequence[Path]) -> list[str]:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compseg.files import atomic_bytes, atomic_text
-from compseg.report.study import Cell, Part, finite, number, report_of, write_study
+from compseg.report.parts import Cell, Part, finite, number
+from compseg.report.study import report_of, write_study
 from compseg.studies.page import better_of, csv_of, frame_of, markdown, states
 from compseg.studies.pictures import picture_of_comparison, png
 from compseg.studies.plan import Layout

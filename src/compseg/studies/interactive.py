@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
 
 from compseg.errors import CompsegError
 from compseg.evaluation.names import lower_is_better
-from compseg.report.study import Cell, Part, finite, number, report_of, write_study
+from compseg.report.parts import Cell, Part, finite, number
+from compseg.report.study import report_of, write_study
 from compseg.studies.pictures import FEW, column_of, is_wide, numeric, values_of
 from compseg.studies.record import INTERVAL_ENDS, natural
 
@@ -85,9 +85,10 @@ def write_interactive(
 
     It holds all that it needs and opens offline. `jobs` are those whose metric is finite, the best first.
     """
+    jobs = jobs.assign(report=[report_of(path.parent, str(job)) for job in jobs["job"]])
     better = "lower" if lower_is_better(rank_by) else "higher"
     ranked = Part("Jobs", f"Ranked by {rank_by}, {better} is better. A click on a column sorts by it.")
-    ranked.head, ranked.rows = _table(path.parent, jobs, keys, rank_by)
+    ranked.head, ranked.rows = _table(jobs, keys, rank_by)
     found = Part("What matters")
     found.add("history", f"{rank_by} of each job in its order, and the best so far.", _history(jobs, rank_by))
     if shares:
@@ -102,13 +103,11 @@ def write_interactive(
     return write_study(path, "compseg: a sweep", path.parent.name, f"{states}.", [ranked, found, *[each] * bool(keys)])
 
 
-def _table(
-    folder: Path, jobs: pd.DataFrame, keys: Sequence[str], rank_by: str
-) -> tuple[Sequence[str], list[list[Cell]]]:
+def _table(jobs: pd.DataFrame, keys: Sequence[str], rank_by: str) -> tuple[Sequence[str], list[list[Cell]]]:
     metrics = [name for name in jobs.columns if "/" in name and not name.endswith(INTERVAL_ENDS) and name not in keys]
     metrics = [rank_by, *(name for name in metrics if name != rank_by)]
     rows = [
-        [Cell(str(rank), rank), Cell(str(job["job"]), href=report_of(folder, str(job["job"])), tip=tip)]
+        [Cell(str(rank), rank), Cell(str(job["job"]), href=job["report"], tip=tip)]
         + [number(float(job[key])) if numeric([str(job[key])]) else Cell(str(job[key])) for key in keys]
         + [number(job[name]) if isinstance(job[name], int | float) else Cell(str(job[name])) for name in metrics]
         for rank, ((_, job), tip) in enumerate(zip(jobs.iterrows(), _tips(jobs, keys, rank_by), strict=True), 1)
@@ -125,9 +124,8 @@ def _tips(jobs: pd.DataFrame, keys: Sequence[str], rank_by: str) -> list[str]:
 
 
 def _dots(jobs: pd.DataFrame, x: list[Any], keys: Sequence[str], rank_by: str) -> dict[str, Any]:
-    links = [f"{quote(str(job))}/report.html" for job in jobs["job"]]
-    y = finite(jobs[rank_by].astype(float))
-    return {"kind": "dots", "colour": "blue", "x": x, "y": y, "tips": _tips(jobs, keys, rank_by), "links": links}
+    y, tips, links = finite(jobs[rank_by].astype(float)), _tips(jobs, keys, rank_by), list(jobs["report"])
+    return {"kind": "dots", "colour": "blue", "x": x, "y": y, "tips": tips, "links": links}
 
 
 def _history(jobs: pd.DataFrame, rank_by: str) -> dict[str, Any]:
@@ -171,9 +169,8 @@ def _axis(jobs: pd.DataFrame, key: str) -> tuple[dict[str, Any], list[Any]]:
 def _parallel(jobs: pd.DataFrame, keys: Sequence[str], rank_by: str) -> dict[str, Any]:
     axes = [_axis(jobs, key) for key in keys]
     last = {"label": rank_by, "reverse": lower_is_better(rank_by)}, finite(jobs[rank_by].astype(float))
-    links = [f"{quote(str(job))}/report.html" for job in jobs["job"]]
     columns = [{"axis": axis, "values": values} for axis, values in [*axes, last]]
-    return {"parallel": columns, "tips": _tips(jobs, keys, rank_by), "links": links}
+    return {"parallel": columns, "tips": _tips(jobs, keys, rank_by), "links": list(jobs["report"])}
 
 
 def _scatter(jobs: pd.DataFrame, key: str, keys: Sequence[str], rank_by: str) -> dict[str, Any]:
