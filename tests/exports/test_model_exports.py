@@ -18,7 +18,7 @@ from compseg.evaluation.thresholds import fixed
 from compseg.exports import model as exported
 from compseg.inference import Segmenter
 from compseg.inference.cam import GradCAM
-from compseg.models import AllOnes, Padded, SingleBand, SpectralSpatial, UNet
+from compseg.models import AllOnes, Padded, PaDiM, PatchCore, SingleBand, SpectralSpatial, UNet
 from compseg.preprocessing import Derivative, Detrend, Preprocess, StandardNormalVariate, VectorNorm
 from compseg.samples import Channels
 from running import run_here
@@ -165,7 +165,9 @@ def test_what_no_graph_can_do_is_refused(tmp_path, monkeypatch):
     refused = {
         "Counts cannot be a graph": Counts(),
         "made of gradients": GradCAM(segmenter.model),
-        "the windows of SwinUNETR depend": Padded(SwinUNETR(), 32),
+        "the layers of SwinUNETR depend": Padded(SwinUNETR(), 32),
+        "the layers of PaDiM depend": PaDiM(C, encoder_weights=None),
+        "the layers of PatchCore depend": PatchCore(C, encoder_weights=None),
     }
     for words, net in refused.items():
         patched(monkeypatch, replace(segmenter, model=net))

@@ -1,4 +1,5 @@
 import logging
+from copy import deepcopy
 from itertools import pairwise
 
 import pytest
@@ -112,6 +113,29 @@ def test_early_layers_keep_the_weights_they_came_with():
 
 def test_random_weights_learn_throughout():
     assert all(each.requires_grad for each in PretrainedPyramid(3, encoder_weights=None).parameters())
+
+
+def test_a_rate_of_zero_freezes_the_encoder():
+    """Under attention, as `method=attention model=pretrained model.encoder_rate=0` composes."""
+    from compseg.config import compose
+    from compseg.training.build import build_module
+
+    given = ["method=attention", "model=pretrained", "model.encoder_rate=0", "model.magnify=1", "channels=3"]
+    cfg = compose("train", [*given, "model.encoder_weights=null", "model.width=4", "preprocess=none"])
+    module = build_module(cfg).train()
+    encoder, before = module.segmenter.encoder, deepcopy(module.segmenter.encoder.state_dict())
+    module.trainer = type("T", (), {"estimated_stepping_batches": 10})()
+    optimizer = module.configure_optimizers()["optimizer"]
+    (group,) = optimizer.param_groups
+    assert not {id(each) for each in encoder.parameters()} & {id(each) for each in group["params"]}
+    assert group["rate"] == 1
+    image, tissue = torch.rand(2, 3, 32, 32), torch.ones(2, 1, 32, 32, dtype=torch.bool)
+    module.segmenter(image)[:, :1].square().mean().backward()
+    optimizer.step()
+    assert all(each.grad is None and not each.requires_grad for each in encoder.parameters())
+    assert not any(each.requires_grad for each in encoder(image))
+    assert all(torch.equal(before[key], value) for key, value in encoder.state_dict().items())
+    assert module(image, tissue).o.shape == (2,)
 
 
 def test_without_the_package_it_says_what_to_install(monkeypatch, caplog):

@@ -32,6 +32,8 @@ def module_of(*overrides):
     cfg = compose("train", [*TINY, *overrides])
     if cfg.method.baseline is not None:
         cfg.model = cfg.method.baseline
+    if "magnify" in cfg.model:
+        cfg.model.magnify = 1  # auto needs a cohort
     torch.manual_seed(0)
     return build_module(cfg)
 

