@@ -17,7 +17,7 @@ from compseg.errors import CompsegError
 from compseg.models.baselines import idle_parameter
 from compseg.models.blocks import initialise, require_at_least
 from compseg.models.geometry import crop_to, pad_to_multiple
-from compseg.models.pretrained import STRIDE, EfficientNetLite, load_weights, magnified, resized
+from compseg.models.pretrained import STRIDE, EfficientNetLite, load_weights, magnified, restored
 
 QUANTILE = 0.95
 LEFT_OUT = 4  # of so many healthy samples one is left out of the fit, for the quantile
@@ -77,7 +77,7 @@ class DistanceToHealthy(nn.Module):
         """`(B, C, H, W)` to logits `(B, 1, H, W)`, any H and W."""
         (height, width), larger = x.shape[-2:], self._read(x)
         coarse = interpolate(self.distances(self.features(larger)), scale_factor=self.stride, mode="bilinear")
-        distance = resized(crop_to(coarse, *larger.shape[-2:]), (height, width))
+        distance = restored(crop_to(coarse, *larger.shape[-2:]), (height, width), self.magnify)
         return 2 * (distance / self.level).clamp_min(LEAST).log() + 0 * self.idle
 
     def distances(self, features: Tensor) -> Tensor:

@@ -95,12 +95,12 @@ class PretrainedPyramid(nn.Module):
             larger = larger.expand(-1, 3, -1, -1)
         logits = self.output(self._pyramid(self.encoder(pad_to_multiple(larger, STRIDE))))
         whole = interpolate(logits, scale_factor=4, mode="bilinear")
-        return resized(crop_to(whole, *larger.shape[-2:]), (height, width))
+        return restored(crop_to(whole, *larger.shape[-2:]), (height, width), self.magnify)
 
     def _pyramid(self, features: list[Tensor]) -> Tensor:
         *finer, x = (lateral(each) for lateral, each in zip(self.lateral, features, strict=True))
         for each in reversed(finer):
-            x = each + interpolate(x, scale_factor=2, mode="bilinear")
+            x = each + interpolate(x, size=each.shape[-2:], mode="bilinear")
         joined: Tensor = self.joined(x)
         return joined
 
@@ -186,16 +186,18 @@ class ConvNorm(nn.Module):
 
 
 def magnified(x: Tensor, factor: float) -> Tensor:
-    """`(B, M, H, W)` interpolated to sides that are so many times larger."""
-    height, width = (max(1, round(side * factor)) for side in x.shape[-2:])
-    return resized(x, (height, width))
-
-
-def resized(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """`(B, M, H, W)` interpolated to another size; where it shrinks, averaged as well."""
-    if x.shape[-2:] == size:
+    """`(B, M, H, W)`, both sides larger by a factor, rounded up; where they shrink, averaged as well."""
+    if factor == 1:
         return x
-    return interpolate(x, size=size, mode="bilinear", antialias=x.shape[-2] > size[0])
+    # By whole numbers, of which torch.export makes a formula for all sizes.
+    hundredths = max(1, round(100 * factor))
+    height, width = ((side * hundredths + 99) // 100 for side in x.shape[-2:])
+    return interpolate(x, size=(height, width), mode="bilinear", antialias=factor < 1)
+
+
+def restored(x: Tensor, size: tuple[int, int], factor: float) -> Tensor:
+    """`(B, M, H', W')` brought back to the size of what was `magnified` by a factor."""
+    return x if factor == 1 else interpolate(x, size=size, mode="bilinear", antialias=factor > 1)
 
 
 def load_weights(encoder: EfficientNetLite, source: str) -> None:
