@@ -1,11 +1,14 @@
 """The wheel carries the package and its configuration, and works far from the checkout."""
 
+import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import tomllib
 import venv
 import zipfile
@@ -145,12 +148,59 @@ def metadata():
 def test_the_citation_is_that_of_this_software_and_of_the_paper():
     cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert {"cff-version", "message", "title", "authors"} <= set(cited)  # what the format requires
-    assert (cited["title"], cited["version"], cited["license"]) == tuple(
-        metadata()[key] for key in ("name", "version", "license")
-    )
+    assert (cited["title"], cited["license"]) == tuple(metadata()[key] for key in ("name", "license"))
     (paper,) = cited["references"]
     assert paper["doi"].endswith("2020.02.27.20028845")
     assert [author["family-names"] for author in paper["authors"]] == ["Schuhmacher", "Gerwert", "Mosig"]
+
+
+def version_in(folder):
+    command = [sys.executable, "-W", "ignore", "-m", "hatchling", "version"]
+    return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True, timeout=HANGS).stdout.strip()
+
+
+def fallback():
+    tools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
+    return tools["hatch"]["version"]["raw-options"]["fallback_version"]
+
+
+def test_the_changelog_the_citation_and_the_version_of_a_copy_agree():
+    comes_next = f"{fallback().partition('.dev')[0]}.0"
+    released = re.findall(r"^## \[(\d+\.\d+\.\d+)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"]
+    # Before the first release the citation names the one that comes.
+    assert cited == (released[0] if released else comes_next)
+    assert [numbers(version) for version in released[:1]] < [numbers(comes_next)]
+
+
+def numbers(version):
+    return tuple(map(int, version.split(".")))
+
+
+def test_the_version_is_that_of_the_last_tag(tmp_path):
+    for name in ("pyproject.toml", ".gitattributes", ".git_archival.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    assert version_in(tmp_path) == fallback()  # a copy without git
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+
+    def in_git(*words):
+        return subprocess.run([*git, *words], check=True, capture_output=True, timeout=HANGS).stdout
+
+    def exported(name):
+        (tmp_path.parent / name).mkdir()
+        with tarfile.open(fileobj=io.BytesIO(in_git("archive", "HEAD"))) as archive:
+            archive.extractall(tmp_path.parent / name, filter="data")
+        return version_in(tmp_path.parent / name)
+
+    in_git("init", "-q")
+    in_git("add", ".")
+    in_git("commit", "-qm", "first")
+    assert version_in(tmp_path).startswith("0.1.dev1+g")
+    assert exported("untagged") == fallback()
+    in_git("tag", "v0.2.0")
+    assert (version_in(tmp_path), exported("tagged")) == ("0.2.0", "0.2.0")
+    in_git("commit", "-qm", "second", "--allow-empty")
+    assert version_in(tmp_path).startswith("0.2.1.dev1+g")
 
 
 def test_templates_of_issues_are_well_formed():
