@@ -6,10 +6,15 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --durat
 BASE ?=
 HEAD ?=
 ARGS ?=
-DOCS_READY := .venv/.docs-ready
+LOWEST := .venv-lowest
+EXTRAS := monai,smp,pretrained,tensorboard,export,instruments,mat73,sweep,slurm,remote
+# What calls each dependency in many ways, without the tools of developers.
+OLDEST := tests/smoke/test_demo.py tests/smoke/test_loggers.py tests/cohort/test_stored_cohort.py tests/cohort/test_store.py \
+	tests/sources/test_readers.py tests/sources/test_picture_files.py tests/inference/test_prediction.py tests/exports \
+	tests/contract/test_models.py tests/plots tests/config/test_verbs.py tests/config/test_hints.py tests/studies/test_search.py
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help setup demo test test-slow test-soak lint bench same-numbers docs
+.PHONY: help setup demo test test-slow test-soak test-lowest lint bench same-numbers docs
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -29,6 +34,9 @@ test-slow: $(READY)  ## run the slow tests: several processes, kills, whole swee
 test-soak: $(READY)  ## run what takes many minutes: random damage, kills at random moments
 	$(PYTEST) -m soak
 
+test-lowest: $(LOWEST)/.ready  ## run some tests with the oldest versions that pyproject.toml allows; downloads 4 GB, once
+	PYTHONPATH=src OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -m "not slow" $(OLDEST)
+
 lint: $(READY)  ## check style, formatting and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -41,7 +49,7 @@ same-numbers: $(READY)  ## prove that nothing changes a number: BASE=COMMIT, and
 	@test -n "$(BASE)" || { echo "make same-numbers: against which commit? give BASE=COMMIT" >&2; exit 2; }
 	$(BIN)/python benchmarks/same_numbers.py $(BASE) $(if $(HEAD),--head $(HEAD)) $(ARGS)
 
-docs: $(DOCS_READY)  ## build the documentation into site/
+docs: $(READY)  ## build the documentation into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "site/index.html"
 
@@ -52,6 +60,8 @@ $(READY): pyproject.toml constraints.txt
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-$(DOCS_READY): $(READY)
-	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+$(LOWEST)/.ready: pyproject.toml
+	@$(PYTHON) -m venv $(LOWEST)
+	@$(LOWEST)/bin/pip install --quiet --disable-pip-version-check 'uv>=0.5'
+	@$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct -e '.[$(EXTRAS)]' 'pytest>=8.2' 'hypothesis>=6.100'
 	@touch $@
