@@ -5,7 +5,8 @@ import sys
 import pytest
 from omegaconf import OmegaConf
 
-from compseg.config import check_targets
+from compseg.config import check_targets, compose
+from compseg.config.schema import SCHEMAS, flags_of
 from compseg.errors import CompsegError
 
 
@@ -91,6 +92,8 @@ def test_good_nodes_pass(good):
         (node("typed", rate=None), "node.rate", "expected a number, got null"),
         (node("typed", share="half"), "node.share", "expected a number or null, got 'half'"),
         (node("typed", rates="fast"), "node.rates", "expected a number or a list of them, got 'fast'"),
+        (node("typed", rates=True), "node.rates", "expected a number or a list of them, got true"),
+        (node("torch.optim.AdamW", _partial_=True, amsgrad=3), "node.amsgrad", "expected true or false, got 3"),
         (node("torch.optim.AdamW", _partial_=True, lr="fast"), "node.lr", "got 'fast'"),
         ({"steps": [node("net", channels=1), node("net", chanels=1)]}, "node.steps.1.chanels", "'channels'?"),
         (node("net", channels=node("net", chanels=1)), "node.channels.chanels", "'channels'?"),
@@ -122,3 +125,19 @@ def test_an_extra_that_a_module_of_ours_needs_is_named(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "monai", None)
     with pytest.raises(CompsegError, match=r"pip install 'compseg\[monai\]'"):
         check_targets(OmegaConf.create({"model": {"_target_": "needs_monai.Net"}}))
+
+
+FLAGS = [(verb, key, nullable) for verb, schema in SCHEMAS.items() for key, nullable in flags_of(schema)]
+
+
+@pytest.mark.parametrize(("verb", "key", "nullable"), FLAGS)
+def test_what_is_true_or_false_is_nothing_else(verb, key, nullable):
+    for value in ("true", "false", *["null"] * nullable):
+        check_targets(compose(verb, [f"{key}={value}"]))
+    for value, said in (("3", "3"), ("yes", "'yes'"), *[("null", "null")] * (not nullable)):
+        with pytest.raises(CompsegError, match=rf"^{key}: expected true or false.*, got {said}$"):
+            check_targets(compose(verb, [f"{key}={value}"]))
+
+
+def test_every_flag_is_known():
+    assert {key for _, key, _ in FLAGS} >= {"overwrite", "preview", "report", "evaluation.report", "gzip", "tma_core"}

@@ -6,11 +6,15 @@ What a user swaps (`_target_`) is `Any` here; `check_targets` compares those nod
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
+
+Flag = Any
+"""True or false. As `bool`, OmegaConf would take 3 for true; `check_targets` asks for the two themselves."""
 
 
 @dataclass
@@ -31,7 +35,7 @@ class EvaluationConfig:
 
     split: str = MISSING  # the samples that are judged: test, val (test samples stay unseen), or none
     threshold: Any = MISSING  # auto: fitted on validation samples; or an activation in [0, 1]
-    report: bool = MISSING  # whether to write maps, pictures and report.html
+    report: Flag = MISSING  # whether to write maps, pictures and report.html
     rank_by: str = MISSING  # the metric that jobs of a sweep are ranked by
 
 
@@ -58,7 +62,7 @@ class TrainConfig:
     seed: int = MISSING  # of everything random
     n_init: int = 1  # seeds that are trained from, one after the other, to keep the best
     channels: Any = MISSING  # image channels; auto: the cohort's
-    overwrite: bool = False  # whether another run in the folder may be replaced
+    overwrite: Flag = False  # whether another run in the folder may be replaced
 
 
 @dataclass
@@ -84,8 +88,8 @@ class PrepareConfig:
     chunk: int = MISSING  # edge of a stored block, pixels
     pixel_size: float | None = None  # edge of a pixel
     pixel_unit: str | None = None  # unit of `pixel_size`
-    overwrite: bool = False  # whether an existing cohort may be replaced
-    preview: bool = False  # whether to write a page of the cohort, with a picture of each sample
+    overwrite: Flag = False  # whether an existing cohort may be replaced
+    preview: Flag = False  # whether to write a page of the cohort, with a picture of each sample
     upload: str | None = None  # the address in object storage to copy it to
 
 
@@ -106,8 +110,8 @@ class EvaluateConfig:
     device: str = MISSING  # auto, or a torch device
     split: str = MISSING  # the samples that are judged: auto, all, train, val or test
     threshold: Any = None  # another one than that which is stored
-    report: bool = True  # whether to write maps, pictures and report.html
-    uncertainty: bool = False  # whether to map how far activations differ between views of a sample
+    report: Flag = True  # whether to write maps, pictures and report.html
+    uncertainty: Flag = False  # whether to map how far activations differ between views of a sample
     beside: str | None = None  # another judged run to show in the report
     trust: list[str] = field(default_factory=list)  # what a segmenter and head may be built from beyond known packages
 
@@ -120,18 +124,18 @@ class PredictConfig:
     segmenter: str | None = None  # or a segmenter folder
     input: str = MISSING  # a cohort, a folder or an image
     out: str = MISSING  # the folder to write to
-    overwrite: bool = False  # whether to delete what another prediction has left there
+    overwrite: Flag = False  # whether to delete what another prediction has left there
     threshold: float | None = None  # in place of the one stored with the segmenter
     device: str = MISSING  # auto, or a torch device
     trust: list[str] = field(default_factory=list)  # further packages whose code a segmenter may name
     keys: dict[str, str | None] = field(default_factory=dict)  # variables of .npz, .mat and HDF5 files, by column
     axis: Any = None  # the channels of the images, where their files do not say
     unit: str = ""  # of that axis, or of one in the files
-    channels_first: bool | None = None  # whether arrays hold (C, H, W)
+    channels_first: Flag | None = None  # whether arrays hold (C, H, W)
     tile: int | None = None  # largest side of what is computed at once, pixels
     overlap: int | None = None  # margin around a tile, pixels
     formats: list[str] = field(default_factory=list)  # in which the maps are exported as well
-    uncertainty: bool = False  # whether to map how far activations differ between views or members
+    uncertainty: Flag = False  # whether to map how far activations differ between views or members
 
 
 @dataclass
@@ -148,8 +152,8 @@ class ExportConfig:
     class_name: str | None = None  # of what is above the threshold
     offset: Any = None  # of the map in another picture
     scale: Any = None  # from the map's pixels to that picture's
-    gzip: bool | None = None  # whether to compress GeoJSON
-    tma_core: bool | None = None  # whether each map is a core of a tissue microarray
+    gzip: Flag | None = None  # whether to compress GeoJSON
+    tma_core: Flag | None = None  # whether each map is a core of a tissue microarray
     ome_zarr: str | None = None  # version of OME-Zarr
     license: str | None = None  # of the segmenter, for its card
     trust: list[str] = field(default_factory=list)  # further packages whose code a segmenter may name
@@ -197,7 +201,7 @@ class CompareConfig:
     baselines: list[str] = MISSING  # methods that any other should pass
     out: str = MISSING  # the comparison's folder
     jobs: Any = MISSING  # how many run at once
-    report: bool = False  # whether each run gets a report of its own
+    report: Flag = False  # whether each run gets a report of its own
 
 
 SCHEMAS = {
@@ -212,6 +216,15 @@ SCHEMAS = {
     "compare": CompareConfig,
     "doctor": DoctorConfig,
 }
+
+
+def flags_of(schema: Any, above: str = "") -> Iterator[tuple[str, bool]]:
+    """The dotted keys of a schema that are true or false, and whether they may be null as well."""
+    for each in fields(schema):
+        if is_dataclass(each.default_factory):
+            yield from flags_of(each.default_factory, f"{above}{each.name}.")
+        elif "Flag" in str(each.type):
+            yield above + each.name, "None" in str(each.type)
 
 
 def register_schemas() -> None:

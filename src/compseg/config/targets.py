@@ -1,4 +1,4 @@
-"""Before anything runs, every `_target_` is looked up and its arguments are compared with what it takes."""
+"""Before anything runs, every `_target_` is looked up, and arguments and flags are compared with what is taken."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import inspect
 import pkgutil
 import re
 from collections.abc import Iterator
+from dataclasses import is_dataclass
 from importlib import import_module
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from compseg.config.hints import KINDS, RENAMED
+from compseg.config.literals import literal
+from compseg.config.schema import flags_of
 from compseg.errors import CompsegError, closest
 
 # Packages that come with an extra, and the extra that brings them.
@@ -26,7 +29,7 @@ _HYDRA_KEYS = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_"}
 
 
 def check_targets(cfg: DictConfig) -> None:
-    """Check that every `_target_` exists and takes the arguments it is given, and numbers where it wants numbers.
+    """Check that every `_target_` exists and takes the arguments it is given, and that numbers and flags are such.
 
     A node that the program completes with further arguments says `_partial_: true`; without it they count as missing.
 
@@ -36,6 +39,7 @@ def check_targets(cfg: DictConfig) -> None:
     Raises:
         CompsegError: A target cannot be imported, an argument is unknown to it, mistyped or missing.
     """
+    _check_flags(cfg)
     for key, node in _target_nodes(OmegaConf.to_container(cfg, resolve=False), ""):
         path = str(node["_target_"])
         target = _load(key, path)
@@ -45,6 +49,15 @@ def check_targets(cfg: DictConfig) -> None:
         _check_numbers(key, node, parameters)
         if not (node.get("_partial_") or node.get("_args_")):
             _check_complete(key, path, given, target)
+
+
+def _check_flags(cfg: DictConfig) -> None:
+    """Refuse what is neither true nor false for a key of the verb's own that is one of the two."""
+    schema = OmegaConf.get_type(cfg)
+    for key, nullable in flags_of(schema) if is_dataclass(schema) else ():
+        value = OmegaConf.select(cfg, key, default=False)  # which `???` is here: it is asked for later
+        if not isinstance(value, bool) and not (nullable and value is None):
+            raise CompsegError(f"{key}: expected {_in_words({'bool', *['None'] * nullable})}, got {_shown(value)}")
 
 
 def _target_nodes(node: Any, key: str) -> Iterator[tuple[str, dict[Any, Any]]]:
@@ -82,14 +95,19 @@ def _check_numbers(key: str, node: dict[Any, Any], parameters: list[inspect.Para
             continue
         if value is None:
             fits = bool(words & {"None", "Optional"})
+        elif isinstance(value, bool) or (not words & {"int", "float"} and not isinstance(value, list)):
+            fits = isinstance(value, bool) and "bool" in words
         elif isinstance(value, float):  # 1e3 is written for 1000
             fits = "float" in words or value.is_integer()
         else:
             fits = not isinstance(value, str)
         if not fits:
-            raise CompsegError(
-                f"{key}.{p.name}: expected {_in_words(words)}, got {'null' if value is None else repr(value)}"
-            )
+            raise CompsegError(f"{key}.{p.name}: expected {_in_words(words)}, got {_shown(value)}")
+
+
+def _shown(value: Any) -> str:
+    """As YAML has it."""
+    return literal(value) if value is None or isinstance(value, bool) else repr(value)
 
 
 def _in_words(types: set[str]) -> str:
