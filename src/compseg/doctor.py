@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.global_hydra import GlobalHydra
@@ -33,12 +34,13 @@ def main(cfg: DictConfig) -> None:
 
     python -m compseg.doctor
     python -m compseg.doctor cohort=data/mine.zarr
+    python -m compseg.doctor cohort=s3://bucket/mine.zarr
     """
     GlobalHydra.instance().clear()  # this verb is composed; what it composes from here on is a training run
     looks: dict[str, Callable[[], Findings]] = dict(LOOKS)
     if cfg.cohort is not None:
         overrides: Any = OmegaConf.to_container(cfg.overrides) if cfg.overrides else {}
-        looks["training"] = lambda: training(cfg.cohort, overrides)
+        looks["cohort"] = lambda: training(cfg.cohort, overrides)
     levels = []
     for finding in (found for subject, look in looks.items() for found in examined(subject, look)):
         print(finding, flush=True)  # as they come: a trial takes a minute
@@ -154,7 +156,7 @@ def disk() -> Findings:
 
 
 def stores() -> Findings:
-    """A cohort's array, written and read; and whether cohorts in object storage could be."""
+    """A cohort's array, written and read."""
     import numpy as np
     import zarr
 
@@ -201,10 +203,13 @@ def wandb() -> Findings:
 def training(path: str, overrides: Mapping[str, Any]) -> Findings:
     """What training on a cohort would take: its problems, its memory, and the time of an epoch by a few steps of it."""
     from compseg.batches.datamodule import decoded_size
-    from compseg.cohort import Cohort, refuse_fatal
+    from compseg.cohort import Cohort, is_url, refuse_fatal
     from compseg.memory import free_host_memory
 
+    began = perf_counter()
     cohort = Cohort.open(path)
+    if is_url(path):
+        yield storage(cohort, perf_counter() - began)
     refuse_fatal(cohort)
     infos = [info for info in cohort.infos if info.split in ("train", "val")]
     yield Finding(PASS, "cohort", f"{path}: {len(infos)} samples to learn from")
@@ -213,6 +218,14 @@ def training(path: str, overrides: Mapping[str, Any]) -> Findings:
     fix = "" if fits else "they are read again in each epoch: a fast disk helps, or data.crop"
     yield Finding(PASS if fits else WARN, "samples", f"{need:.2f} GiB in memory, {free:.1f} GiB are free", fix)
     yield trial(cohort, overrides)
+
+
+def storage(cohort: Cohort, answered: float) -> Finding:
+    """How fast object storage, which has answered, gives a sample."""
+    began = perf_counter()
+    size = cohort.image(cohort.infos[0].name).nbytes / 2**20
+    found = f"answers in {answered:.2f} s, gives a sample of {size:.1f} MiB in {perf_counter() - began:.2f} s"
+    return Finding(PASS, "storage", found)
 
 
 def trial(cohort: Cohort, overrides: Mapping[str, Any]) -> Finding:

@@ -5,6 +5,7 @@ import http.server
 import itertools
 import json
 import pickle
+import re
 import shutil
 import sys
 import threading
@@ -13,10 +14,13 @@ import numpy as np
 import pytest
 from memory_source import MemorySource
 
+from compseg import doctor
+from compseg.api import PASS, Finding
 from compseg.batches import CohortData
 from compseg.cohort import Cohort, find_problems, is_url, location, prepare, store, upload
 from compseg.errors import CompsegError
 from object_storage import s3_server
+from running import run_here
 
 obstore = pytest.importorskip("obstore")
 
@@ -147,10 +151,35 @@ def test_what_is_out_of_reach_says_so_soon(local, monkeypatch):
         Cohort.open("ftp://host/c")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(
-        CompsegError, match=r"s3://spots/c: .* check the address, the network and the credentials"
+        CompsegError, match=r"s3://spots/c: .* check the address, the network and the credentials \(AWS_ACCESS_KEY_ID"
     ) as raised:
         Cohort.open("s3://spots/c")
     assert "\n" not in str(raised.value)
+
+
+def test_the_doctor_says_how_storage_answers(local, website, monkeypatch):
+    monkeypatch.setattr(doctor, "trial", lambda *_: Finding(PASS, "trial", "well"))
+    monkeypatch.setattr(doctor, "LOOKS", {})
+    upload(local.path, "s3://spots/seen.zarr", progress=False)
+    for url in ("s3://spots/seen.zarr", f"{website}/c.zarr"):
+        found = list(doctor.training(url, {}))
+        assert [each.subject for each in found] == ["storage", "cohort", "samples", "trial"]
+        assert re.fullmatch(r"answers in \d+\.\d\d s, gives a sample of 0\.0 MiB in \d+\.\d\d s", found[0].found)
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("s3://spots/c", r"s3://spots/c: .*; check the address, the network and the credentials \(AWS_ACCESS_KEY_ID.*"),
+        ("http://127.0.0.1:9/c", r"http://127\.0\.0\.1:9/c: .*; check the address, the network and the server"),
+        ("ftp://host/c", r"ftp://host/c: .*; expected s3://, gs://, az:// or https://"),
+    ],
+)
+def test_the_doctor_says_what_is_out_of_reach(url, words, monkeypatch, capsys):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setattr(doctor, "LOOKS", {})
+    assert run_here("doctor", f"cohort={url}") == 1
+    assert re.fullmatch(f"FAIL  cohort     {words}\n", capsys.readouterr().out)
 
 
 def test_without_the_extra(monkeypatch):

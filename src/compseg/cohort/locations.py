@@ -22,7 +22,12 @@ Location = Path | str
 
 UPLOADS = 8  # at a time: a cohort has many small files, and each waits for an answer
 
-_ADVICE = "check the address, the network and the credentials"
+# Where each kind of storage takes its credentials from.
+_CREDENTIALS = {
+    "s3": "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT_URL",
+    "gs": "GOOGLE_APPLICATION_CREDENTIALS",
+    "az": "AZURE_STORAGE_ACCOUNT_NAME, AZURE_STORAGE_ACCOUNT_KEY",
+}
 
 
 def location(path: str | Path) -> Location:
@@ -64,7 +69,7 @@ def exists(where: Location) -> bool:
         # This one object, not a listing: reading must not need the permission to list a bucket.
         return holds(where, "zarr.json")
     except errors as error:
-        raise CompsegError(f"{where}: {reason(error)}; {_ADVICE}") from error
+        raise CompsegError(f"{where}: {reason(error)}; {_advice(where)}") from error
 
 
 def revision(where: Location) -> object:
@@ -147,7 +152,12 @@ def upload(folder: Path, url: str, progress: bool = True) -> None:
                 pass
         put(folder / "zarr.json")
     except errors as error:
-        raise CompsegError(f"{url}: cannot be written ({reason(error)}); {_ADVICE}") from error
+        raise CompsegError(f"{url}: cannot be written ({reason(error)}); {_advice(url)}") from error
+
+
+def _advice(url: str) -> str:
+    names = _CREDENTIALS.get(url.partition("://")[0])
+    return "check the address, the network" + (f" and the credentials ({names})" if names else " and the server")
 
 
 def _objects(url: str) -> RemoteStore:
