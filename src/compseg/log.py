@@ -58,6 +58,7 @@ def rank() -> int:
     known: int | None = getattr(lightning, "rank", None)
     if known is not None:
         return known
+    # RANK first: torchrun counts it over all machines, and LOCAL_RANK from 0 on each.
     return int(next((os.environ[key] for key in ("RANK", "LOCAL_RANK", "SLURM_PROCID") if key in os.environ), "0"))
 
 

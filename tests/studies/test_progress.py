@@ -30,18 +30,18 @@ def test_a_line_a_job_in_a_log_file(outcomes, made, capsys):
 
 
 def test_a_table_on_a_terminal(outcomes, made):
-    progress = Progress(outcomes, METRIC)
+    progress = Progress(outcomes, METRIC, 42.2)
     for one in (made(0.5, method="a"), made(0.25, method="b", seed=1, status="failed")):
         progress.outcomes[one.planned.name] = one
     screen = Console(file=io.StringIO(), width=90)
-    screen.print(progress.table(42.0))
+    screen.print(progress.table())
     lines = [line.strip() for line in screen.file.getvalue().splitlines()]
     assert lines[0] == METRIC
     cells = [[cell.strip() for cell in line.strip("│┃").replace("┃", "│").split("│")] for line in lines]
     assert ["method", "c", "d"] in cells
     assert ["a", "0.500  1/1", "0/1"] in cells
     assert ["b", "0/1, 1 failed", "0/0"] in cells
-    assert "[2/3] jobs; about 42 s left" in lines[-1]
+    assert "[2/3] jobs in 0:00:00; about 42 s left" in " ".join(lines[-2:])
 
 
 def job(cohort="c", model="m", method="a", seed=0):

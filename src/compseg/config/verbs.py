@@ -99,6 +99,8 @@ def verb(name: str, sweep_job: Task | None = None, announces: bool = False) -> C
             with _errors_in_one_line(name):
                 if {"-h", "--help"} & set(sys.argv[1:]):
                     return _print_to_reader(_help(name, inspect.getdoc(task) or "", sys.argv[1:]))
+                if sys.stderr.isatty() and not (announces and {"-m", "--multirun"}.isdisjoint(sys.argv)):
+                    print(f"compseg {name}: loading takes some seconds", file=sys.stderr)
                 register()
                 sys.argv[1:] = [keep_text(name, word) for word in sys.argv[1:]]
                 if launched_rank():  # rank 0 writes the configuration; others leave a log of their own and no more

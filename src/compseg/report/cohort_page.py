@@ -55,7 +55,7 @@ def write_cohort_page(cohort: Cohort, folder: Path) -> Path:
     means = {name or "(no group)": total / count for name, (total, count) in sorted(sums.items())}
     figure = data_uri("image/png", file_of(spectra_by_group(means, cohort.channels))) if means else ""
     page = folder / "cohort.html"
-    atomic_text(page, _page(cohort, cards, figure, find_problems(cohort.path)))
+    atomic_text(page, _page(cohort, cards, figure, find_problems(cohort.path, progress=True)))
     return page
 
 

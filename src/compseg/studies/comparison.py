@@ -9,6 +9,7 @@ from pathlib import Path
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig
+from rich.console import Console
 
 from compseg.cohort import Cohort
 from compseg.config import check_targets, compose
@@ -74,7 +75,8 @@ def compare(cfg: DictConfig) -> Path:
     done = len(outcomes) - len(todo)
     _print(count_of(len(outcomes), "job") + (f", {done} finished already" if done else "") + f"; {slots}")
     if todo:
-        slots.warm_up()
+        with Console(stderr=True).status("loading"):  # moves, on a terminal
+            slots.warm_up()
         eta = predicted(outcomes, todo, layout, folder / TRIALS, slots)
         run(folder, outcomes, todo, layout, cfg.report, slots, eta)
     outcomes = [read_outcome(folder, one) for one in planned]
@@ -202,7 +204,8 @@ def predicted(outcomes: Sequence[Outcome], todo: Sequence[Outcome], layout: Layo
     if unknown:
         _print("how long will it take? two epochs of each cohort and model on trial")
         unknown.sort(key=lambda job: job.method in layout.baselines)  # they hardly train, and tell little of others
-        eta.trials = try_out(unknown, folder, slots)
+        with Console(stderr=True).status("on trial"):
+            eta.trials = try_out(unknown, folder, slots)
     jobs = [one.planned for one in todo]
     seconds = eta.left(jobs, slots.count)
     if seconds is None:
@@ -261,7 +264,7 @@ def run(
     planned = [one.planned for one in outcomes]
     writer = Writer(lambda: write_comparison(folder, [read_outcome(folder, one) for one in planned], layout))
     left = {one.folder: one.planned for one in todo}
-    with Progress(outcomes, layout.rank_by) as progress:
+    with Progress(outcomes, layout.rank_by, eta.left(left.values(), slots.count)) as progress:
         for job in run_jobs([job_of(one, layout.split, report) for one in todo], slots):
             outcome = read_outcome(folder, left.pop(job.folder))
             # To evaluate takes seconds; counted as a training it would make the time that is left too short.

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import sys
+import time
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
 from statistics import mean
 from types import TracebackType
 
@@ -52,13 +54,21 @@ class Eta:
 
 
 class Progress:
-    """Shows a metric of each job when it ends."""
+    """Shows a metric of each job when it ends, and on a terminal how long all takes, each second.
 
-    def __init__(self, outcomes: Sequence[Outcome], metric: str) -> None:
+    Args:
+        outcomes: Of all jobs, those that are yet to run too.
+        metric: Which is shown.
+        left: Seconds until all is done, if known.
+    """
+
+    def __init__(self, outcomes: Sequence[Outcome], metric: str, left: float | None = None) -> None:
         self.outcomes, self.metric = {one.planned.name: one for one in outcomes}, metric
+        self.begun = time.monotonic()
+        self._until(left)
         self.console = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
-        # Without a clock: nothing changes until a job ends. In a log file a table cannot be overwritten.
-        self.live = Live(console=self.console, auto_refresh=False) if sys.stderr.isatty() else None
+        live = Live(console=self.console, get_renderable=self.table, refresh_per_second=1)
+        self.live = live if sys.stderr.isatty() else None  # in a log file a table cannot be overwritten
 
     def __enter__(self) -> Progress:
         if self.live:
@@ -72,10 +82,12 @@ class Progress:
     def show(self, outcome: Outcome, left: float | None) -> None:
         """Show a job that has ended, and the seconds until all is done, if known."""
         self.outcomes[outcome.planned.name] = outcome
-        if self.live:
-            self.live.update(self.table(left), refresh=True)
-        else:
+        self._until(left)
+        if not self.live:
             self.console.print(self._line(outcome, left))
+
+    def _until(self, left: float | None) -> None:
+        self.end = None if left is None else time.monotonic() + left
 
     def _line(self, outcome: Outcome, left: float | None) -> str:
         record, value = outcome.record, outcome.record.metrics.get(self.metric)
@@ -89,11 +101,13 @@ class Progress:
         ended = sum(one.record.status in ("finished", "failed") for one in self.outcomes.values())
         return f"[{ended}/{len(self.outcomes)}]"
 
-    def table(self, left: float | None) -> Table:
-        """A row a contender, a column a cohort."""
+    def table(self) -> Table:
+        """A row a contender, a column a cohort; below it how many jobs have ended, and how long the rest takes."""
+        now = time.monotonic()
+        left = None if self.end is None else max(self.end - now, 0)
         jobs = [one.planned for one in self.outcomes.values()]
         cohorts = list(dict.fromkeys(job.cohort for job in jobs))
-        caption = f"{self._count()} jobs{_left(left)}"
+        caption = f"{self._count()} jobs in {timedelta(seconds=round(now - self.begun))}{_left(left)}"
         table = Table("method", *cohorts, title=self.metric, title_justify="left", caption=caption)
         for contender, label in labels_of([job.contender for job in jobs]).items():
             table.add_row(label, *(self._cell(cohort, contender) for cohort in cohorts))
