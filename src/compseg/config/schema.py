@@ -221,8 +221,9 @@ SCHEMAS = {
 def flags_of(schema: Any, above: str = "") -> Iterator[tuple[str, bool]]:
     """The dotted keys of a schema that are true or false, and whether they may be null as well."""
     for each in fields(schema):
-        if is_dataclass(each.default_factory):
-            yield from flags_of(each.default_factory, f"{above}{each.name}.")
+        node: Any = each.default_factory
+        if is_dataclass(node):
+            yield from flags_of(node, f"{above}{each.name}.")
         elif "Flag" in str(each.type):
             yield above + each.name, "None" in str(each.type)
 
