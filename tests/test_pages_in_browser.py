@@ -51,6 +51,7 @@ def opened():
 def test_everybody_can_read_it(site, opened, name, scheme, size):
     opened.open(site / f"{name}.html", *SIZES[size], prefers_color_scheme=scheme)
     assert opened.problems() == []
+    assert opened.run("document.body.dataset.mdColorScheme") == {"light": "default", "dark": "slate"}[scheme]
     assert opened.run(WIDER) == [0, []]
     if AXE:
         opened.run(Path(AXE.submodule_search_locations[0], "axe.min.js").read_text(encoding="utf-8") + "; 0")
