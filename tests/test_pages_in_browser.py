@@ -18,7 +18,7 @@ SIZES = {"desk": (1440, 900), "phone": (390, 844)}
 VIOLATIONS = """
 axe.run().then((all) => all.violations
   .filter((v) => ["serious", "critical"].includes(v.impact))
-  .map((v) => [v.id, v.nodes.length, v.nodes[0].html.slice(0, 200), v.nodes[0].failureSummary.slice(0, 300)]))
+  .map((v) => [v.id, v.nodes.map((node) => [node.html.slice(0, 100), node.failureSummary.slice(0, 200)]).slice(0, 5)]))
 """
 # What sticks out to the right, unless it is scrolled by itself.
 WIDER = """
