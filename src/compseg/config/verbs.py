@@ -89,6 +89,7 @@ def verb(name: str, sweep_job: Task | None = None, announces: bool = False) -> C
                 check_text(cfg)
                 if announces:
                     log.log(f"run folder: {HydraConfig.get().runtime.output_dir}")
+                    _say_that_it_loads(name)
                 check_targets(cfg)
                 return task(cfg)
 
@@ -99,8 +100,8 @@ def verb(name: str, sweep_job: Task | None = None, announces: bool = False) -> C
             with _errors_in_one_line(name):
                 if {"-h", "--help"} & set(sys.argv[1:]):
                     return _print_to_reader(_help(name, inspect.getdoc(task) or "", sys.argv[1:]))
-                if sys.stderr.isatty() and not (announces and {"-m", "--multirun"}.isdisjoint(sys.argv)):
-                    print(f"compseg {name}: loading takes some seconds", file=sys.stderr)
+                if not announces or {"-m", "--multirun"} & set(sys.argv):
+                    _say_that_it_loads(name)
                 register()
                 sys.argv[1:] = [keep_text(name, word) for word in sys.argv[1:]]
                 if launched_rank():  # rank 0 writes the configuration; others leave a log of their own and no more
@@ -110,6 +111,12 @@ def verb(name: str, sweep_job: Task | None = None, announces: bool = False) -> C
         return main
 
     return decorate
+
+
+def _say_that_it_loads(name: str) -> None:
+    """To somebody who sits before a terminal and waits for torch."""
+    if sys.stderr.isatty():
+        print(f"compseg {name}: loading takes some seconds", file=sys.stderr)
 
 
 def register() -> None:
