@@ -401,6 +401,7 @@ def main() -> None:
         SMP,
         "compseg.inference.cam",
         "encodings.cp437",
+        "torch._dynamo",  # by which torch gives some random numbers a shape
     ):
         importlib.import_module(known)
     torch.set_num_threads(1)

@@ -9,6 +9,7 @@ import tifffile
 from PIL import Image, ImageOps
 
 from compseg.errors import CompsegError
+from compseg.sources import on_disk, pictures
 from compseg.sources.pictures import Pixels
 from compseg.sources.readers import read_file, read_image, read_labels, read_mask, read_picture
 
@@ -336,8 +337,11 @@ def test_a_picture_for_people_of_16_bits_is_not_dark(tmp_path):
         read_picture(tmp_path / "b.tif")
 
 
-@pytest.mark.parametrize("suffix", ["tif", "png", "bmp"])
-def test_sizes_are_looked_at_before_memory_is_taken(tmp_path, suffix):
+MEMORY = r"2000000, 2000000.* GiB of memory, .* are free"
+
+
+@pytest.mark.parametrize(("suffix", "words"), [("tif", "StripByteCounts count"), ("png", MEMORY), ("bmp", MEMORY)])
+def test_sizes_are_looked_at_before_memory_is_taken(tmp_path, suffix, words):
     path = tmp_path / f"a.{suffix}"
     if suffix == "tif":
         tifffile.imwrite(path, GREY, rowsperstrip=16)
@@ -355,8 +359,16 @@ def test_sizes_are_looked_at_before_memory_is_taken(tmp_path, suffix):
         content = bytearray(path.read_bytes())
         content[18:26] = struct.pack("<ii", 2_000_000, 2_000_000)
     path.write_bytes(content)
-    with pytest.raises(CompsegError, match=r"2000000, 2000000.* GiB of memory, .* are free"):
+    with pytest.raises(CompsegError, match=words):
         read_image(path)
+
+
+def test_a_large_tiff_is_weighed_before_all_of_it_is_read(tmp_path, monkeypatch):
+    tifffile.imwrite(tmp_path / "a.tif", GREY)
+    monkeypatch.setattr(pictures, "LARGE", 0)
+    monkeypatch.setattr(on_disk, "require_memory", lambda path, shape, _: pytest.fail(f"{path.name} {shape}"))
+    with pytest.raises(pytest.fail.Exception, match=r"a.tif .*1\)"):
+        read_image(tmp_path / "a.tif")
 
 
 LABELS = np.repeat(np.repeat(np.array([[0, 1], [2, 0]]), 3, axis=0), 4, axis=1)

@@ -73,7 +73,7 @@ def configs(objective, pseudo_labels=None, method="m"):
                 "objective": objective,
                 "regularisers": {},
                 "pseudo_labels": pseudo_labels,
-                "method": {"name": method, "learns_from": "masks"},
+                "method": {"name": method, "learns_from": "masks" if objective is MASKS else "labels"},
             }
         )
     }
