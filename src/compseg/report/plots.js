@@ -169,7 +169,9 @@ function pathOf({ x, y, kind }, X, Y, log) {
     path += pen === "L" && kind === "step" ? `H${across}V${up}` : `${pen}${across} ${up}`;
     pen = "L";
   });
-  return path;
+  // A single epoch has a place, and no line leads to it.
+  const alone = path.match(/^M([\d.]+) ([\d.]+)$/);
+  return alone ? `M${alone[1] - 4} ${alone[2]}h8` : path;
 }
 
 function nearest(values, at, X) {
