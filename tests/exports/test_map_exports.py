@@ -310,8 +310,12 @@ def test_the_maps_are_never_overwritten(predicted, tmp_path):
 def test_a_folder_holds_exports_of_the_same_maps_alone(segmenter, predicted, tmp_path):
     np.save(tmp_path / "image.npy", np.ones((9, 8, 3), "f4"))
     predict(segmenter, [NewImage("other", tmp_path / "image.npy")], tmp_path / "others")
+    (tmp_path / "out").mkdir()
+    left = tmp_path / f"out/.a.png.{32 * '0'}.partial"  # as a killed export leaves it
+    left.touch()
     for format in ("csv", "png", "csv"):
         export(predicted, format, tmp_path / "out")
+    assert not left.exists()
     with pytest.raises(CompsegError, match=r"holds what was exported of .*maps of c; give another out="):
         export(tmp_path / "others", "csv", tmp_path / "out")
     areas = (predicted / "areas.csv").read_bytes()

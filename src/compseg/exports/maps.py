@@ -14,7 +14,7 @@ from compseg.exports.objects import write_geojson, write_tables
 from compseg.exports.ome import write_ome_tiff, write_ome_zarr
 from compseg.exports.pictures import write_envi, write_npy, write_png
 from compseg.exports.stored import maps_in
-from compseg.files import atomic_json, read_json
+from compseg.files import atomic_json, read_json, remove_partials
 from compseg.inference.outputs import MAPS
 from compseg.run_folder import refuse_other_kind
 
@@ -85,4 +85,5 @@ def _reserve(out: Path, folder: Path) -> None:
     path, mine = out / RECORD, {"maps": str(folder.resolve())}
     held = read_json(path, dict, "delete it") if path.is_file() else mine
     require(held == mine, f"{out}: holds what was exported of {held.get('maps')}; give another out=")
+    remove_partials(out)  # that a killed export has left
     atomic_json(path, mine)
