@@ -121,6 +121,8 @@ def test_envi_has_bands_and_the_size_of_a_pixel_in_metres(predicted, tmp_path, m
 def test_ome_tiff_has_a_pyramid_and_the_size_of_a_pixel(predicted, tmp_path, monkeypatch):
     in_strips(monkeypatch)
     path, _ = export(predicted, "ome_tiff", tmp_path, class_name="<tumour>")
+    again, _ = export(predicted, "ome_tiff", tmp_path / "again", class_name="<tumour>")
+    assert again.read_bytes() == path.read_bytes()
     with tifffile.TiffFile(path) as file:
         (series,) = file.series
         assert (series.axes, series.shape) == ("CYX", (3, *SHAPE))

@@ -7,6 +7,7 @@ Sources: OME-XML of June 2016; the OME-NGFF specification, https://ngff.openmicr
 from __future__ import annotations
 
 import shutil
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -50,6 +51,8 @@ def write_ome_tiff(item: StoredMap, stem: Path, class_name: str = CLASS) -> list
     metadata: dict[str, Any] = {
         "axes": "CYX",
         "Name": printable(item.name),
+        # Of the map and not at random, so that the same map gives the same bytes.
+        "UUID": str(uuid.uuid5(uuid.NAMESPACE_OID, f"map {item.name!a} {item.threshold}")),
         "Channel": {"Name": [printable(name) for name in item.bands(class_name)]},
     }
     if (pixel := item.pixel) is not None:
