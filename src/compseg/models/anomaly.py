@@ -17,7 +17,7 @@ from compseg.errors import CompsegError
 from compseg.models.baselines import idle_parameter
 from compseg.models.blocks import initialise, require_at_least
 from compseg.models.geometry import crop_to, pad_to_multiple
-from compseg.models.pretrained import STRIDE, EfficientNetLite, load_weights, magnified, restored
+from compseg.models.pretrained import STRIDE, EfficientNetLite, checked_factor, load_weights, magnified, restored
 
 QUANTILE = 0.95
 LEFT_OUT = 4  # of so many healthy samples one is left out of the fit, for the quantile
@@ -58,7 +58,7 @@ class DistanceToHealthy(nn.Module):
     ) -> None:
         super().__init__()
         require_at_least(1, in_channels=in_channels, patches=patches)
-        self.magnify, self.patches, self.stride = magnify, patches, 4 * 2**self.first
+        self.magnify, self.patches, self.stride = checked_factor(magnify), patches, 4 * 2**self.first
         self.encoder, self.idle = EfficientNetLite(), idle_parameter()
         initialise(self.encoder)
         if encoder_weights is not None:

@@ -72,9 +72,7 @@ class PretrainedPyramid(nn.Module):
     ) -> None:
         super().__init__()
         require_at_least(1, in_channels=in_channels, out_channels=out_channels, width=width)
-        if not 0.01 <= magnify <= 100:
-            raise CompsegError(f"magnify: expected a factor between 0.01 and 100; got {magnify}")
-        self.magnify, self.encoder_rate = magnify, encoder_rate
+        self.magnify, self.encoder_rate = checked_factor(magnify), encoder_rate
         self.colours = nn.Identity() if in_channels in (1, 3) else nn.Conv2d(in_channels, 3, 1)
         self.encoder = EfficientNetLite()
         self.lateral = nn.ModuleList(nn.Conv2d(channels, width, 1) for channels in self.encoder.channels)
@@ -185,12 +183,23 @@ class ConvNorm(nn.Module):
         return output
 
 
+def checked_factor(magnify: float) -> float:
+    """A factor to magnify images by.
+
+    Raises:
+        CompsegError: It is out of range.
+    """
+    if not 0.01 <= magnify <= 100:
+        raise CompsegError(f"magnify: expected a factor between 0.01 and 100; got {magnify}")
+    return magnify
+
+
 def magnified(x: Tensor, factor: float) -> Tensor:
     """`(B, M, H, W)`, both sides larger by a factor, rounded up; where they shrink, averaged as well."""
     if factor == 1:
         return x
     # By whole numbers, of which torch.export makes a formula for all sizes.
-    hundredths = max(1, round(100 * factor))
+    hundredths = round(100 * factor)
     height, width = ((side * hundredths + 99) // 100 for side in x.shape[-2:])
     return interpolate(x, size=(height, width), mode="bilinear", antialias=factor < 1)
 
