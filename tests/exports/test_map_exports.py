@@ -159,6 +159,32 @@ def test_ome_zarr_has_a_pyramid_and_the_size_of_a_pixel(predicted, tmp_path, mon
     yaozarrs.validate_zarr_store(str(path))
 
 
+@pytest.mark.parametrize("version", ["0.5", "0.4"])
+def test_ngff_zarr_opens_ome_zarr(predicted, tmp_path, monkeypatch, version):
+    ngff_zarr = pytest.importorskip("ngff_zarr", reason="ngff-zarr is not installed; it is in compseg[dev]")
+    in_strips(monkeypatch)
+    path, _ = export(predicted, "ome_zarr", tmp_path, ome_zarr=version)
+    for level, image in enumerate(ngff_zarr.from_ngff_zarr(path).images):
+        assert image.scale == {"c": 1, "y": 5.5 * 2**level, "x": 5.5 * 2**level}
+        assert image.axes_units == {"c": None, "y": "micrometer", "x": "micrometer"}
+        assert (np.asarray(image.data) == bands(predicted)[:, :: 2**level, :: 2**level]).all()
+
+
+@pytest.mark.parametrize("version", ["0.5", "0.4"])
+def test_ome_zarr_opens_its_own_format(predicted, tmp_path, monkeypatch, version):
+    reason = "ome-zarr is not installed; it cannot be in compseg[dev], whose moto needs another botocore"
+    reader = pytest.importorskip("ome_zarr.reader", reason=reason)
+    in_strips(monkeypatch)
+    path, _ = export(predicted, "ome_zarr", tmp_path, ome_zarr=version)
+    (node,) = reader.Reader(reader.ZarrLocation(str(path)))()
+    for level, data in enumerate(node.data):
+        scale = [1, 5.5 * 2**level, 5.5 * 2**level]
+        assert node.metadata["coordinateTransformations"][level] == [{"type": "scale", "scale": scale}]
+        assert (np.asarray(data) == bands(predicted)[:, :: 2**level, :: 2**level]).all()
+    assert [axis.get("unit") for axis in node.metadata["axes"]] == [None, "micrometer", "micrometer"]
+    assert node.metadata["channel_names"] == ["activation", "disease", "spread"]
+
+
 def test_geojson_is_what_qupath_reads(predicted, tmp_path):
     path, _ = export(predicted, "geojson", tmp_path, class_name="tumour")
     collection = json.loads(path.read_text())
@@ -178,6 +204,25 @@ def test_geojson_is_what_qupath_reads(predicted, tmp_path):
     assert pixels == mask(predicted).sum()
     again, _ = export(predicted, "geojson", tmp_path / "again", class_name="tumour")
     assert again.read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("options", [{}, {"scale": [4, 2], "offset": [100, -7.5], "tma_core": True}])
+def test_geojson_is_what_the_standard_asks_for(predicted, tmp_path, options):
+    """RFC 7946: its model, closed rings, outlines counterclockwise, holes clockwise; the area is that of the mask."""
+    geojson = pytest.importorskip("geojson_pydantic", reason="geojson-pydantic is not installed; it is in compseg[dev]")
+    shapely = pytest.importorskip("shapely", reason="shapely is not installed; it is in compseg[dev]")
+    path, _ = export(predicted, "geojson", tmp_path, **options)
+    features = geojson.FeatureCollection.model_validate_json(path.read_bytes()).features
+    polygons = [feature.geometry.coordinates for feature in features[bool(options.get("tma_core")) :]]
+    assert any(len(rings) > 1 for rings in polygons)
+    for feature in features:
+        outline, *holes = feature.geometry.coordinates
+        assert all(ring[0] == ring[-1] for ring in (outline, *holes))
+        assert [shapely.LinearRing(ring).is_ccw for ring in (outline, *holes)] == [True] + [False] * len(holes)
+    shapes = [shapely.Polygon(outline, holes) for outline, *holes in polygons]
+    assert all(shape.is_valid for shape in shapes)
+    pixel = np.prod(options.get("scale", 1))
+    assert sum(shape.area for shape in shapes) == shapely.union_all(shapes).area == pixel * mask(predicted).sum()
 
 
 def test_geojson_in_the_coordinates_of_another_picture(predicted, tmp_path):
@@ -360,7 +405,7 @@ def test_a_core_of_an_array_comes_before_its_regions(predicted, tmp_path):
     assert rest == found[False]
     assert first["properties"] == {"objectType": "tmaCore", "name": "a", "isMissing": False}
     height, width = SHAPE
-    corners = [[10, 20], [10, 20 + 2 * height], [10 + 2 * width, 20 + 2 * height], [10 + 2 * width, 20], [10, 20]]
+    corners = [[10, 20], [10 + 2 * width, 20], [10 + 2 * width, 20 + 2 * height], [10, 20 + 2 * height], [10, 20]]
     assert first["geometry"]["coordinates"] == [corners]
     uuid.UUID(first["id"])
 

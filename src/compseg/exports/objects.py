@@ -80,7 +80,7 @@ def _features(
     item: StoredMap, class_name: str, factor: NDArray[np.float64], shift: NDArray[np.float64], tma_core: bool
 ) -> Iterator[dict[str, Any]]:
     if tma_core:
-        frame = np.array([[0, 0], [0, 1], [1, 1], [1, 0], [0, 0]]) * item.shape[::-1]
+        frame = np.array([[0, 0], [1, 0], [1, 1], [0, 1], [0, 0]]) * item.shape[::-1]
         yield {
             "type": "Feature",
             "id": str(uuid.uuid5(uuid.NAMESPACE_OID, f"core {item.name!a}")),
