@@ -43,7 +43,7 @@ def _verb(verb: str) -> str:
     cfg = compose(verb, with_hydra=True)
     own = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
     examples = [line.strip() for line in doc.splitlines() if line.strip().startswith("python -m")]
-    groups = [f"| [`{group}`](#{_anchor(group)}) | {_cell(said)} |" for group, said in groups_of(file).items()]
+    groups = [f"| [`{group}`](#{_anchor(group)}) | {_meaning(said)} |" for group, said in groups_of(file).items()]
     parts = [f"## compseg.{verb}\n", f"{doc.splitlines()[0]}\n", "```", *examples, "```\n"]
     parts += ["| group | meaning |", "|---|---|", *groups, ""] if groups else []
     return "\n".join([*parts, _table(keys_of(own, meanings(file, cfg.hydra.runtime.choices)))])
@@ -53,7 +53,7 @@ def _group(group: str) -> str:
     """The options of a group, and the keys that only some of them have."""
     verb = next(conf_dir() / f"{verb}.yaml" for verb in VERBS if group in groups_of(conf_dir() / f"{verb}.yaml"))
     options = options_of(conf_dir(), group)
-    rows = [f"| `{option}` | {_cell(title_of(file))} |" for option, file in options.items()]
+    rows = [f"| `{option}` | {_meaning(title_of(file))} |" for option, file in options.items()]
     keys: dict[tuple[str, str], Key] = {}  # a name may mean something else in another option
     for option, file in options.items():
         node = OmegaConf.create(yaml.safe_load(file.read_text(encoding="utf-8")) or {})
@@ -61,12 +61,12 @@ def _group(group: str) -> str:
         for key in keys_of(node, {name.removeprefix(f"{group}."): words for name, words in said.items()}):
             if key.name and key.meaning and not key.name.startswith("defaults"):
                 keys.setdefault((key.name, key.meaning), key)
-    parts = [f"### {_anchor(group)}\n", "| option | meaning |", "|---|---|", *rows, ""]
+    parts = [f"### Options of `{group}` {{ #{_anchor(group)} }}\n", "| option | meaning |", "|---|---|", *rows, ""]
     return "\n".join([*parts, _table(list(keys.values()))] if keys else parts)
 
 
 def _table(keys: list[Key]) -> str:
-    rows = [f"| `{key.name}` | `{_cell(key.value)}` | {_cell(key.meaning)} |" for key in keys]
+    rows = [f"| `{key.name}` | `{_cell(key.value)}` | {_meaning(key.meaning)} |" for key in keys]
     return "\n".join(["| key | value | meaning |", "|---|---|---|", *rows, ""])
 
 
@@ -77,3 +77,8 @@ def _anchor(group: str) -> str:
 def _cell(text: str) -> str:
     """Text as a table's cell takes it."""
     return text.replace("|", "\\|").replace("<", "&lt;")
+
+
+def _meaning(text: str) -> str:
+    """The same without code: a cell that ends with braces would end with attributes."""
+    return _cell(text).replace("{", "&#123;")

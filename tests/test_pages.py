@@ -13,7 +13,7 @@ from compseg.api import Prediction, Run
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
-MADE = {DOCS / "reference/keys.md"}  # while the pages are built
+MADE = {DOCS / "reference/keys.md", DOCS / "tutorial.md"}  # while the pages are built
 LINK = re.compile(r"\]\((?!https?:|mailto:)([^)#\s]*)(?:#([^)\s]+))?\)")
 OUTSIDE = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")]
 
@@ -56,7 +56,8 @@ def test_the_index_and_the_navigation_list_every_page():
     pages = {page.relative_to(DOCS).as_posix() for page in [*PAGES, *MADE]}
     assert navigation == pages
     linked = {path for path, _ in LINK.findall((DOCS / "index.md").read_text())}
-    assert pages - linked == {"index.md"}
+    assert pages - linked == {"index.md", "tutorial.md"}
+    assert "tutorial.ipynb" in linked  # whose page is made of it
 
 
 def test_pages_open_as_files_and_fetch_nothing():

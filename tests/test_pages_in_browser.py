@@ -13,7 +13,7 @@ from running import HANGS
 pytestmark = [needs_browser, pytest.mark.slow]
 ROOT = Path(__file__).parents[1]
 AXE = importlib.util.find_spec("axe_core_python")
-PAGES = ("index", "getting-started", "how-to/your-own-data", "reference/keys", "reference/api/inference")
+PAGES = ("index", "getting-started", "tutorial", "how-to/your-own-data", "reference/keys", "reference/api/inference")
 SIZES = {"desk": (1440, 900), "phone": (390, 844)}
 VIOLATIONS = """
 axe.run().then((all) => all.violations

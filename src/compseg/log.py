@@ -8,6 +8,10 @@ import shutil
 import sys
 import textwrap
 import warnings
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 LOG = logging.getLogger("compseg")
 
@@ -29,15 +33,26 @@ class Wrapped(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """A line, or several."""
-        text = super().format(record)
-        if not sys.stdout.isatty():
-            return text
-        width = shutil.get_terminal_size().columns
-        parts = (
-            textwrap.wrap(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False) or [""]
-            for line in text.splitlines()
-        )
-        return "\n".join(line for lines in parts for line in lines)
+        return wrapped(super().format(record))
+
+
+def wrapped(text: str) -> str:
+    """Text with its lines broken between words, where a terminal shows it."""
+    if not sys.stdout.isatty():
+        return text
+    width = shutil.get_terminal_size().columns
+    parts = (
+        textwrap.wrap(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False) or [""]
+        for line in text.splitlines()
+    )
+    return "\n".join(line for lines in parts for line in lines)
+
+
+def console() -> Console:
+    """Where what moves is shown to somebody who waits: stderr, or stdout for a job whose stderr its sweep reads."""
+    from rich.console import Console
+
+    return Console(stderr=sys.stderr.isatty() or not sys.stdout.isatty())
 
 
 def in_words(seconds: float) -> str:

@@ -68,6 +68,17 @@ def test_what_fails_at_once_leaves_no_folder(trained, tmp_path):
         assert not (tmp_path / "new").exists(), wrong
 
 
+def test_what_fails_in_the_default_folder_leaves_nothing(trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = [word for word in tiny(trained.cohort, tmp_path, *QUIET, "seed=high") if "hydra" not in word]
+    assert run_here("train", *arguments) == 1
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "outputs").mkdir()
+    (tmp_path / "outputs/other").mkdir()
+    assert run_here("train", *arguments) == 1
+    assert [path.name for path in (tmp_path / "outputs").iterdir()] == ["other"]
+
+
 @pytest.mark.parametrize("held", KINDS)
 def test_a_folder_holds_one_kind(tmp_path, held):
     (tmp_path / KINDS[held][0]).touch()

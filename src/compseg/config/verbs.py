@@ -114,9 +114,10 @@ def verb(name: str, sweep_job: Task | None = None, announces: bool = False) -> C
 
 
 def _say_that_it_loads(name: str) -> None:
-    """To somebody who sits before a terminal and waits for torch."""
-    if sys.stderr.isatty():
-        print(f"compseg {name}: loading takes some seconds", file=sys.stderr)
+    """To somebody who sits before a terminal and waits for torch; a sweep reads the stderr of its jobs itself."""
+    terminal = next((stream for stream in (sys.stderr, sys.stdout) if stream.isatty()), None)
+    if terminal:
+        print(f"compseg {name}: loading takes some seconds", file=terminal, flush=True)
 
 
 def register() -> None:
@@ -223,6 +224,9 @@ def _remove_unused_folder() -> None:
     names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
     if ".hydra" in names and all(name in (".hydra", ".run.lock") or name.endswith(".log") for name in names):
         shutil.rmtree(folder, ignore_errors=True)
+        if not any(word.startswith("hydra.run.dir=") for word in HydraConfig.get().overrides.hydra):
+            with suppress(OSError):  # outputs/ holds other runs
+                folder.parent.rmdir()
 
 
 def _takes_output(more: str = "") -> bool:

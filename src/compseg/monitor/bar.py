@@ -6,9 +6,9 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from compseg.log import console
 from compseg.monitor.history import History
 
 
@@ -37,7 +37,7 @@ class EpochBar(Callback):
             TextColumn("{task.fields[left]}"),
         )
         # Twice a second: the thread that shows it takes time from those that compute.
-        self.bar = Progress(*columns, console=Console(stderr=True), transient=True, refresh_per_second=2)
+        self.bar = Progress(*columns, console=console(), transient=True, refresh_per_second=2)
         steps, shown = int(trainer.num_training_batches), self.history.left_in_words(trainer)
         self.bar.add_task(f"epoch {trainer.current_epoch}{epochs}", total=steps, left=shown)
         self.bar.start()

@@ -20,6 +20,7 @@ from compseg.evaluation.uncertainty import errors_by_spread
 from compseg.file_names import file_names
 from compseg.files import atomic_npy, read_checked, read_json
 from compseg.inference.outputs import ENDINGS, MAPS, SPREAD
+from compseg.log import console
 from compseg.plots.gallery import TRUTH_RGB, paint_mask
 from compseg.report.explain import importance, look, spread_in
 from compseg.report.page import About, history_columns, map_uri, write_report
@@ -64,7 +65,9 @@ def judge(
     print(summary(found))
     print(f"metrics: {found.folder / 'metrics.json'}")
     if report and found.test:
-        print(f"report: {write_page(run, found, uncertainty, beside)}")
+        with console().status("writing the report"):
+            page = write_page(run, found, uncertainty, beside)
+        print(f"report: {page}")
     return found
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from rich.console import Console
 
 from compseg.cohort import Cohort
 from compseg.config import check_targets, compose
@@ -17,7 +16,7 @@ from compseg.config.literals import literal, quoted
 from compseg.errors import CompsegError, require
 from compseg.evaluation.names import MAP_METRICS
 from compseg.files import remove_partials, require_writable
-from compseg.log import in_words
+from compseg.log import console, in_words, wrapped
 from compseg.run_folder import read_history, refuse_other_kind
 from compseg.studies.comparison_page import write_comparison
 from compseg.studies.page import Writer
@@ -75,7 +74,7 @@ def compare(cfg: DictConfig) -> Path:
     done = len(outcomes) - len(todo)
     _print(count_of(len(outcomes), "job") + (f", {done} finished already" if done else "") + f"; {slots}")
     if todo:
-        with Console(stderr=True).status("loading"):  # moves, on a terminal
+        with console().status("loading"):  # moves, on a terminal
             slots.warm_up()
         eta = predicted(outcomes, todo, layout, folder / TRIALS, slots)
         run(folder, outcomes, todo, layout, cfg.report, slots, eta)
@@ -204,7 +203,7 @@ def predicted(outcomes: Sequence[Outcome], todo: Sequence[Outcome], layout: Layo
     if unknown:
         _print("how long will it take? two epochs of each cohort and model on trial")
         unknown.sort(key=lambda job: job.method in layout.baselines)  # they hardly train, and tell little of others
-        with Console(stderr=True).status("on trial"):
+        with console().status("on trial"):
             eta.trials = try_out(unknown, folder, slots)
     jobs = [one.planned for one in todo]
     seconds = eta.left(jobs, slots.count)
@@ -313,4 +312,4 @@ def conclude(folder: Path, outcomes: Sequence[Outcome], layout: Layout, *, in_fo
 
 def _print(line: str) -> None:
     # In a log file the line would come only after the hours that it announces.
-    print(line, flush=True)
+    print(wrapped(line), flush=True)

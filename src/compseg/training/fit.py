@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
@@ -19,7 +18,7 @@ from compseg.errors import CompsegError, Stopped
 from compseg.faults import StopSignals
 from compseg.faults.signals import start_compilers_with_signals_blocked
 from compseg.faults.watchdog import HOW_TO_CONTINUE, PERIOD, Watchdog, is_lost_contact
-from compseg.log import log
+from compseg.log import console, log
 from compseg.memory import keep_freed
 from compseg.preprocessing import fit_corrections, fit_standardisation
 from compseg.private import start_other_ranks
@@ -91,11 +90,11 @@ def training_samples(
 
 def shown(items: Iterable[Item], what: str, data: CohortData, total: int | None = None) -> Iterable[Item]:
     """The training samples, or `total` other items, with progress and the time left."""
-    console, total = Console(stderr=True), len(data.train) if total is None else total
+    where, total = console(), len(data.train) if total is None else total
     if data.trainer is None or not data.trainer.is_global_zero:
         return items
-    if console.is_terminal:
-        return track(items, f"fitting {what}", total, console=console, transient=True)
+    if where.is_terminal:
+        return track(items, f"fitting {what}", total, console=where, transient=True)
     return _in_lines(items, f"fitting {what}", total)
 
 
