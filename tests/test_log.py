@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from compseg.log import Wrapped
+from compseg.log import Wrapped, console
 from running import HANGS
 
 TOLD = """
@@ -50,3 +50,10 @@ def test_lines_are_broken_between_words_on_a_terminal_alone(monkeypatch):
         "/a/path/that/is/longer/than/the/terminal",
         "and more words",
     ]
+
+
+@pytest.mark.parametrize(("stderr", "stdout", "to_stderr"), [(1, 1, 1), (1, 0, 1), (0, 1, 0), (0, 0, 1)])
+def test_what_moves_is_shown_on_the_terminal_that_there_is(monkeypatch, stderr, stdout, to_stderr):
+    for name, is_terminal in (("stderr", stderr), ("stdout", stdout)):
+        monkeypatch.setattr(sys, name, SimpleNamespace(isatty=lambda answer=is_terminal: bool(answer)))
+    assert console().stderr is bool(to_stderr)

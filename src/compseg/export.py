@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from compseg.api import make_callable
 from compseg.config import verb
 from compseg.errors import closest, require
+from compseg.log import console
 
 MODEL_FORMATS = ("onnx", "torch", "card")
 SIZES = ("threshold", "pixel_size", "pixel_unit")
@@ -46,7 +47,8 @@ def main(cfg: DictConfig) -> None:
     elif cfg.run is not None:
         from compseg.exports.model import export_model
 
-        paths = export_model(Path(cfg.run), Path(cfg.out), onnx=cfg.format == "onnx", trust=tuple(cfg.trust))
+        with console().status(f"exporting as {cfg.format}"):
+            paths = export_model(Path(cfg.run), Path(cfg.out), onnx=cfg.format == "onnx", trust=tuple(cfg.trust))
     else:
         sizes, options = ({key: given[key] for key in keys} for keys in (SIZES, OPTIONS))
         paths = export_maps(Path(cfg.maps), cfg.format, Path(cfg.out), **sizes, options=options)

@@ -94,11 +94,12 @@ def test_the_page_of_all_keys_has_every_verb_group_option_and_key():
         assert f"## compseg.{verb}\n" in shown
         assert f"python -m compseg.{verb}" in shown
         for group in groups_of(conf_dir() / f"{verb}.yaml"):
-            assert f"### group-{group}\n" in shown
+            assert f"### Options of `{group}` {{ #group-{group} }}\n" in shown
             assert all(f"| `{option}` |" in shown for option in options_of(conf_dir(), group))
     for key in ("trainer.max_epochs", "head.alpha", "data.source.patient_mix", "evaluation.split", "pixel_size", "cv"):
         assert f"| `{key}` |" in shown
     assert re.search(r"\| `width` \| `\d+` \| channels of the first level \|", shown)
     assert "auto \\| none \\| ram" in shown
+    assert "for example &#123;image: cube, truth: mask} |" in shown  # braces at the end of a cell are attributes
     assert all(line.count("|") - line.count("\\|") in (0, 3, 4) for line in shown.splitlines())
     assert module.PATH in (ROOT / "mkdocs.yml").read_text()

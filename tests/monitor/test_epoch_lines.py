@@ -52,7 +52,7 @@ def test_the_time_left_is_of_the_whole_training(tmp_path, seconds, later, epochs
 
 def test_a_bar_goes_before_the_line_of_its_epoch(tmp_path, monkeypatch):
     shown = io.StringIO()
-    monkeypatch.setattr(bar, "Console", lambda **_: Console(file=shown, force_terminal=True, width=100))
+    monkeypatch.setattr(bar, "console", lambda: Console(file=shown, force_terminal=True, width=100))
     history = History(str(tmp_path / "history.csv"))
     history.rows = [{"seconds": "2"}] * 3
     one = EpochBar(history)

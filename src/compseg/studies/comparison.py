@@ -293,7 +293,8 @@ def conclude(folder: Path, outcomes: Sequence[Outcome], layout: Layout, *, in_fo
     Raises:
         CompsegError: If jobs have failed, with the words of the first.
     """
-    path = write_comparison(folder, outcomes, layout)
+    with console().status("writing the table"):
+        path = write_comparison(folder, outcomes, layout)
     if in_folds:
         if table := write_pooled(folder, outcomes, layout.split):
             _print(f"all folds together: {table}")

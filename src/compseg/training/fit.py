@@ -47,6 +47,7 @@ def fit_pseudo_labels(module: CompSegNet, data: CohortData) -> None:
     samples = shown(training_samples(module.preprocess, data), "pseudo-labels", data)
     rounds = shown(range(ROUNDS), "pseudo-labels, rounds of at most", data, ROUNDS)
     labeller.fit(samples, len(data.train), module.seed, rounds)
+    del rounds  # they may end early, and their bar would stand in the next line
     sees = "contrasts within samples" if labeller.own else "samples as they are"
     found = f"finds {labeller.share:.1%} of the disease samples' tissue to differ"
     proof = f"tells held-out labels with an AUC of {labeller.held_out_auc:.2f}"
