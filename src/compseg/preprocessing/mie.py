@@ -28,6 +28,7 @@ PADDING = 200  # channels at most that the axis is continued by on both sides, a
 EXPLAINED = 0.9996  # of the variance of the curves, where the number of components is not given (Solheim et al.)
 MOST_COMPONENTS = 30
 NEGLIGIBLE, LEFT_OUT = 1e-5, 3e-5  # of the largest: terms of the series, and curves that its basis leaves out
+AMOUNTS = (0.0, 0.5, 1.0, 1.5)  # of the reference, whose curves make the basis
 ROOM = 2.0  # radius of the series over that of the reference's refractive index; 99.7 % of a tissue section lie in it
 ANGLES = 128  # at which the rim of the series' disk is sampled
 
@@ -110,8 +111,8 @@ class _Series:
     """The curves of all spheres as a series, since evaluating them is what correction takes its time for.
 
     At each wavenumber extinction is the real part of an analytic function of the refraction `a + i d`. So in a disk it
-    is a power series, whose coefficients are the Fourier coefficients on the rim, and what a basis of the curves leaves
-    out is largest on the rim, too. The basis holds the principal curves on the rim.
+    is a power series, whose coefficients are the Fourier coefficients on the rim. The basis holds the principal curves
+    of the reference in several amounts: those of other tissue are nearly made of the same.
     """
 
     def __init__(self, spheres: Spheres, wavenumbers: Floats, reference: Floats, device: torch.device) -> None:
@@ -120,7 +121,8 @@ class _Series:
         self.radius = ROOM * np.abs(self.refraction(reference) - self.centre).max()
         rim = self.radius * np.exp(2j * np.pi * np.arange(ANGLES) / ANGLES)
         curves = spheres.extinction(wavenumbers[:, None], self.centre + rim + np.zeros((len(wavenumbers), 1)))
-        flat = curves.reshape(len(curves), -1)
+        likely = spheres.extinction(wavenumbers, self.refraction(np.outer(AMOUNTS, reference)))
+        flat = likely.reshape(len(likely), -1)
         strengths, basis = np.linalg.eigh(flat @ flat.T)
         basis = basis[:, strengths > strengths[-1] * LEFT_OUT**2]
         terms = np.fft.rfft(np.einsum("sk,sca->cak", basis, curves), axis=1) / ANGLES
@@ -138,22 +140,35 @@ class _Series:
 
     def split(self, pure: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Curves `(m, C, K)` of absorbances `(n, C)`, and of which ones: those in the disk, then those beyond."""
-        variable = torch.complex(pure - self.centre, pure @ self.transform) / self.radius
-        near = variable.abs().amax(1) <= 1
+        real, imaginary = (pure - self.centre) / self.radius, pure @ self.transform / self.radius
+        near = (real.square() + imaginary.square()).amax(1) <= 1
         if near.any():
-            yield near, self._inside(variable[near].T.contiguous())
+            yield near, self._inside(real[near], imaginary[near])
         if not near.all():
             refraction = self.refraction(pure[~near].double().cpu().numpy())
             exact = self.spheres.extinction(self.wavenumbers, refraction)
             yield ~near, torch.from_numpy(exact).to(pure).permute(1, 2, 0).contiguous()
 
-    def _inside(self, variable: Tensor) -> Tensor:
-        powers = variable.real.new_empty(len(variable), self.coefficients.shape[1], variable.shape[1])
-        power = torch.ones_like(variable)
-        for index in range(0, powers.shape[1], 2):
-            powers[:, index], powers[:, index + 1] = power.real, power.imag
-            power = power * variable
-        return torch.bmm(powers.mT, self.coefficients).permute(1, 0, 2).contiguous()
+    def _inside(self, real: Tensor, imaginary: Tensor) -> Tensor:
+        powers = _powers(real, imaginary, self.coefficients.shape[1] // 2)
+        return torch.bmm(powers.flatten(1, 2).mT, self.coefficients).permute(1, 0, 2).contiguous()
+
+
+def _powers(real: Tensor, imaginary: Tensor, count: int) -> Tensor:
+    """The first powers of complex numbers `(n, C)` from the zeroth on, `(C, count, 2, n)`.
+
+    In parts, whose rows lie one after the other: complex numbers would have to be copied. Each pass doubles what is
+    there.
+    """
+    powers = real.new_empty(real.shape[1], count, 2, real.shape[0])
+    powers[:, 0, 0], powers[:, 0, 1] = 1, 0
+    powers[:, 1, 0], powers[:, 1, 1] = real.T, imaginary.T
+    for known in (2**doubled for doubled in range((count - 2).bit_length())):
+        (a, b), (c, d) = powers[:, 1 : min(known + 1, count - known)].unbind(2), powers[:, known, None].unbind(2)
+        x, y = powers[:, known + 1 : 2 * known + 1].unbind(2)
+        torch.mul(a, c, out=x).addcmul_(b, d, value=-1)
+        torch.mul(a, d, out=y).addcmul_(b, c)
+    return powers
 
 
 class ResonantMie(nn.Module):
