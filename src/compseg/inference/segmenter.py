@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,7 @@ LOG = logging.getLogger("compseg")
 # All of prediction may take 2 GB above the model, and takes 1.6 to 1.9 so (docs/research/performance.md).
 TILE_MEMORY = 1.6e9  # bytes that a tile may take; what reads it and writes its map takes some more
 CORRECTIONS_MEMORY = 10**7  # bytes, of what a description's corrections may hold
+PARTS = {"model": nn.Module, "preprocess": Preprocess, "pseudo_labels": FisherPseudoLabels}  # of a description
 FASTEST_SIDE = 512  # pixels, beside the margins: more than that only leaves the processor's cache
 Axis = Channels | Sequence[float] | Sequence[str]
 Pieces = Callable[[Sequence[Tile]], Iterable[tuple[Tile, Image, Mask]]]
@@ -443,8 +444,22 @@ def load_segmenter(path: str | Path, device: str | torch.device = "cpu", trust: 
         return load_ensemble(Path(path), device, trust)
     folder = find_folder(Path(path))
     plain = read_description(folder)
+    parts = _parts(folder, plain, trust)
+    channels, preprocess = plain["channels"], parts["preprocess"]
+    if len(preprocess.mean) != (count := count_after(preprocess.corrections, channels.count)):
+        raise CompsegError(
+            f"{folder / DESCRIPTION}: preprocess.channels={len(preprocess.mean)}, expected {count}, "
+            "the number of channels; extract the segmenter again from the run"
+        )
+    nodes = {f"{part}_node": plain[part] for part in PARTS}
+    described = {key: plain[key] for key in ("channels", "tissue_rule", "dtype", "input", "threshold", "provenance")}
+    return Segmenter(**parts, **nodes, **described).to(device)
+
+
+def _parts(folder: Path, plain: Mapping[str, Any], trust: Sequence[str]) -> dict[str, Any]:
+    """The modules that a description names, with their weights."""
     weights = open_weights(folder, plain)
-    kinds = {"model": nn.Module, "preprocess": Preprocess, "pseudo_labels": FisherPseudoLabels}
+    asked = {part: kind for part, kind in PARTS.items() if plain[part] is not None}
     parts: dict[str, Any] = {
         part: build_safe(
             plain[part],
@@ -454,29 +469,10 @@ def load_segmenter(path: str | Path, device: str | torch.device = "cpu", trust: 
             shapes=weights.shapes.get(part, {}),
             file_size=weights.size,
         )
-        for part, kind in kinds.items()
-        if plain[part] is not None
+        for part, kind in asked.items()
     }
     # Only now does memory go to weights: names and shapes are known to fit.
     states = weights.read()
     for part, module in parts.items():
         module.load_state_dict(states[part])
-    channels, preprocess = plain["channels"], parts["preprocess"]
-    if len(preprocess.mean) != (count := count_after(preprocess.corrections, channels.count)):
-        raise CompsegError(
-            f"{folder / DESCRIPTION}: preprocess.channels={len(preprocess.mean)}, expected {count}, "
-            "the number of channels; extract the segmenter again from the run"
-        )
-    segmenter = Segmenter(
-        **parts,
-        model_node=plain["model"],
-        preprocess_node=plain["preprocess"],
-        pseudo_labels_node=plain["pseudo_labels"],
-        channels=channels,
-        tissue_rule=plain["tissue_rule"],
-        dtype=plain["dtype"],
-        input=plain["input"],
-        threshold=plain["threshold"],
-        provenance=plain["provenance"],
-    )
-    return segmenter.to(device)
+    return parts

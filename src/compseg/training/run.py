@@ -119,9 +119,7 @@ def train_once(
     module.sees_whole_samples = data.crops is None
     with_alpha = resolve_alpha(cfg, module.pseudo_labels)
     cfg, asked = with_alpha.cfg, {**resolved.asked, **with_alpha.asked}
-    if chosen := [*resolved.short, *with_alpha.short]:
-        log(f"auto: {', '.join(chosen)} (why: train.log)")
-    detail(f"auto: {', '.join(filter(None, (resolved.reasons, with_alpha.reasons)))}")
+    _say_choices(resolved, with_alpha)
     if with_alpha.choices:
         module.compare_by(*build_comparison(cfg), config=plain(cfg))
         refuse_another(checkpoint, path, plain(cfg), data.cohort)
@@ -139,3 +137,10 @@ def train_once(
         device=trainer.strategy.root_device,
         findings=detector.findings if detector else [],
     )
+
+
+def _say_choices(*parts: Resolved) -> None:
+    """One line of what was chosen for `auto`; the reasons are for the log."""
+    if chosen := [choice for part in parts for choice in part.short]:
+        log(f"auto: {', '.join(chosen)} (why: train.log)")
+    detail(f"auto: {', '.join(filter(None, (part.reasons for part in parts)))}")
