@@ -418,11 +418,21 @@ def test_napari_opens_maps_and_cohorts_and_nothing_else(predicted, tmp_path):
     assert (layers[1][0] == mask(predicted)).all()
     assert layers[0][1]["scale"] == [5.5, 5.5]
     cohort = str(predicted.parent / "c.zarr")
-    (image, look, kind), (tissue, _, _), *_ = reader_of(cohort)(cohort)
-    assert (image.shape, kind, look["name"]) == ((3, *SHAPE), "image", "a")
+    (image, look, kind), (tissue, below, _), *_ = reader_of(cohort)(cohort)
+    assert (image.shape, kind, look["name"], below["name"]) == ((3, *SHAPE), "image", "a", "a: tissue")
+    assert (look["scale"], below["scale"]) == ([1, 5.5, 5.5], [5.5, 5.5])
+    assert look["units"] == ["pixel", "micrometer", "micrometer"]
     assert (tissue == (np.indices(SHAPE)[0] > 8)).all()
     for other in (str(tmp_path), str(predicted / "areas.csv"), [cohort, cohort]):
         assert reader_of(other) is None
+
+
+def test_napari_is_not_given_more_than_it_can_show(predicted, monkeypatch, caplog):
+    monkeypatch.setattr(viewer, "SHOWN", 1)
+    for folder, layers in ((predicted, 3), (predicted.parent / "c.zarr", 2)):
+        assert len(reader_of(str(folder))(str(folder))) == layers
+        assert "shows the first 1 of 2 samples" in caplog.text
+        caplog.clear()
 
 
 def test_napari_takes_the_manifest():

@@ -131,7 +131,7 @@ def maps_in(folder: Path, threshold: float | None, size: float | None, unit: str
     for row in rows:
         # Once for each cohort, not for each of its samples.
         if row["source"] not in sizes:
-            sizes[row["source"]] = given or _size_in_cohort(row["source"])
+            sizes[row["source"]] = given or size_in_cohort(row["source"])
         stored = row["threshold"] if threshold is None else threshold
         path, spread = (folder / MAPS / f"{row['file']}{ending}" for ending in (".npy", SPREAD))
         shape, pixel, known = _shape(path), sizes[row["source"]], spread.is_file()
@@ -192,7 +192,7 @@ def _shape(path: Path) -> tuple[int, int]:
         return array.shape[0], array.shape[1]
 
 
-def _size_in_cohort(source: str) -> PixelSize | None:
+def size_in_cohort(source: str) -> PixelSize | None:
     """The size of a pixel in the cohort that maps were made of, if it is one and still there."""
     # Not over the network: what a stranger's folder names would be fetched.
     if is_url(source) or not (Path(source) / "zarr.json").is_file():

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from compseg.cohort import Cohort
 from compseg.errors import require
-from compseg.exports.stored import maps_in
+from compseg.exports.stored import PixelSize, maps_in, size_in_cohort
 from compseg.inference.outputs import RECORD
 
+LOG = logging.getLogger("compseg")
+SHOWN = 40  # samples of three layers each: napari took minutes for 170
 Layer = tuple[Any, dict[str, Any], str]
 Read = Callable[[Any], list[Layer]]
+Item = TypeVar("Item")
 
 
 def reader_of(path: str | list[str]) -> Read | None:
@@ -31,10 +35,8 @@ def reader_of(path: str | list[str]) -> Read | None:
 
 
 def _map_layers(folder: Path) -> Iterator[Layer]:
-    items = maps_in(folder, None, None, None)
-    for place, item in enumerate(items):
-        size = {} if item.pixel is None else {"scale": [item.pixel.edge] * 2, "units": [item.pixel.unit] * 2}
-        style = {**size, "visible": not place, "metadata": {"threshold": item.threshold}}
+    for place, item in enumerate(_first(maps_in(folder, None, None, None), folder)):
+        style = {**_scale(item.pixel), "visible": not place, "metadata": {"threshold": item.threshold}}
         activation = np.load(item.path, mmap_mode="r")
         yield activation, {**style, "name": item.name, "colormap": "magma", "contrast_limits": (0, 1)}, "image"
         yield (activation > item.threshold).astype(np.uint8), {**style, "name": f"{item.name}: marked"}, "labels"
@@ -46,10 +48,27 @@ def _map_layers(folder: Path) -> Iterator[Layer]:
 def _cohort_layers(folder: Path) -> Iterator[Layer]:
     cohort = Cohort.open(folder)
     require(len(cohort.infos) > 0, f"{folder}: has no samples")
-    for place, info in enumerate(cohort.infos):
+    pixel = size_in_cohort(str(folder))
+    for place, info in enumerate(_first(cohort.infos, folder)):
         style = {"visible": not place, "metadata": {"label": info.label, "group": info.group}}
         # Channels first: napari's slider then goes through the spectrum.
-        yield np.moveaxis(cohort.image(info.name), -1, 0), {**style, "name": info.name}, "image"
-        for part in (cohort.tissue(info.name), cohort.truth(info.name)):
+        image = np.moveaxis(cohort.image(info.name), -1, 0)
+        yield image, {**style, **_scale(pixel, channels=True), "name": info.name}, "image"
+        for name, part in (("tissue", cohort.tissue(info.name)), ("truth", cohort.truth(info.name))):
             if part is not None:
-                yield part.astype(np.uint8), {**style, "visible": False, "name": f"{info.name}: mask"}, "labels"
+                hidden = {**style, **_scale(pixel), "visible": False, "name": f"{info.name}: {name}"}
+                yield part.astype(np.uint8), hidden, "labels"
+
+
+def _scale(pixel: PixelSize | None, channels: bool = False) -> dict[str, Any]:
+    """How large a pixel is, so that maps lie on their images."""
+    if pixel is None:
+        return {}
+    return {"scale": [1.0] * channels + [pixel.edge] * 2, "units": ["pixel"] * channels + [pixel.unit] * 2}
+
+
+def _first(items: Sequence[Item], folder: Path) -> Sequence[Item]:
+    """As many as napari can show, and a word where there are more."""
+    if len(items) > SHOWN:
+        LOG.warning("%s: napari shows the first %d of %d samples", folder, SHOWN, len(items))
+    return items[:SHOWN]
