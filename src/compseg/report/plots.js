@@ -66,7 +66,7 @@ function ticks(low, high, count) {
 function chart(node, options) {
   node.textContent = "";
   const width = Math.max(260, node.clientWidth || 420), height = options.height || Math.min(340, width * 0.72);
-  const left = options.y.names ? Math.min(240, width * 0.4) : 50, right = width - 12, top = options.bands?.length ? 22 : 10, bottom = height - 40;
+  const left = options.y.names ? Math.min(240, width * 0.4) : 64, right = width - 12, top = options.bands?.length ? 22 : 10, bottom = height - 40;
   const { series, x, y } = options;
   const range = (axis, key) => {
     const values = series.flatMap((each) => [...each[key], ...((key === "x" && each.x2) || [])]).filter((value) => Number.isFinite(value) && (!axis.log || value > 0));
