@@ -76,9 +76,7 @@ class DistanceToHealthy(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """`(B, C, H, W)` to logits `(B, 1, H, W)`, any H and W."""
         (height, width), larger = x.shape[-2:], self._read(x)
-        distances = self.distances(self.features(larger))
-        # A size, not a factor, of which torch.export (2.8) makes sizes that are no whole numbers.
-        coarse = interpolate(distances, size=[side * self.stride for side in distances.shape[-2:]], mode="bilinear")
+        coarse = interpolate(self.distances(self.features(larger)), scale_factor=self.stride, mode="bilinear")
         distance = restored(crop_to(coarse, *larger.shape[-2:]), (height, width), self.magnify)
         return 2 * (distance / self.level).clamp_min(LEAST).log() + 0 * self.idle
 
