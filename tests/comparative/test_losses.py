@@ -11,7 +11,6 @@ from compseg.comparative import (
     DenseNegatives,
     Entropy,
     FlipConsistency,
-    HighestPixels,
     LogBarrier,
     MaxPool,
     MeanPool,
@@ -258,15 +257,6 @@ def test_total_variation(case):
 
     maps = zip(expit(case.logits[:, 0].double().numpy()), case.tissue[:, 0].numpy(), strict=True)
     assert case.loss(TotalVariation()) == pytest.approx(np.mean([each(a, m) for a, m in maps]), rel=1e-5)
-
-
-def test_highest_pixels_against_the_lowest(case):
-    def each(z, label):
-        z, k = np.sort(z), max(1, round(0.2 * len(z)))
-        score = (z[-k:].mean() + 0.5 * z[:k].mean()) / 2
-        return -log_expit(score if label else -score)
-
-    assert case.loss(HighestPixels(share=0.2, lowest=0.5)) == pytest.approx(case.mean(each), rel=1e-5)
 
 
 def test_entropy(case):

@@ -124,7 +124,7 @@ class Sum(Objective):
         return dict(self.terms.items())  # type: ignore[arg-type]  # ModuleDict forgets what it holds
 
 
-def negative_log(p: Tensor) -> Tensor:
+def _negative_log(p: Tensor) -> Tensor:
     """`-log(p)` of probabilities, finite at 0."""
     # Added, not clipped: clipped values have no gradient, so an activation that collapsed to 0 could never recover.
     return -torch.log(p + 1e-7)
@@ -177,7 +177,7 @@ class PooledLoss(Objective):
         """|e|, e^2 or the cross-entropy of each sample, `(B, 1)`."""
         if self.loss == "bce":
             p = (out.o / out.maximum).clamp(max=1)  # rounding can take o just above its maximum
-            return (labels * negative_log(p) + (1 - labels) * negative_log(1 - p)).unsqueeze(1)
+            return (labels * _negative_log(p) + (1 - labels) * _negative_log(1 - p)).unsqueeze(1)
         error = out.o - labels * (out.alpha if self.target == "alpha" else out.maximum)
         if self.one_sided:
             error = error.clamp(max=0).where(labels > 0.5, error)
@@ -212,7 +212,7 @@ class WeightedCrossEntropy(Objective):
     def statistics(self, out: HeadOutput, labels: Tensor, truth: Tensor | None = None) -> Tensor:
         """Cross-entropy if disease, cross-entropy if healthy, label: `(B, 3)`."""
         # Healthy samples by x: on the plateau o has no gradient, and beyond it o falls while x rises.
-        return torch.stack([labels * negative_log(out.o), (1 - labels) * negative_log(1 - out.x), labels], dim=1)
+        return torch.stack([labels * _negative_log(out.o), (1 - labels) * _negative_log(1 - out.x), labels], dim=1)
 
     def finish(self, means: Tensor) -> Tensor:
         """Each class by the share of the other."""

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from compseg.comparative.head import HeadOutput
-from compseg.comparative.losses import Objective, negative_log
-from compseg.comparative.pools import TopKPool, masked_mean
+from compseg.comparative.losses import Objective
+from compseg.comparative.pools import masked_mean
 from compseg.errors import require
 
 
@@ -75,31 +75,6 @@ class SizePenalty(Objective):
         mean = masked_mean(out.activation, out.tissue)
         beyond = (self.lower - mean).clamp(min=0) + (mean - self.upper).clamp(min=0)
         return (labels * beyond.square() + (1 - labels) * mean.square()).unsqueeze(1)
-
-
-class HighestPixels(Objective):
-    """Cross-entropy of the label with WILDCAT's pool: a region must stand out in a disease sample, in no healthy one.
-
-    The pooling neuron asks how much of a sample is active; its mean does not change when some activation moves from a
-    clear pixel to a doubtful one. This pool (`TopKPool`, Durand et al., CVPR 2017) reads the clearest pixels alone,
-    against those that are least active.
-
-    Args:
-        share: Highest and lowest pixels that count, a share of the tissue in (0, 1].
-        lowest: Weight of the lowest, 0 or more.
-        weight: Factor in a `Sum`.
-    """
-
-    reads = frozenset()
-
-    def __init__(self, share: float = 0.1, lowest: float = 0.7, weight: float = 1.0) -> None:
-        super().__init__(weight)
-        self.pool = TopKPool(share, lowest)
-
-    def statistics(self, out: HeadOutput, labels: Tensor, truth: Tensor | None = None) -> Tensor:
-        """The cross-entropy, `(B, 1)`."""
-        p = self.pool(out.logits, out.tissue)
-        return (labels * negative_log(p) + (1 - labels) * negative_log(1 - p)).unsqueeze(1)
 
 
 class Entropy(Objective):
