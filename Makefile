@@ -31,7 +31,7 @@ test: $(READY)  ## run the everyday tests
 test-slow: $(READY)  ## run the slow tests: several processes, kills, whole sweeps
 	$(PYTEST) -m "slow and not soak"
 
-test-soak: $(READY)  ## run what takes many minutes: random damage, kills at random moments
+test-soak: $(READY)  ## run what takes many minutes: random damage and kills, the commands of all pages
 	$(PYTEST) -m soak
 
 test-lowest: $(LOWEST)/.ready  ## run some tests with the oldest versions that pyproject.toml allows; downloads 4 GB, once
