@@ -8,7 +8,7 @@ import shutil
 import sys
 import textwrap
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -48,11 +48,16 @@ def wrapped(text: str) -> str:
     return "\n".join(line for lines in parts for line in lines)
 
 
+def terminal() -> TextIO | None:
+    """That of somebody who waits, if there is one: stderr, or stdout for a job whose stderr its sweep reads."""
+    return next((stream for stream in (sys.stderr, sys.stdout) if stream.isatty()), None)
+
+
 def console() -> Console:
-    """Where what moves is shown to somebody who waits: stderr, or stdout for a job whose stderr its sweep reads."""
+    """Where what moves is shown: that terminal, else stderr."""
     from rich.console import Console
 
-    return Console(stderr=sys.stderr.isatty() or not sys.stdout.isatty())
+    return Console(stderr=terminal() is not sys.stdout)
 
 
 def in_words(seconds: float) -> str:

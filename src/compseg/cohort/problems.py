@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from rich.console import Console
 from rich.progress import track
 
 from compseg.cohort.layout import Array, node, partial_path
@@ -22,6 +21,7 @@ from compseg.cohort.splits import look_alikes
 from compseg.cohort.store import CHANGED, Cohort
 from compseg.errors import CompsegError
 from compseg.file_names import file_name, same_file
+from compseg.log import console
 from compseg.samples import SPLITS, SampleInfo, look_alike
 
 PREPARE_AGAIN = "prepare the cohort again"
@@ -114,7 +114,7 @@ def find_problems(path: str | Path, progress: bool = False) -> list[Problem]:
         if not exists(where):
             return problems
     cohort = Cohort.open(where)
-    shown = track(cohort.infos, f"Checking {where}", console=Console(stderr=True), disable=not progress)
+    shown = track(cohort.infos, f"Checking {where}", console=console(), disable=not progress)
     return [*problems, *problems_in(cohort, (contents_of(cohort, info) for info in shown))]
 
 

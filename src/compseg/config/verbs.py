@@ -114,10 +114,9 @@ def verb(name: str, sweep_job: Task | None = None, announces: bool = False) -> C
 
 
 def _say_that_it_loads(name: str) -> None:
-    """To somebody who sits before a terminal and waits for torch; a sweep reads the stderr of its jobs itself."""
-    terminal = next((stream for stream in (sys.stderr, sys.stdout) if stream.isatty()), None)
-    if terminal:
-        print(f"compseg {name}: loading takes some seconds", file=terminal, flush=True)
+    """To somebody who sits before a terminal and waits for torch."""
+    if stream := log.terminal():
+        print(f"compseg {name}: loading takes some seconds", file=stream, flush=True)
 
 
 def register() -> None:

@@ -3,7 +3,7 @@
 The formulation is that of J. H. Solheim et al., An open-source code for Mie extinction extended multiplicative signal
 correction for infrared microscopy spectra of cells and tissues, J. Biophotonics 12:e201800415 (2019): extinction by
 absorbing spheres after van de Hulst (1957) and P. Bassan et al., Analyst 135:268 (2010), with the parameters of T.
-Konevskikh et al., J. Biophotonics 9:1251 (2016). It gives the numbers of their code in a hundredth of the time:
+Konevskikh et al., J. Biophotonics 9:1251 (2016). It gives the numbers of their code in a fortieth of the time:
 many spectra at once, and the curves of all spheres by a series in the refractive index instead of by their formula.
 """
 

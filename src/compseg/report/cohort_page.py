@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.progress import track
 
 from compseg.cohort import Cohort, Problem, find_problems
 from compseg.cohort.quality import Quality, quality_of
 from compseg.file_names import file_names
 from compseg.files import atomic_bytes, atomic_text
+from compseg.log import console
 from compseg.plots.cohort import sample_preview, spectra_by_group
 from compseg.plots.style import file_of
 from compseg.preprocessing.pipeline import short_name
@@ -41,7 +41,7 @@ def write_cohort_page(cohort: Cohort, folder: Path) -> Path:
     files = file_names([info.name for info in cohort.infos])
     cards, room = [], EMBEDDED
     sums: dict[str, Any] = {}
-    for info in track(cohort.infos, "Preview", console=Console(stderr=True)):
+    for info in track(cohort.infos, "Preview", console=console()):
         image, tissue = cohort.image(info.name), cohort.tissue(info.name)
         quality, spectra = quality_of(image, tissue, cohort.channels), image[tissue].astype(np.float32)
         content = _picture(cohort, quality, tissue, spectra)
