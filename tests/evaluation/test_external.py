@@ -6,15 +6,20 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
 from compseg.cohort import Cohort, prepare
 from compseg.errors import CompsegError
 from compseg.evaluation.run import evaluate_run, load_head, maps_of
+from compseg.evaluation.thresholds import fixed
 from compseg.files import write_checked
 from compseg.inference import load_segmenter
 from compseg.report.judge import judge
 from compseg.run_folder import load_config
 from compseg.samples import Channels, SampleArrays
+from compseg.studies.pooled import _write_ensemble
 from running import run_here
 
 
@@ -163,7 +168,7 @@ def test_one_class_alone_can_be_judged(run, trained, tmp_path):
 
 
 def test_what_is_refused_and_leaves_no_folder(run, clinic2, trained, tmp_path):
-    with pytest.raises(CompsegError, match="threshold=auto: is fitted to the run's own cohort alone"):
+    with pytest.raises(CompsegError, match="threshold=auto: is fitted to a run's own validation samples alone"):
         evaluate_run(run, str(clinic2), "cpu", threshold="auto")
     with pytest.raises(CompsegError, match="no sample in split val"):
         evaluate_run(run, str(clinic2), "cpu", split="val")
@@ -190,3 +195,68 @@ def test_results_of_another_evaluation_are_left_alone(run, trained, clinic2, tmp
         evaluate_run(run, str(clinic2), "cpu", out=shutil.copytree(run, tmp_path / "there/run"))
     assert snapshot(folder) == before
     evaluate_run(run, str(clinic2), "cpu", maps=False)  # again is no other
+
+
+@pytest.fixture(scope="module")
+def members(trained, tmp_path_factory):
+    """Runs of a cross-validation, as far as its ensemble is concerned: two that differ, with heads that learn."""
+    made = []
+    for number in (1, 2):
+        run = shutil.copytree(trained.run, tmp_path_factory.mktemp("folds") / f"fold_{number}")
+        config = load_config(run)
+        config.head.pool = {"_target_": "compseg.comparative.NoisyAndPool"}
+        config.data.held_out = {"fold": number, "of": 2, "seed": 0}
+        write_checked(run / "config.yaml", OmegaConf.to_yaml(config))
+        best = run / "checkpoints/best.ckpt"
+        state = torch.load(best, weights_only=True)
+        state["state_dict"] |= {
+            f"head.{key}": value + number for key, value in instantiate(config.head).state_dict().items()
+        }
+        torch.save(state, best)
+        segmenter = load_segmenter(run)
+        segmenter.preprocess.mean += 0.1 * number
+        segmenter.with_threshold(fixed(0.1 * number)).save(run / "segmenter")
+        made.append(run)
+    return made
+
+
+@pytest.fixture
+def ensemble(members, tmp_path):
+    _write_ensemble(tmp_path / "ensemble", members)
+    return tmp_path / "ensemble"
+
+
+def test_an_ensemble_of_folds_is_judged_on_another_cohort(ensemble, members, clinic2, tmp_path, capsys):
+    before = snapshot(ensemble)
+    assert run_here("evaluate", f"run={ensemble}", f"cohort={clinic2}", "device=cpu", "uncertainty=true") == 0
+    assert snapshot(ensemble) == before
+    folder, cohort, whole = tmp_path / "ensemble_on_clinic2", Cohort.open(clinic2), load_segmenter(ensemble)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert (metrics["cohort"], metrics["threshold"]) == ("clinic2", pytest.approx(0.15))
+    assert 0 <= metrics["test/area_auc"] <= 1
+    page = (folder / "report.html").read_text()
+    assert "<h1>ensemble on clinic2</h1>" in page
+    assert f"report: {folder / 'report.html'}" in capsys.readouterr().out
+    name = cohort.infos[0].name
+    mapped = np.load(folder / f"maps/{name}.npy")
+    np.testing.assert_allclose(mapped, whole(cohort.image(name), cohort.tissue(name)), atol=1e-6)
+    assert (folder / f"maps/{name}_spread.npy").is_file()
+    levels = [load_head(place, load_config(place)).state_dict()["pool.threshold"] for place in (*members, ensemble)]
+    assert levels[2] == sum(levels[:2]) / 2
+
+
+def test_of_its_own_cohort_an_ensemble_knows_every_sample_that_was_not_left_aside(ensemble, trained):
+    with pytest.raises(CompsegError, match=r"ensemble: its members have learned from all samples of .* give cohort="):
+        evaluate_run(ensemble, device="cpu")
+    config = load_config(ensemble)
+    config.data.held_out_as = "val"  # as compare with split=val leaves test samples aside
+    write_checked(ensemble / "config.yaml", OmegaConf.to_yaml(config))
+    with pytest.raises(CompsegError, match="split=val: of the run's own cohort expected test, which"):
+        evaluate_run(ensemble, device="cpu", split="val")
+    with pytest.raises(CompsegError, match="threshold=auto: is fitted to a run's own validation samples alone"):
+        evaluate_run(ensemble, device="cpu", threshold="auto")
+    found = judge(ensemble, device="cpu")
+    assert found.folder == ensemble
+    assert {item.info.split for item in found.test} == {"test"}
+    assert not [name for name in found.metrics if name.startswith("val/")]
+    assert (ensemble / "report.html").is_file()

@@ -41,7 +41,7 @@ def segmenter_of(net, corrections=(), contrast=True, dtype="float16"):
     torch.manual_seed(0)
     for layer in net.modules():
         if isinstance(layer, torch.nn.Conv2d) and layer.out_channels == 1:
-            torch.nn.init.normal_(layer.weight, std=0.3)
+            torch.nn.init.normal_(layer.weight, std=min(0.3, layer.weight[0].numel() ** -0.5))
     preprocess = Preprocess(C, corrections)
     preprocess.mean.normal_()
     preprocess.std.uniform_(0.5, 2)

@@ -23,6 +23,8 @@ from compseg.file_names import file_name, file_names, printable
 from compseg.files import checked_json, read_json, remove_partials
 from compseg.inference import Segmenter, Threshold, load_segmenter
 from compseg.inference.building import build_safe
+from compseg.inference.ensemble import Ensemble
+from compseg.inference.folder import ENSEMBLE
 from compseg.inference.images import Adaptation
 from compseg.inference.outputs import ENDINGS, MAPS
 from compseg.inference.prediction import write_map
@@ -97,7 +99,8 @@ def evaluate_run(
     with the threshold that is stored in the run's segmenter, into a folder of their own, and the run stays as it was.
 
     Args:
-        run: A run folder that training has finished.
+        run: A run folder that training has finished; or an ensemble of folds, which has no validation samples, and of
+            its own cohort no unseen ones but test samples that a comparison with `split=val` has left aside.
         cohort_path: Where the cohort is, if not where it was when the run was trained.
         device: Where to compute maps and pool them; see `pick_device`.
         split: The samples that are judged. Of the run's own cohort `test`; or `val`, to look at no test sample: then
@@ -123,8 +126,11 @@ def evaluate_run(
     if said := adaptation(cohort, segmenter).said:
         LOG.warning(printable(f"{cohort.path}: {said}"))
     judged = ("all" if external else "test") if split == "auto" else split
-    if not external and judged not in ("test", "val"):
-        raise CompsegError(f"split={split}: of the run's own cohort expected test or val, which training did not see")
+    ensemble = isinstance(segmenter, Ensemble)
+    unseen = ("test",) if ensemble else ("test", "val")
+    if not external and judged not in unseen:
+        words = " or ".join(unseen)
+        raise CompsegError(f"split={split}: of the run's own cohort expected {words}, which training did not see")
     folder = out or (run.with_name(file_name(f"{run.name}_on_{name_of(cohort)}")) if external else run)
     about = {"run": run.name, "cohort": str(cohort.path), "fingerprint": cohort.fingerprint, "split": judged}
     if apart := folder.resolve() != run.resolve():
@@ -133,14 +139,15 @@ def evaluate_run(
     infos = [] if only_val else _members(cohort, judged)
     # Before the first map, since a stranger's names may be anything.
     files = file_names([info.name for info in infos], ENDINGS)
-    val_maps = [] if external else _maps(segmenter, head, cohort, "val")
+    settled = external or ensemble  # no sample is there that the threshold might be fitted to
+    val_maps = [] if settled else _maps(segmenter, head, cohort, "val")
     test_maps = [] if only_val else _maps(segmenter, head, cohort, judged)
-    fitted = _threshold(run, config, segmenter, threshold, val_maps, external)
+    fitted = _threshold(run, config, segmenter, threshold, val_maps, settled)
     measured = metrics_of_splits(val_maps, test_maps, fitted)
-    metrics = flat_metrics(measured, fitted, None if external else segmenter.provenance["val_loss"])
+    metrics = flat_metrics(measured, fitted, None if settled else segmenter.provenance["val_loss"])
     if fitted != segmenter.threshold:
         segmenter = segmenter.with_threshold(fitted)
-        if not external:
+        if not settled:
             segmenter.save_description(run / "segmenter")
     if apart:
         # First: a folder that a killed evaluation has left is known for what it is.
@@ -184,16 +191,16 @@ def _threshold(
     segmenter: Segmenter,
     asked: str | float | None,
     val: Sequence[SampleMap],
-    external: bool,
+    settled: bool,
 ) -> Threshold:
     """The threshold to judge with. Fitted to the samples that are judged it would be an upper bound and no result."""
-    if external and isinstance(asked, str):
+    if settled and isinstance(asked, str):
         raise CompsegError(
-            f"threshold={asked}: is fitted to the run's own cohort alone; leave it out, or give a number"
+            f"threshold={asked}: is fitted to a run's own validation samples alone; leave it out, or give a number"
         )
     if asked is None and segmenter.threshold is not None:
         return segmenter.threshold
-    if external and asked is None:
+    if settled and asked is None:
         raise CompsegError(
             f"{run}: its segmenter has no threshold yet; python -m compseg.evaluate run={run} fits it to the run's own "
             "validation samples, or give threshold=0.5, say"
@@ -224,6 +231,10 @@ def open_cohort(run: Path, config: DictConfig, path: str | None = None) -> tuple
         )
     if external:
         return cohort, True
+    if (run / ENSEMBLE).is_file() and config.data.get("held_out_as") != "val":
+        raise CompsegError(
+            f"{run}: its members have learned from all samples of {cohort.path}; give cohort= of another"
+        )
     return cohort.holding_out(config.data.get("held_out"), config.data.get("held_out_as", "test")), False
 
 

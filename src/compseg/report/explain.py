@@ -36,8 +36,8 @@ class Seen:
         spectra: Mean spectra `(4, C)`: as stored, inside and outside the region, and the same of what the network
             reads; NaN where a part has no pixel. None where channels are no spectral axis.
         pixels: Of a disease sample, some spectra `(n, C)` as stored, inside and outside; likewise None.
-        given: `(C, h, w)` what the network reads around the region, and `inside`, `(h, w)`, the region there; of
-            disease samples that are explained.
+        given: `(n, C, h, w)` what the network reads around the region, or each of an ensemble's n, and `inside`,
+            `(h, w)`, the region there; of disease samples that are explained.
         inside: See `given`.
         spread: `(H, W)` how far the activation differs between views of the sample; None where that was not asked for.
     """
@@ -107,7 +107,7 @@ def _look(found: Evaluation, item: SampleMap, by_truth: bool, explained: bool, g
     given = found.segmenter.network_input(image, item.tissue) if channels.spectral or explained else None
     spectra = pixels = None
     if channels.spectral and given is not None:
-        read = given[0].movedim(0, -1).cpu().numpy()
+        read = given.mean(0).movedim(0, -1).cpu().numpy()
         parts = (region, item.tissue & ~region)
         spectra = np.array([_mean(values, part) for values in (image, read) for part in parts], np.float32)
         if item.info.label and (item.truth is not None or not by_truth):
@@ -115,7 +115,7 @@ def _look(found: Evaluation, item: SampleMap, by_truth: bool, explained: bool, g
     window = _window(region)
     if not explained or given is None or not region.any():
         return Seen(picture, cues, spectra, pixels)
-    return Seen(picture, cues, spectra, pixels, given[0][:, *window].clone(), region[window])
+    return Seen(picture, cues, spectra, pixels, given[:, :, *window].clone(), region[window])
 
 
 def _mean(values: Image, part: Mask) -> Floats:
@@ -142,18 +142,19 @@ def importance(found: Evaluation, seen: dict[str, Seen]) -> Importance | None:
     ready = [(each.given, each.inside) for each in seen.values() if each.given is not None and each.inside is not None]
     if not ready or not found.segmenter.channels.spectral:
         return None
-    gradients, falls = [], []
+    gradients, falls, parts = [], [], found.segmenter.parts()
     for given, inside in ready:
         mask = torch.from_numpy(inside).to(given.device)
-        if (gradient := _gradient(found.segmenter.model, given[None], mask)) is not None:
-            gradients.append(gradient)
-        falls.append(_falls(found.segmenter.model, given[None], mask))
-    linear = found.segmenter.pseudo_labels
+        for part, own in zip(parts, given.split(1), strict=True):
+            if (gradient := _gradient(part.model, own, mask)) is not None:
+                gradients.append(gradient)
+            falls.append(_falls(part.model, own, mask))
+    filters = [part.pseudo_labels.filter.cpu().numpy() for part in parts if part.pseudo_labels is not None]
     return Importance(
         samples=len(ready),
         gradient=np.mean(gradients, axis=0) if gradients else None,
         occlusion=np.mean(falls, axis=0),
-        linear=None if linear is None else linear.filter.cpu().numpy(),
+        linear=np.mean(filters, axis=0) if filters else None,
     )
 
 

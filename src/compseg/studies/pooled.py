@@ -7,12 +7,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
+from omegaconf import OmegaConf
 
 from compseg.evaluation.intervals import Floats, mean, percentile_interval, resample
 from compseg.evaluation.metrics import auc_of_replicates
-from compseg.files import atomic_text, csv_text, from_cell
+from compseg.evaluation.run import load_head
+from compseg.files import atomic_text, atomic_torch, csv_text, from_cell, write_checked
 from compseg.inference import load_segmenter
+from compseg.inference.building import targets_of
 from compseg.inference.ensemble import Ensemble
+from compseg.run_folder import BEST, CHECKPOINTS, load_config
 from compseg.samples import SampleInfo
 from compseg.studies.scores import REPLICATES, Outcome
 
@@ -53,16 +58,32 @@ def write_pooled(folder: Path, outcomes: Sequence[Outcome], split: str) -> Path 
 
 
 def write_ensembles(folder: Path, outcomes: Sequence[Outcome]) -> list[Path]:
-    """Write the segmenters of each contender's runs as one, to COHORT/MODEL/METHOD/ensemble; their folders."""
+    """Write the segmenters of each contender's runs as one, to COHORT/MODEL/METHOD/ensemble; their folders.
+
+    With what it takes to judge them: the configuration of the runs, and the mean of what their heads have learned.
+    """
     contenders = dict.fromkeys((one.planned.cohort, *one.planned.contender) for one in outcomes)
     written = []
     for contender in contenders:
         mine = [one for one in outcomes if (one.planned.cohort, *one.planned.contender) == contender]
         if all(one.trained for one in mine):
             place = folder.joinpath(*contender, "ensemble")
-            Ensemble([load_segmenter(one.folder) for one in mine]).save(place)
+            _write_ensemble(place, [one.folder for one in mine])
             written.append(place)
     return written
+
+
+def _write_ensemble(place: Path, runs: Sequence[Path]) -> None:
+    configs = [load_config(run) for run in runs]
+    # What this comparison has trained is trusted, as in the training itself.
+    trust = targets_of(OmegaConf.to_container(configs[0]))
+    heads = [load_head(run, config, trust).state_dict() for run, config in zip(runs, configs, strict=True)]
+    learned = {f"head.{name}": torch.stack([head[name] for head in heads]).mean(0) for name in heads[0]}
+    configs[0].data.held_out = None
+    write_checked(place / "config.yaml", OmegaConf.to_yaml(configs[0]))
+    if learned:
+        atomic_torch(place / CHECKPOINTS / BEST, {"state_dict": learned})
+    Ensemble([load_segmenter(run, trust=trust) for run in runs]).save(place)
 
 
 def rounds_of(outcomes: Sequence[Outcome]) -> Iterator[list[Row]]:
