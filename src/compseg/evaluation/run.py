@@ -139,15 +139,15 @@ def evaluate_run(
     infos = [] if only_val else _members(cohort, judged)
     # Before the first map, since a stranger's names may be anything.
     files = file_names([info.name for info in infos], ENDINGS)
-    settled = external or ensemble  # no sample is there that the threshold might be fitted to
-    val_maps = [] if settled else _maps(segmenter, head, cohort, "val")
+    without_val = external or ensemble  # no sample is there that the threshold might be fitted to
+    val_maps = [] if without_val else _maps(segmenter, head, cohort, "val")
     test_maps = [] if only_val else _maps(segmenter, head, cohort, judged)
-    fitted = _threshold(run, config, segmenter, threshold, val_maps, settled)
+    fitted = _threshold(run, config, segmenter, threshold, val_maps, without_val)
     measured = metrics_of_splits(val_maps, test_maps, fitted)
-    metrics = flat_metrics(measured, fitted, None if settled else segmenter.provenance["val_loss"])
+    metrics = flat_metrics(measured, fitted, None if without_val else segmenter.provenance["val_loss"])
     if fitted != segmenter.threshold:
         segmenter = segmenter.with_threshold(fitted)
-        if not settled:
+        if not without_val:
             segmenter.save_description(run / "segmenter")
     if apart:
         # First: a folder that a killed evaluation has left is known for what it is.
@@ -191,16 +191,16 @@ def _threshold(
     segmenter: Segmenter,
     asked: str | float | None,
     val: Sequence[SampleMap],
-    settled: bool,
+    without_val: bool,
 ) -> Threshold:
     """The threshold to judge with. Fitted to the samples that are judged it would be an upper bound and no result."""
-    if settled and isinstance(asked, str):
+    if without_val and isinstance(asked, str):
         raise CompsegError(
             f"threshold={asked}: is fitted to a run's own validation samples alone; leave it out, or give a number"
         )
     if asked is None and segmenter.threshold is not None:
         return segmenter.threshold
-    if settled and asked is None:
+    if without_val and asked is None:
         raise CompsegError(
             f"{run}: its segmenter has no threshold yet; python -m compseg.evaluate run={run} fits it to the run's own "
             "validation samples, or give threshold=0.5, say"
