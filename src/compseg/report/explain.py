@@ -145,7 +145,7 @@ def importance(found: Evaluation, seen: dict[str, Seen]) -> Importance | None:
     gradients, falls, parts = [], [], found.segmenter.parts()
     for given, inside in ready:
         mask = torch.from_numpy(inside).to(given.device)
-        for part, own in zip(parts, given.split(1), strict=True):
+        for part, own in zip(parts, given[:, None], strict=True):
             if (gradient := _gradient(part.model, own, mask)) is not None:
                 gradients.append(gradient)
             falls.append(_falls(part.model, own, mask))
