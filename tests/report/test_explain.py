@@ -43,6 +43,7 @@ def found(weights=(0.0, 0.0, 2.0, -1.0), label=1):
         channels=CHANNELS,
         network_input=lambda image, _: torch.from_numpy(image.astype(np.float32)).movedim(-1, 0)[None] * 2,
     )
+    segmenter.parts = lambda: [segmenter]
     item = by_hand([[0.9] * 3, [0.1] * 3], truth=[[1] * 3, [0] * 3], label=label)
     return SimpleNamespace(
         test=[item], threshold=fixed(0.5), segmenter=segmenter, cohort=Cohort(channels=CHANNELS, infos=[item.info])
@@ -78,6 +79,18 @@ def test_a_map_that_has_no_gradient_is_explained_by_hiding_alone():
     explained = importance(given, look(given))
     assert explained.gradient is None
     assert explained.occlusion == pytest.approx([2, 2, 6, 2])
+
+
+def test_importance_of_an_ensemble_is_the_mean_of_its_members():
+    given, other = found(), found(weights=(2.0, 0.0, 0.0, 0.0)).segmenter
+    own = given.segmenter.network_input
+    given.segmenter.network_input = lambda *read: torch.cat([own(*read), 2 * own(*read)])
+    given.segmenter.parts = lambda: [given.segmenter, other]
+    seen = look(given)
+    explained = importance(given, seen)
+    assert explained.gradient == pytest.approx([4, 0, 6, -1])
+    assert explained.occlusion == pytest.approx([4, 0, 6, -1])
+    assert seen["s"].spectra[2].tolist() == [3, 3, 9, 3]
 
 
 @pytest.mark.parametrize("channels", [1, 3, 16, 450])
