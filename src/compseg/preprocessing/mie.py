@@ -3,7 +3,7 @@
 The formulation is that of J. H. Solheim et al., An open-source code for Mie extinction extended multiplicative signal
 correction for infrared microscopy spectra of cells and tissues, J. Biophotonics 12:e201800415 (2019): extinction by
 absorbing spheres after van de Hulst (1957) and P. Bassan et al., Analyst 135:268 (2010), with the parameters of T.
-Konevskikh et al., J. Biophotonics 9:1251 (2016). It gives the numbers of their code in a fortieth of the time:
+Konevskikh et al., J. Biophotonics 9:1251 (2016). It gives the numbers of their code in a fiftieth of the time:
 many spectra at once, and the curves of all spheres by a series in the refractive index instead of by their formula.
 """
 
@@ -23,11 +23,11 @@ from compseg.preprocessing.axis import Spectrum
 from compseg.preprocessing.emsc import EMSC
 
 BLOCK = 1024  # spectra that iterate together; as they end at different times, fewer would be too few to compute with
-AT_ONCE = {"cpu": 64, "cuda": 4096}  # of these in one go: curves that stay in a core's cache, or 1 GB of a GPU's memory
+AT_ONCE = {"cpu": 128, "cuda": 4096}  # of these in one go: curves in a core's cache, or 1 GB of a GPU's memory
 PADDING = 200  # channels at most that the axis is continued by on both sides, as by Solheim's code
 EXPLAINED = 0.9996  # of the variance of the curves, where the number of components is not given (Solheim et al.)
 MOST_COMPONENTS = 30
-NEGLIGIBLE, LEFT_OUT = 1e-5, 3e-5  # of the largest: terms of the series, and curves that its basis leaves out
+NEGLIGIBLE, LEFT_OUT = 1e-5, 1e-4  # of the largest: terms of the series, and curves that its basis leaves out
 AMOUNTS = (0.0, 0.5, 1.0, 1.5)  # of the reference, whose curves make the basis
 ROOM = 2.0  # radius of the series over that of the reference's refractive index; 99.7 % of a tissue section lie in it
 ANGLES = 128  # at which the rim of the series' disk is sampled
@@ -138,34 +138,36 @@ class _Series:
         """`a + i d` of absorbances `(..., C)`."""
         return np.asarray(pure + 1j * (pure @ self.dispersion))
 
-    def split(self, pure: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    def split(self, pure: Tensor) -> Iterator[tuple[Tensor | slice, Tensor]]:
         """Curves `(m, C, K)` of absorbances `(n, C)`, and of which ones: those in the disk, then those beyond."""
         real, imaginary = (pure - self.centre) / self.radius, pure @ self.transform / self.radius
         near = (real.square() + imaginary.square()).amax(1) <= 1
+        if near.all():
+            yield slice(None), self._inside(real, imaginary)
+            return
         if near.any():
             yield near, self._inside(real[near], imaginary[near])
-        if not near.all():
-            refraction = self.refraction(pure[~near].double().cpu().numpy())
-            exact = self.spheres.extinction(self.wavenumbers, refraction)
-            yield ~near, torch.from_numpy(exact).to(pure).permute(1, 2, 0).contiguous()
+        refraction = self.refraction(pure[~near].double().cpu().numpy())
+        exact = self.spheres.extinction(self.wavenumbers, refraction)
+        yield ~near, torch.from_numpy(exact).to(pure).permute(1, 2, 0).contiguous()
 
     def _inside(self, real: Tensor, imaginary: Tensor) -> Tensor:
         powers = _powers(real, imaginary, self.coefficients.shape[1] // 2)
-        return torch.bmm(powers.flatten(1, 2).mT, self.coefficients).permute(1, 0, 2).contiguous()
+        return torch.bmm(powers.flatten(0, 1).permute(1, 2, 0), self.coefficients).permute(1, 0, 2)
 
 
 def _powers(real: Tensor, imaginary: Tensor, count: int) -> Tensor:
-    """The first powers of complex numbers `(n, C)` from the zeroth on, `(C, count, 2, n)`.
+    """The first powers of complex numbers `(n, C)` from the zeroth on, `(count, 2, C, n)`.
 
     In parts, whose rows lie one after the other: complex numbers would have to be copied. Each pass doubles what is
     there.
     """
-    powers = real.new_empty(real.shape[1], count, 2, real.shape[0])
-    powers[:, 0, 0], powers[:, 0, 1] = 1, 0
-    powers[:, 1, 0], powers[:, 1, 1] = real.T, imaginary.T
+    powers = real.new_empty(count, 2, *real.T.shape)
+    powers[0, 0], powers[0, 1] = 1, 0
+    powers[1, 0], powers[1, 1] = real.T, imaginary.T
     for known in (2**doubled for doubled in range((count - 2).bit_length())):
-        (a, b), (c, d) = powers[:, 1 : min(known + 1, count - known)].unbind(2), powers[:, known, None].unbind(2)
-        x, y = powers[:, known + 1 : 2 * known + 1].unbind(2)
+        (a, b), (c, d) = powers[1 : min(known + 1, count - known)].unbind(1), powers[known]
+        x, y = powers[known + 1 : 2 * known + 1].unbind(1)
         torch.mul(a, c, out=x).addcmul_(b, d, value=-1)
         torch.mul(a, d, out=y).addcmul_(b, c)
     return powers
@@ -292,13 +294,13 @@ class ResonantMie(nn.Module):
         return corrected, rmse.masked_fill(~corrected.isfinite().all(1), torch.inf)
 
     def _components(self, pure: Tensor, unit: Tensor) -> tuple[Tensor, Tensor]:
-        """Principal components `(n, k, C)` of the curves, orthogonal to the absorbance (Solheim et al., 2019).
+        """Principal components `(n, C, k)` of the curves, orthogonal to the absorbance (Solheim et al., 2019).
 
         And what share of each the penalty leaves, `(n, k)`: if the amounts of all spheres are as likely to be small, a
         component is as strong as it is in the curves.
         """
         assert self._series is not None
-        result = pure.new_empty(len(pure), self.components, pure.shape[1])
+        result = pure.new_empty(*pure.shape, self.components)
         kept = pure.new_empty(len(pure), self.components)
         for which, curves in self._series.split(pure):
             some = unit[which]
@@ -306,15 +308,15 @@ class ResonantMie(nn.Module):
             values, vectors = torch.linalg.eigh((curves.mT @ curves).double())
             strengths = values[:, -self.components :]
             leading = vectors[..., -self.components :] / strengths[:, None].sqrt()
-            result[which] = (curves @ leading.to(curves.dtype)).mT
+            result[which] = curves @ leading.to(curves.dtype)
             kept[which] = (strengths / (strengths + self.ridge)).to(kept.dtype)
         return result, kept
 
 
 def _without(spectra: Tensor, unit: Tensor, components: Tensor, kept: Tensor) -> Tensor:
-    """Spectra `(n, C)` without their parts along orthonormal ones, `(n, C)` and shares of `(n, k, C)`."""
+    """Spectra `(n, C)` without their parts along orthonormal ones, `(n, C)` and shares of `(n, C, k)`."""
     rest = spectra - (spectra * unit).sum(1, keepdim=True) * unit
-    return rest - ((kept[:, None] * (rest[:, None] @ components.mT)) @ components)[:, 0]
+    return rest - (components @ (kept[:, None] * (rest[:, None] @ components)).mT)[..., 0]
 
 
 @contextmanager
