@@ -24,10 +24,9 @@ def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
     # by a formula, which Python's `max` is not. With known sizes a needless copy is spared.
     symbolic = any(isinstance(side, torch.SymInt) for side in x.shape[-2:])
     larger: Callable[[int, int], int] = torch.sym_max if symbolic else max
-    # Rounding up by -(-size // multiple) fails in ONNX, whose integer division truncates towards zero.
-    right, bottom = (
-        larger(2 * multiple, (size + multiple - 1) // multiple * multiple) - size for size in (width, height)
-    )
+    # Rounding up by -(-size // multiple) fails in ONNX, whose integer division truncates towards zero; a maximum of
+    # multiples, which has no common factor, is halved by torch 2.8 to sizes that are no whole numbers.
+    right, bottom = (multiple * larger(2, (size + multiple - 1) // multiple) - size for size in (width, height))
     if symbolic or right or bottom:
         return functional.pad(x, (0, right, 0, bottom), mode="replicate")
     return x
