@@ -243,6 +243,7 @@ def test_one_line_and_nothing_touched(lab, case, capfd, monkeypatch):
     after = snapshot(lab)
     assert {name: after.get(name) for name in before} == before
     assert not Path("new.zarr").exists()
+    assert not Path("new_run").exists()
 
 
 @pytest.mark.parametrize("verb", ["prepare", "evaluate", "predict"])

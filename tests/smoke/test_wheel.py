@@ -218,3 +218,5 @@ def test_each_python_that_is_said_to_be_supported_is_what_the_doctor_expects():
     said = [word.rpartition(" ")[2] for word in metadata()["classifiers"] if ":: Python :: 3." in word]
     assert said == [f"3.{minor}" for minor in range(TESTED[0][1], TESTED[1][1] + 1)]
     assert metadata()["requires-python"] == f">={said[0]}"
+    *first, last = said
+    assert f"Supported are Python {', '.join(first)} and {last}." in (ROOT / "CONTRIBUTING.md").read_text()

@@ -91,9 +91,14 @@ def _meanings_in(folder: Path, group: str, option: str, package: str = "") -> di
     # An option of the same group, whose package is that of the option that names it.
     for entry in re.findall(r"^  - (\w+)$|^defaults: \[(\w+),", text, re.MULTILINE):
         found |= _meanings_in(folder, group, "".join(entry), package)
-    stated = _PACKAGE.match(text)
-    prefix = (stated[1] if stated else package or group.replace("/", ".")).replace("_global_", "")
+    prefix = package_of(file, package or group.replace("/", "."))
     return found | {f"{prefix}.{key}".lstrip("."): said for key, said in comments_in(file).items()}
+
+
+def package_of(file: Path, default: str) -> str:
+    """Where an option's keys go: the dotted node that its file states; empty for the top."""
+    stated = _PACKAGE.match(file.read_text(encoding="utf-8"))
+    return (stated[1] if stated else default).replace("_global_", "")
 
 
 def keys_of(cfg: DictConfig, said: Mapping[str, str]) -> list[Key]:
