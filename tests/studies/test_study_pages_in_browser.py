@@ -22,7 +22,8 @@ def sweep_page(add_job, tmp_path):
     generator = np.random.default_rng(0)
     for number in range(12):
         model, rate = ("unet", "<b>segnet")[number % 2], 10 ** generator.uniform(-4, -1)
-        metrics = {"val/loss": float(generator.uniform()), "test/dice_mean": float(generator.uniform())}
+        names = ["val/loss", "test/dice_mean", *(f"test/metric_{i}_of_some_length" for i in range(14))]
+        metrics = {name: float(generator.uniform()) for name in names}
         add_job(str(number), [f"model={model}", f"optimizer.lr={rate}"], metrics=metrics)
     summarise(tmp_path / "sweep", "val/loss")
     return tmp_path / "sweep" / "sweep.html"
@@ -33,7 +34,7 @@ def comparison_page(made, tmp_path):
     spread = np.linspace(0.4, 0.6, 1000)
     methods = ["compseg", "a method with a long name that no phone has room for", "<i>other</i>"]
     outcomes = [
-        made(0.4 + 0.1 * place + 0.05 * seed, method=method, seed=seed, replicates=spread)
+        made(0.2 + 0.35 * place + 0.05 * seed, method=method, seed=seed, replicates=spread)
         for place, method in enumerate(methods)
         for seed in (0, 1)
     ]
@@ -57,6 +58,22 @@ def test_a_page_of_runs_is_sorted_and_pointed_at_on_any_width(request, page, kin
     page.run("document.querySelector('.dot').dispatchEvent(new PointerEvent('pointermove', {clientX: 9, clientY: 9}))")
     assert page.run("document.querySelector('.tip').textContent")
     assert page.problems() == []
+
+
+@pytest.mark.parametrize("kind", ["sweep_page", "comparison_page"])
+def test_a_page_of_runs_is_legible_on_a_phone_and_on_paper(request, page, kind):
+    page.open(request.getfixturevalue(kind), 390)
+    ticks = page.run("[...document.querySelectorAll('svg.chart')].map((one) => one.querySelectorAll('.tick').length)")
+    assert ticks
+    assert min(count for count in ticks if count) > 1
+    page.open(request.getfixturevalue(kind), 700, media="print")
+    # A number may be broken between its words, never between its digits.
+    lines = """[...document.querySelectorAll('td.number')].map((cell) => {
+      const range = document.createRange(); range.selectNodeContents(cell);
+      return [range.getClientRects().length, cell.textContent.split(' ').length];
+    })"""
+    assert page.run(lines)
+    assert all(rows <= words for rows, words in page.run(lines))
 
 
 @pytest.mark.slow

@@ -57,7 +57,7 @@ function ticks(low, high, count) {
   const step = [1, 2, 5, 10].map((times) => times * power).find((each) => each >= raw * 0.999);
   const found = [];
   for (let n = Math.ceil(low / step - 1e-9); n * step <= high + step * 1e-9; n++) found.push(Number((n * step).toPrecision(12)));
-  return found;
+  return found.length > 1 || count > 20 ? found : ticks(low, high, 2 * count);
 }
 
 /* A chart of lines and dots.
