@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import subprocess
 import sys
+from io import StringIO
 from types import SimpleNamespace
 
 import pytest
 
-from compseg.log import Wrapped, console
+from compseg.log import Loading, Wrapped, console, log
 from running import HANGS
 
 TOLD = """
@@ -57,3 +59,20 @@ def test_what_moves_is_shown_on_the_terminal_that_there_is(monkeypatch, stderr, 
     for name, is_terminal in (("stderr", stderr), ("stdout", stdout)):
         monkeypatch.setattr(sys, name, SimpleNamespace(isatty=lambda answer=is_terminal: bool(answer)))
     assert console().stderr is bool(to_stderr)
+
+
+@pytest.mark.parametrize("speak", [lambda: log("run folder: run"), console])
+def test_somebody_who_waits_hears_what_is_imported_until_something_else_is_told(monkeypatch, tmp_path, speak):
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("slow_library", "fast_library", "late_library"):
+        (tmp_path / f"{name}.py").touch()
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    clock, told = iter((0.0, 1.0, 2.5, 3.0)), StringIO()
+    monkeypatch.setattr("compseg.log.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr(sys, "meta_path", [Loading("train", told), *sys.meta_path])
+    for name in ("fast_library", "slow_library", "fast_library"):
+        importlib.import_module(name)
+    speak()
+    importlib.import_module("late_library")
+    assert told.getvalue().splitlines()[1:] == ["compseg train: loading slow_library, 2 s"]
+    assert not any(isinstance(finder, Loading) for finder in sys.meta_path)

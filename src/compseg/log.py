@@ -7,8 +7,9 @@ import os
 import shutil
 import sys
 import textwrap
+import time
 import warnings
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -16,8 +17,36 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("compseg")
 
 
+class Loading:
+    """Tells somebody who waits what is imported, every two seconds, until something else is told.
+
+    It stands among Python's finders, because an import asks them and nobody else.
+
+    Args:
+        name: Of the verb.
+        stream: A terminal.
+    """
+
+    def __init__(self, name: str, stream: TextIO) -> None:
+        self.name, self.stream, self.begun = name, stream, time.monotonic()
+        self.told = self.begun
+        print(f"compseg {name}: loading takes some seconds", file=stream, flush=True)
+
+    def find_spec(self, module: str, *_: Any) -> None:
+        """Finds nothing."""
+        if (now := time.monotonic()) > self.told + 2:
+            self.told, library = now, module.partition(".")[0]
+            print(f"compseg {self.name}: loading {library}, {now - self.begun:.0f} s", file=self.stream, flush=True)
+
+    @classmethod
+    def end(cls) -> None:
+        """Tell no more: a line in a bar would break it."""
+        sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, cls)]
+
+
 def log(message: str) -> None:
     """Log a line, on rank zero alone."""
+    Loading.end()
     if rank() == 0:
         LOG.info(message)
 
@@ -53,11 +82,12 @@ def terminal() -> TextIO | None:
     return next((stream for stream in (sys.stderr, sys.stdout) if stream.isatty()), None)
 
 
-def console() -> Console:
-    """Where what moves is shown: that terminal, else stderr."""
+def console(**options: Any) -> Console:
+    """Where what moves is shown: that terminal, else stderr. Options are rich's."""
     from rich.console import Console
 
-    return Console(stderr=terminal() is not sys.stdout)
+    Loading.end()
+    return Console(stderr=terminal() is not sys.stdout, **options)
 
 
 def in_words(seconds: float) -> str:

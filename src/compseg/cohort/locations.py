@@ -8,10 +8,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.progress import track
 
 from compseg.errors import CompsegError
+from compseg.log import console
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore as RemoteStore
@@ -146,9 +146,9 @@ def upload(folder: Path, url: str, progress: bool = True) -> None:
         if exists(url):
             obstore.delete(objects, "zarr.json")
         with ThreadPoolExecutor(UPLOADS) as pool:
-            done, console = pool.map(put, files), Console(stderr=True)
+            done = pool.map(put, files)
             # Taken to the end, because an upload's exception comes out only where its result is taken.
-            for _ in track(done, f"Uploading to {url}", len(files), console=console, disable=not progress):
+            for _ in track(done, f"Uploading to {url}", len(files), console=console(), disable=not progress):
                 pass
         put(folder / "zarr.json")
     except errors as error:

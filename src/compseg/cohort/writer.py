@@ -37,6 +37,7 @@ from compseg.cohort.store import Cohort, read_attributes
 from compseg.errors import CompsegError
 from compseg.file_names import file_name, printable, same_file
 from compseg.inputs import merged, seen_values
+from compseg.log import console
 from compseg.preprocessing.tissue import resolve_rule, tissue_mask, tissue_of
 from compseg.samples import Channels, SampleArrays, SampleInfo, Source
 
@@ -97,7 +98,7 @@ def prepare(
     header = _header(
         source, tissue, dtype=dtype, chunk=chunk, pixel_size=pixel_size, pixel_unit=pixel_unit, splits=dict(splits)
     )
-    log = Console(stderr=True, quiet=not progress, markup=False, soft_wrap=True)
+    log = console(quiet=not progress, markup=False, soft_wrap=True)
     # With overwrite=true too: a mistyped out= must not delete a folder of other things.
     if path.exists() and read_attributes(path) is None:
         raise CompsegError(f"{path}: exists and is no cohort, so it is left alone; give another out=")

@@ -116,7 +116,7 @@ def verb(name: str, sweep_job: Task | None = None, announces: bool = False) -> C
 def _say_that_it_loads(name: str) -> None:
     """To somebody who sits before a terminal and waits for torch."""
     if stream := log.terminal():
-        print(f"compseg {name}: loading takes some seconds", file=stream, flush=True)
+        sys.meta_path.insert(0, log.Loading(name, stream))
 
 
 def register() -> None:

@@ -10,11 +10,10 @@ from datetime import timedelta
 from statistics import mean
 from types import TracebackType
 
-from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from compseg.log import in_words
+from compseg.log import console, in_words
 from compseg.studies.plan import Planned
 from compseg.studies.scores import Contender, Outcome, labels_of
 
@@ -66,7 +65,7 @@ class Progress:
         self.outcomes, self.metric = {one.planned.name: one for one in outcomes}, metric
         self.begun = time.monotonic()
         self._until(left)
-        self.console = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
+        self.console = console(markup=False, highlight=False, soft_wrap=True)
         live = Live(console=self.console, get_renderable=self.table, refresh_per_second=1)
         self.live = live if sys.stderr.isatty() else None  # in a log file a table cannot be overwritten
 
