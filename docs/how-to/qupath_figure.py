@@ -73,7 +73,8 @@ def main(run: Path) -> None:
         export_maps(run, "geojson", Path(out), options={"class_name": "tumour"})
         outlines(axes[2], Path(out) / f"{name}.geojson")
         measurements(axes[3], Path(out) / f"{name}.geojson")
-    figure.text(0.5, 0.02, "A sketch of the steps, from an exported file, not a screenshot of QuPath.", ha="center", size=7)
+    words = "A sketch of the steps, from an exported file, not a screenshot of QuPath."
+    figure.text(0.5, 0.02, words, ha="center", size=7)
     Path(__file__).with_name("qupath.png").write_bytes(file_of(figure, dpi=120))
 
 

@@ -65,6 +65,15 @@ def test_a_name_is_shown_and_not_obeyed(name):
     assert "\x1b" not in shown
 
 
+def test_a_card_of_a_run_with_such_a_name_is_harmless(run, tmp_path):
+    named = run.rename(tmp_path / ("<script>alert(1)<b>'\"|`*日本" + "n" * 200))
+    (path,) = write_card(named, tmp_path / "card")
+    _, page = head_and_page(path)
+    shown = markdown.markdown(page, extensions=["tables"])
+    assert "日本" in shown
+    assert not re.search("<(script|b)>", shown)
+
+
 def test_a_licence_of_several_words_is_one_field(run, tmp_path):
     checked_json(run / "metrics.json", {"test/dice_mean": 0.5, "threshold": 0.5})
     (path,) = write_card(run, tmp_path / "card", 'mine: "all"\n---\nrights: reserved')

@@ -19,6 +19,7 @@ from compseg.errors import CompsegError
 from compseg.exports import ome, pictures, stored, viewer
 from compseg.exports.maps import WRITERS, export_maps
 from compseg.exports.viewer import reader_of
+from compseg.file_names import printable
 from compseg.files import from_cell
 from compseg.inference.images import NewImage, new_images
 from compseg.inference.prediction import predict
@@ -291,6 +292,16 @@ def test_names_do_no_harm(segmenter, tmp_path, format):
         for path in paths:
             with tifffile.TiffFile(path) as file:
                 assert file.series[0].shape == (2, 9, 8)
+
+
+def test_names_do_no_harm_in_napari(segmenter, tmp_path):
+    np.save(tmp_path / "image.npy", np.random.default_rng(0).random((9, 8, 3)).astype("f4"))
+    names = [name for name in NAMES if name]
+    predict(segmenter, [NewImage(name, tmp_path / "image.npy") for name in names], tmp_path / "predicted")
+    layers = reader_of(str(tmp_path / "predicted"))(str(tmp_path / "predicted"))
+    shown = [printable(name) for name in names]
+    assert [style["name"] for _, style, kind in layers if kind == "image"] == shown
+    assert [style["name"] for _, style, kind in layers if kind == "labels"] == [f"{name}: marked" for name in shown]
 
 
 def hostile(format):

@@ -1,14 +1,21 @@
 """Pages of sweeps, comparisons and runs side by side, in a browser: on a desk and on a phone, for any reader."""
 
+import csv
+import json
+import re
+
 import numpy as np
 import pytest
 
 from browser import barriers, browser, needs_browser
+from compseg.files import from_cell
 from compseg.studies import summarise
-from compseg.studies.comparison_page import write_comparison_html
+from compseg.studies.comparison_page import write_comparison, write_comparison_html
 from compseg.studies.plan import Layout
+from hostile_names import NAMES
 
 pytestmark = needs_browser
+HOSTILE = ["</script><script>alert(1)</script>", "\"'><img src=x onerror=alert(1)>", *(name for name in NAMES if name)]
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +65,43 @@ def test_a_page_of_runs_is_sorted_and_pointed_at_on_any_width(request, page, kin
     page.run("document.querySelector('.dot').dispatchEvent(new PointerEvent('pointermove', {clientX: 9, clientY: 9}))")
     assert page.run("document.querySelector('.tip').textContent")
     assert page.problems() == []
+
+
+@pytest.fixture
+def hostile_sweep(add_job, tmp_path):
+    for number, name in enumerate(HOSTILE):
+        model = "model=" + json.dumps(name, ensure_ascii=False)  # as it is quoted on the command line
+        add_job(str(number), [model], metrics={"val/loss": 0.1 * number}, why=name)
+    summarise(tmp_path / "sweep", "val/loss")
+    return tmp_path / "sweep" / "sweep.html"
+
+
+@pytest.fixture
+def hostile_comparison(made, tmp_path):
+    """Cohorts, methods and left-out groups; the first two become parts of paths as they are, which a slash cannot."""
+    names = [name for name in HOSTILE if not set(name) & set("/\0") and len(name) < 250 and name not in (".", "..")]
+    outcomes = [
+        made(0.5, cohort=name, method=name, held_out=name, why=name, replicates=np.linspace(0.4, 0.6, 1000))
+        for name in names
+    ]
+    write_comparison(tmp_path / "comparison", outcomes, Layout("test", ("pixel_ap",), "supervised", ("all_ones",)))
+    return tmp_path / "comparison" / "comparison.html"
+
+
+@pytest.mark.parametrize(("kind", "column"), [("hostile_sweep", "model"), ("hostile_comparison", "method")])
+def test_names_do_no_harm_to_a_page_of_runs(request, page, kind, column):
+    path = request.getfixturevalue(kind)
+    page.open(path, 390)
+    assert page.run("document.documentElement.scrollWidth") <= 390
+    assert page.problems() == []
+    assert page.run("document.querySelectorAll('img[src=x], td script, h2 script, b b').length") == 0
+    text = " ".join(page.run("document.body.textContent").split())
+    with path.with_suffix(".csv").open(newline="", encoding="utf-8") as file:
+        cells = {from_cell(row[column]) for row in csv.DictReader(file)}
+    assert len(cells) > 10
+    for name in cells:
+        assert " ".join(name.split()) in text
+    assert not re.search(r"(?<!\\)<(script|img)", path.with_suffix(".md").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("kind", ["sweep_page", "comparison_page"])

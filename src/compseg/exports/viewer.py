@@ -12,6 +12,7 @@ import numpy as np
 from compseg.cohort import Cohort
 from compseg.errors import require
 from compseg.exports.stored import PixelSize, maps_in, size_in_cohort
+from compseg.file_names import printable
 from compseg.inference.outputs import RECORD
 
 LOG = logging.getLogger("compseg")
@@ -37,11 +38,11 @@ def reader_of(path: str | list[str]) -> Read | None:
 def _map_layers(folder: Path) -> Iterator[Layer]:
     for place, item in enumerate(_first(maps_in(folder, None, None, None), folder)):
         style = {**_scale(item.pixel), "visible": not place, "metadata": {"threshold": item.threshold}}
-        activation = np.load(item.path, mmap_mode="r")
-        yield activation, {**style, "name": item.name, "colormap": "magma", "contrast_limits": (0, 1)}, "image"
-        yield (activation > item.threshold).astype(np.uint8), {**style, "name": f"{item.name}: marked"}, "labels"
+        activation, called = np.load(item.path, mmap_mode="r"), printable(item.name)
+        yield activation, {**style, "name": called, "colormap": "magma", "contrast_limits": (0, 1)}, "image"
+        yield (activation > item.threshold).astype(np.uint8), {**style, "name": f"{called}: marked"}, "labels"
         if item.spread is not None:
-            style |= {"visible": False, "name": f"{item.name}: spread", "colormap": "viridis"}
+            style |= {"visible": False, "name": f"{called}: spread", "colormap": "viridis"}
             yield np.load(item.spread, mmap_mode="r"), style, "image"
 
 
@@ -52,11 +53,11 @@ def _cohort_layers(folder: Path) -> Iterator[Layer]:
     for place, info in enumerate(_first(cohort.infos, folder)):
         style = {"visible": not place, "metadata": {"label": info.label, "group": info.group}}
         # Channels first: napari's slider then goes through the spectrum.
-        image = np.moveaxis(cohort.image(info.name), -1, 0)
-        yield image, {**style, **_scale(pixel, channels=True), "name": info.name}, "image"
+        image, called = np.moveaxis(cohort.image(info.name), -1, 0), printable(info.name)
+        yield image, {**style, **_scale(pixel, channels=True), "name": called}, "image"
         for name, part in (("tissue", cohort.tissue(info.name)), ("truth", cohort.truth(info.name))):
             if part is not None:
-                hidden = {**style, **_scale(pixel), "visible": False, "name": f"{info.name}: {name}"}
+                hidden = {**style, **_scale(pixel), "visible": False, "name": f"{called}: {name}"}
                 yield part.astype(np.uint8), hidden, "labels"
 
 
