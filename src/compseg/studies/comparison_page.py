@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from compseg.files import atomic_bytes, atomic_text
 from compseg.report.parts import Cell, Part, finite, number
 from compseg.report.study import report_of, write_study
-from compseg.studies.page import better_of, csv_of, frame_of, markdown, states
+from compseg.studies.page import better_of, csv_of, frame_of, markdown, one_line, states
 from compseg.studies.pictures import picture_of_comparison, png
 from compseg.studies.plan import Layout
 from compseg.studies.scores import (
@@ -54,12 +54,12 @@ def comparison_frame(outcomes: Sequence[Outcome], split: str) -> pd.DataFrame:
 def comparison_page(name: str, outcomes: Sequence[Outcome], layout: Layout, *, with_picture: bool) -> str:
     """The comparison for people, in Markdown."""
     found = scores(outcomes, layout.rank_by)
-    parts = [f"# Comparison {name}\n\n{states([one.record for one in outcomes])}.\n"]
+    parts = [f"# Comparison {one_line(name)}\n\n{states([one.record for one in outcomes])}.\n"]
     if with_picture:
         parts.append("![](comparison.png)\n")
     parts.append(_how_to_read(layout))
     for heading, table in _tables(outcomes, found, layout):
-        parts += [f"## {heading}\n", markdown(*table)]
+        parts += [f"## {one_line(heading)}\n", markdown(*table)]
     return "\n".join(parts)
 
 

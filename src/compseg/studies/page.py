@@ -79,10 +79,11 @@ def markdown(head: Iterable[object], rows: Iterable[Iterable[object]]) -> str:
     """A Markdown table."""
     lines = [list(head)]
     lines += [["---"] * len(lines[0]), *map(list, rows)]
-    return "".join("| " + " | ".join(map(_cell, line)) + " |\n" for line in lines)
+    return "".join("| " + " | ".join(map(one_line, line)) + " |\n" for line in lines)
 
 
-def _cell(value: object) -> str:
+def one_line(value: object) -> str:
+    """A value as Markdown, in a cell or a heading."""
     # What users have named something must neither end the row nor begin a tag.
     return printable(str(value)).replace("|", "\\|").replace("<", "\\<")
 
@@ -164,7 +165,7 @@ def sweep_page(
     with_picture: bool,
 ) -> str:
     """Markdown: the ranked jobs with their metrics, without intervals, and what became of the others."""
-    parts = [f"# Sweep {name}\n\n{states(records)}.\n"]
+    parts = [f"# Sweep {one_line(name)}\n\n{states(records)}.\n"]
     if with_picture:
         parts.append("![](sweep.png)\n")
     if ranked:
