@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from compseg.config import compose
 from compseg.errors import CompsegError
 from compseg.faults import StopSignals
-from compseg.monitor import Dashboards
+from compseg.monitor import Dashboards, EpochBar
 from compseg.training import BestAndLast
 from compseg.training.build import build_trainer, learns_from_masks, require_best_and_last
 from running import run_verb, tiny
@@ -31,6 +32,14 @@ def test_what_ends_a_run_is_called_after_all_that_save(tmp_path):
     assert names[-2:] == ["SyncBatchNormStatistics", "StopBetweenSteps"]
     assert names.index("Diagnostics") < names.index("CollapseDetector")
     assert names.index("History") < names.index("BestAndLast") < names.index("ModelCheckpoint")
+
+
+@pytest.mark.parametrize("waiting", [("stderr", "stdout"), ("stderr",), ("stdout",), ()], ids=str)
+def test_a_bar_shows_how_far_an_epoch_is_where_somebody_waits(monkeypatch, tmp_path, waiting):
+    """A job of a sweep has a terminal at stdout alone: the sweep reads its stderr."""
+    for name in ("stderr", "stdout"):
+        monkeypatch.setattr(getattr(sys, name), "isatty", lambda found=name in waiting: found, raising=False)
+    assert any(isinstance(each, EpochBar) for each in trainer_of(tmp_path).callbacks) == bool(waiting)
 
 
 def test_a_checkpoint_of_ones_own_may_stand_beside_ours(tmp_path):

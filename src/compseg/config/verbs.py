@@ -85,6 +85,7 @@ def verb(name: str, sweep_job: Task | None = None, announces: bool = False) -> C
             # Errors are caught inside the job as well, or Hydra announces a failed job in lines of its own.
             with _errors_in_one_line(name):
                 if sweep_job and HydraConfig.get().mode == RunMode.MULTIRUN:
+                    log.Loading.end()  # a job tells what it loads itself
                     return sweep_job(cfg)
                 check_text(cfg)
                 if announces:

@@ -17,6 +17,7 @@ from compseg.comparative import ComparativeHead, Objective, Sum
 from compseg.errors import CompsegError
 from compseg.faults import StopSignals
 from compseg.faults.watchdog import Watchdog
+from compseg.log import terminal
 from compseg.monitor import CollapseDetector, Dashboards, Diagnostics, EpochBar, Finding, History
 from compseg.private import started_ranks
 from compseg.training.callbacks import CohortWatch, SeedEachStep, StopBetweenSteps, SyncBatchNormStatistics
@@ -124,7 +125,7 @@ def build_trainer(
     """
     history = History(str(run / "history.csv"), later)
     # In a log file a bar is noise; the history says there how long it will take.
-    bars = [EpochBar(history)] if cfg.trainer.enable_progress_bar and sys.stderr.isatty() else []
+    bars = [EpochBar(history)] if cfg.trainer.enable_progress_bar and terminal() else []
     watchdog = Watchdog(started_ranks, print_problem)
     trainer: Trainer = instantiate(
         cfg.trainer,
