@@ -12,7 +12,8 @@ from omegaconf import OmegaConf
 
 from compseg.cohort import Cohort, prepare
 from compseg.errors import CompsegError
-from compseg.evaluation.run import evaluate_run, load_head, maps_of
+from compseg.evaluation.run import evaluate_run, maps_of
+from compseg.evaluation.subject import load_head
 from compseg.evaluation.thresholds import fixed
 from compseg.files import write_checked
 from compseg.inference import load_segmenter

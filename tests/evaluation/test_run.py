@@ -16,7 +16,7 @@ import compseg.report.judge
 import compseg.train
 import compseg.training
 from compseg.errors import CompsegError
-from compseg.evaluation import run as evaluation
+from compseg.evaluation import subject
 from compseg.evaluation.run import evaluate_run
 from compseg.files import from_cell
 from compseg.report.judge import judge
@@ -32,7 +32,7 @@ def test_a_gpu_judges_where_there_is_one(monkeypatch, tmp_path):
         raise AskedError(device)
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(evaluation, "load_segmenter", load)
+    monkeypatch.setattr(subject, "load_segmenter", load)
     (tmp_path / "config.yaml").write_text("{data: {}, head: {}}")
     with pytest.raises(AskedError) as asked:
         evaluate_run(tmp_path)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from compseg.cohort import Cohort, is_url
 from compseg.errors import CompsegError, reading, require
-from compseg.evaluation.run import ABOUT
+from compseg.evaluation.subject import ABOUT
 from compseg.file_names import file_name
 from compseg.files import from_cell, read_checked, read_json
 from compseg.inference.outputs import MAPS, RECORD, SPREAD, TABLE, read_record

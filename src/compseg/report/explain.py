@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from compseg.evaluation.curves import SampleMap
-from compseg.evaluation.run import Evaluation, adaptation
+from compseg.evaluation.run import Evaluation
 from compseg.evaluation.shortcuts import cue_values, thinned
+from compseg.evaluation.subject import adaptation
 from compseg.inference.spread import Spread, spread_of
 from compseg.plots.overlay import RGB, as_picture
 from compseg.samples import Image, Mask

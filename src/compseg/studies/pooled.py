@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from compseg.evaluation.intervals import Floats, mean, percentile_interval, resample
 from compseg.evaluation.metrics import auc_of_replicates
-from compseg.evaluation.run import load_head
+from compseg.evaluation.subject import load_head
 from compseg.files import atomic_text, atomic_torch, csv_text, from_cell, write_checked
 from compseg.inference import load_segmenter
 from compseg.inference.building import targets_of
