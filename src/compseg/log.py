@@ -122,6 +122,7 @@ def quiet_libraries() -> None:
         r".*does not have many workers.*",
         r".*The number of training batches.*",
         r".*your dataloader is not resumable.*",  # it is: see `compseg.batches.loader.ResumableLoader`
+        r".*module\(s\) in eval mode at the start of training.*",  # frozen layers are, on purpose
         # As in any run that is resumed.
         r".*Checkpoint directory .* exists and is not empty.*",
         # What is logged is the same on all ranks already.
