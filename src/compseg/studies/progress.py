@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
@@ -13,7 +12,7 @@ from types import TracebackType
 from rich.live import Live
 from rich.table import Table
 
-from compseg.log import console, in_words
+from compseg.log import console, in_words, terminal
 from compseg.studies.plan import Planned
 from compseg.studies.scores import Contender, Outcome, labels_of
 
@@ -67,7 +66,7 @@ class Progress:
         self._until(left)
         self.console = console(markup=False, highlight=False, soft_wrap=True)
         live = Live(console=self.console, get_renderable=self.table, refresh_per_second=1)
-        self.live = live if sys.stderr.isatty() else None  # in a log file a table cannot be overwritten
+        self.live = live if terminal() else None  # in a log file a table cannot be overwritten
 
     def __enter__(self) -> Progress:
         if self.live:
