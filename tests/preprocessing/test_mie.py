@@ -61,13 +61,14 @@ def test_mie_correction_is_that_of_the_reference_implementation(components, desc
 
 @pytest.mark.realdata
 @pytest.mark.skipif(not SECTION.is_file(), reason="no measured section beside the checkout")
-@pytest.mark.parametrize("components", [7, None])
-def test_on_measured_spectra_too(components):
+@pytest.mark.parametrize(("components", "every"), [(7, 100), (None, 600)])
+def test_on_measured_spectra_too(components, every):
+    """Also where so little of the reference is left that the correction divides by nearly nothing."""
     measured = np.load(SECTION)
     axis, spectra = measured["wavenumbers"].astype(float), measured["cube"].reshape(-1, 427).astype(float)
     amide = spectra[:, np.abs(axis - 1655).argmin()]
     tissue = spectra[amide > np.quantile(amide, 0.3)]
-    assert compared(tissue[::600], axis, tissue.mean(0), components).max() < 1e-3
+    assert compared(tissue[::every], axis, tissue.mean(0), components).max() < 1e-3
 
 
 def test_dispersion_is_the_kramers_kronig_transform_of_a_lorentzian_band():

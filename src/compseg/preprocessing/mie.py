@@ -139,9 +139,12 @@ class _Series:
         return np.asarray(pure + 1j * (pure @ self.dispersion))
 
     def split(self, pure: Tensor) -> Iterator[tuple[Tensor | slice, Tensor]]:
-        """Curves `(m, C, K)` of absorbances `(n, C)`, and of which ones: those in the disk, then those beyond."""
+        """Curves `(m, C, K)` of absorbances `(n, C)`, and of which ones: those in the disk, then those beyond.
+
+        One alone, with which all begin, costs little by the formula, and first results are the most sensitive.
+        """
         real, imaginary = (pure - self.centre) / self.radius, pure @ self.transform / self.radius
-        near = (real.square() + imaginary.square()).amax(1) <= 1
+        near = ((real.square() + imaginary.square()).amax(1) <= 1) & (len(pure) > 1)
         if near.all():
             yield slice(None), self._inside(real, imaginary)
             return
@@ -149,7 +152,7 @@ class _Series:
             yield near, self._inside(real[near], imaginary[near])
         refraction = self.refraction(pure[~near].double().cpu().numpy())
         exact = self.spheres.extinction(self.wavenumbers, refraction)
-        yield ~near, torch.from_numpy(exact).to(pure).permute(1, 2, 0).contiguous()
+        yield ~near, torch.from_numpy(exact).to(pure.device).permute(1, 2, 0).contiguous()
 
     def _inside(self, real: Tensor, imaginary: Tensor) -> Tensor:
         powers = _powers(real, imaginary, self.coefficients.shape[1] // 2)
@@ -303,12 +306,12 @@ class ResonantMie(nn.Module):
         result = pure.new_empty(*pure.shape, self.components)
         kept = pure.new_empty(len(pure), self.components)
         for which, curves in self._series.split(pure):
-            some = unit[which]
+            some = unit[which].to(curves.dtype)
             curves.baddbmm_(some[:, :, None], some[:, None] @ curves, alpha=-1)
             values, vectors = torch.linalg.eigh((curves.mT @ curves).double())
             strengths = values[:, -self.components :]
             leading = vectors[..., -self.components :] / strengths[:, None].sqrt()
-            result[which] = curves @ leading.to(curves.dtype)
+            result[which] = (curves @ leading.to(curves.dtype)).to(result.dtype)
             kept[which] = (strengths / (strengths + self.ridge)).to(kept.dtype)
         return result, kept
 
