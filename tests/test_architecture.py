@@ -12,7 +12,7 @@ SRC = Path(__file__).parents[1] / "src"
 FLOORS = (
     ("errors", "private"),
     ("files", "file_names", "samples", "memory", "log", "device"),
-    ("run_folder", "axes", "inputs"),
+    ("run_folder", "axes", "inputs", "sums"),
     ("phantom", "preprocessing", "models", "comparative", "config", "plots"),
     ("sources",),
     ("cohort",),

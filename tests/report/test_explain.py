@@ -5,21 +5,15 @@ import pytest
 import torch
 from torch import nn
 
+from compseg.evaluation.run import Mapped
 from compseg.evaluation.thresholds import fixed
 from compseg.plots.overlay import as_picture
-from compseg.report import explain
 from compseg.report.bands import bands_within
-from compseg.report.explain import importance, look, parts_of
+from compseg.report.explain import Inspector, importance, parts_of
 from compseg.samples import Channels
 from made_maps import by_hand
 
 CHANNELS = Channels(4, (1700.0, 1500.0, 1300.0, 1100.0), "cm-1")
-
-
-@pytest.fixture(autouse=True)
-def as_it_is(monkeypatch):
-    """Images are those that the segmenter takes."""
-    monkeypatch.setattr(explain, "adaptation", lambda *_: lambda image: image)
 
 
 class Cohort(SimpleNamespace):
@@ -33,6 +27,9 @@ class Cohort(SimpleNamespace):
     def thumbnail(self, name):
         return None
 
+    def truth(self, name):
+        return np.array([[True] * 3, [False] * 3])
+
 
 def found(weights=(0.0, 0.0, 2.0, -1.0), label=1):
     model = nn.Conv2d(4, 1, 1, bias=False)
@@ -45,13 +42,17 @@ def found(weights=(0.0, 0.0, 2.0, -1.0), label=1):
     )
     segmenter.parts = lambda: [segmenter]
     item = by_hand([[0.9] * 3, [0.1] * 3], truth=[[1] * 3, [0] * 3], label=label)
-    return SimpleNamespace(
-        test=[item], threshold=fixed(0.5), segmenter=segmenter, cohort=Cohort(channels=CHANNELS, infos=[item.info])
-    )
+    cohort = Cohort(channels=CHANNELS)
+    return SimpleNamespace(test=[item], infos=[item.info], segmenter=segmenter, cohort=cohort)
+
+
+def inspected(found):
+    inspect, (item,), image = Inspector(found, fixed(0.5)), found.test, found.cohort.image("s")
+    return {item.info.name: inspect(Mapped(item, image, image, found.segmenter.network_input(image, item.tissue)))}
 
 
 def test_what_is_seen_of_a_sample():
-    seen = look(found())["s"]
+    seen = inspected(found())["s"]
     inside, outside, read_inside, read_outside = seen.spectra
     assert inside.tolist() == [1, 1, 3, 1]
     assert outside.tolist() == [1, 1, 1, 1]
@@ -64,19 +65,19 @@ def test_what_is_seen_of_a_sample():
 
 def test_importance_of_a_linear_model_is_weight_times_input():
     given = found()
-    explained = importance(given, look(given))
+    explained = importance(given, inspected(given))
     # Inside the network reads (2, 2, 6, 2).
     assert explained.gradient == pytest.approx([0, 0, 12, -2])
     assert explained.occlusion == pytest.approx([0, 0, 12, -2])
     assert explained.linear is None
     healthy = found(label=0)
-    assert importance(healthy, look(healthy)) is None
+    assert importance(healthy, inspected(healthy)) is None
 
 
 def test_a_map_that_has_no_gradient_is_explained_by_hiding_alone():
     given = found()
     given.segmenter.model = lambda x: x.detach().sum(1, keepdim=True)
-    explained = importance(given, look(given))
+    explained = importance(given, inspected(given))
     assert explained.gradient is None
     assert explained.occlusion == pytest.approx([2, 2, 6, 2])
 
@@ -86,7 +87,7 @@ def test_importance_of_an_ensemble_is_the_mean_of_its_members():
     own = given.segmenter.network_input
     given.segmenter.network_input = lambda *read: torch.cat([own(*read), 2 * own(*read)])
     given.segmenter.parts = lambda: [given.segmenter, other]
-    seen = look(given)
+    seen = inspected(given)
     explained = importance(given, seen)
     assert explained.gradient == pytest.approx([4, 0, 6, -1])
     assert explained.occlusion == pytest.approx([4, 0, 6, -1])

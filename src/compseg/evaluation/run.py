@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from omegaconf import DictConfig
 from rich.progress import track
+from torch import Tensor
 
 from compseg.cohort import Cohort
 from compseg.comparative import ComparativeHead
@@ -25,10 +27,32 @@ from compseg.inference import Segmenter, Threshold
 from compseg.inference.outputs import ENDINGS, MAPS
 from compseg.inference.prediction import write_map
 from compseg.inference.segmenter import activation_of
+from compseg.plots.overlay import RGB, as_rgb
 from compseg.run_folder import threshold_of, trains_on_pseudo_labels
-from compseg.samples import SampleInfo
+from compseg.samples import Image, Mask, SampleInfo
 
 LOG = logging.getLogger("compseg")
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """A sample that has just been mapped, with what is in memory only until the next is.
+
+    Attributes:
+        item: Its map.
+        stored: `(H, W, C)`, its image as the cohort holds it.
+        image: `(H, W, C)`, the same with the channels and values that the segmenter takes.
+        given: `(n, C, H, W)`, what the network has read.
+    """
+
+    item: SampleMap
+    stored: Image
+    image: Image
+    given: Tensor
+
+
+# From the judged run and its threshold to what is seen of each judged sample.
+Inspect = Callable[[Subject, Threshold], Callable[[Mapped], Any]]
 
 
 @dataclass(frozen=True)
@@ -45,6 +69,7 @@ class Evaluation:
         val: Maps of the run's validation samples; empty for an external cohort.
         test: Maps of the samples that were judged; empty with `split=val` of the run's own cohort.
         metrics: What `metrics.json` holds.
+        seen: What was seen of each judged sample's image when it was mapped, by name; empty where nobody looked.
     """
 
     run: Path
@@ -56,6 +81,7 @@ class Evaluation:
     val: list[SampleMap]
     test: list[SampleMap]
     metrics: dict[str, float]
+    seen: dict[str, Any] = field(default_factory=dict)
 
     @property
     def threshold(self) -> Threshold:
@@ -79,6 +105,7 @@ def evaluate_run(
     maps: bool = True,
     trust: Sequence[str] = (),
     out: Path | None = None,
+    inspect: Inspect | None = None,
 ) -> Evaluation:
     """Judge a run on one device and write `metrics.json`, `bootstrap.npz`, `samples.csv` and `maps/`.
 
@@ -99,6 +126,7 @@ def evaluate_run(
         trust: Packages or dotted names beyond the known ones that the run's segmenter and head may be built from. Its
             own config.yaml widens nothing: the folder may be a stranger's.
         out: Where to write; None: as said above, for an external cohort to `RUN_on_COHORT` beside the run folder.
+        inspect: Looks at each judged sample while its image is in memory, so that it is read once.
 
     Raises:
         CompsegError: If the run is unfinished, the cohort absent, another one than its path held, or of other channels,
@@ -109,8 +137,8 @@ def evaluate_run(
     # Before the first map, since a stranger's names may be anything.
     files = file_names([info.name for info in subject.infos], ENDINGS)
     val_maps = _maps(subject, "val") if subject.has_val else []
-    test_maps = _maps(subject, subject.split) if subject.infos else []
     fitted = _threshold(subject, threshold, val_maps)
+    test_maps, pictures, seen = _judged(subject, maps, inspect and inspect(subject, fitted))
     measured = metrics_of_splits(val_maps, test_maps, fitted)
     metrics = flat_metrics(measured, fitted, subject.segmenter.provenance["val_loss"] if subject.has_val else None)
     segmenter = _with_threshold(subject, fitted)
@@ -127,26 +155,28 @@ def evaluate_run(
         val=val_maps,
         test=test_maps,
         metrics=metrics,
+        seen=seen,
     )
-    write_results(found, measured, files, maps=maps)
+    write_results(found, measured, files, pictures)
     return found
 
 
-def write_results(found: Evaluation, measured: Mapping[str, Measured], files: Mapping[str, str], *, maps: bool) -> None:
+def write_results(
+    found: Evaluation, measured: Mapping[str, Measured], files: Mapping[str, str], pictures: Mapping[str, RGB]
+) -> None:
     """Write what an evaluation leaves but for its report.
 
     Args:
         found: The evaluation.
         measured: Its metrics with their replicates.
         files: What the files of each judged sample's map are called.
-        maps: Whether to write them.
+        pictures: What is shown under the maps of the samples whose maps are written, by name.
     """
     remove_partials(found.folder)
-    for item in found.test if maps else ():
-        name = item.info.name
-        thumbnail, marked = found.cohort.thumbnail(name), found.threshold.apply(item.activation, item.tissue)
-        picture = found.cohort.image(name) if thumbnail is None else thumbnail
-        write_map(found.folder / MAPS, files[name], picture, item.activation, marked)
+    for item in found.test:
+        if (picture := pictures.get(name := item.info.name)) is not None:
+            marked = found.threshold.apply(item.activation, item.tissue)
+            write_map(found.folder / MAPS, files[name], picture, item.activation, marked)
     if found.test:
         samples_csv(found.test, found.threshold, found.folder / "samples.csv", files)
     write_replicates(measured, found.folder / "bootstrap.npz")
@@ -185,7 +215,6 @@ def _with_threshold(subject: Subject, threshold: Threshold) -> Segmenter:
     return segmenter
 
 
-@torch.inference_mode()
 def maps_of(
     segmenter: Segmenter, head: ComparativeHead, cohort: Cohort, infos: Iterable[SampleInfo]
 ) -> Iterator[SampleMap]:
@@ -193,17 +222,59 @@ def maps_of(
 
     The head is on the segmenter's device.
     """
+    return (mapped.item for mapped in mapped_samples(segmenter, head, cohort, infos))
+
+
+def mapped_samples(
+    segmenter: Segmenter, head: ComparativeHead, cohort: Cohort, infos: Iterable[SampleInfo]
+) -> Iterator[Mapped]:
+    """The same with the images; whoever drops a sample before the next lets that one have its memory."""
     adapt = adaptation(cohort, segmenter)
     has_truth = any(cohort.has_truth(info.name) for info in cohort.infos)
     for info in infos:
-        image, tissue = adapt(cohort.image(info.name)), cohort.tissue(info.name)
-        logits, truth = segmenter.logits(image, tissue), cohort.truth(info.name)
+        truth = cohort.truth(info.name)
         if truth is None and not info.label and has_truth:
-            truth = np.zeros_like(tissue)  # where an expert has marked disease, a healthy sample holds none
-        output = head(logits, torch.from_numpy(tissue)[None, None].to(segmenter.device))
-        yield SampleMap(info, activation_of(logits, tissue), tissue, truth, float(output.o[0]), float(output.x[0]))
+            truth = np.zeros_like(cohort.tissue(info.name))  # where an expert has marked disease, this holds none
+        yield _mapped(segmenter, head, cohort, adapt, info, truth)
+
+
+@torch.inference_mode()
+def _mapped(
+    segmenter: Segmenter,
+    head: ComparativeHead,
+    cohort: Cohort,
+    adapt: Callable[[Image], Image],
+    info: SampleInfo,
+    truth: Mask | None,
+) -> Mapped:
+    stored, tissue = cohort.image(info.name), cohort.tissue(info.name)
+    given = segmenter.network_input(image := adapt(stored), tissue)
+    output = head(logits := segmenter.logits_of(given), torch.from_numpy(tissue)[None, None].to(segmenter.device))
+    item = SampleMap(info, activation_of(logits, tissue), tissue, truth, float(output.o[0]), float(output.x[0]))
+    return Mapped(item, stored, image, given)
 
 
 def _maps(subject: Subject, split: str) -> list[SampleMap]:
+    return [mapped.item for mapped in _mapped_in(subject, split)]
+
+
+def _mapped_in(subject: Subject, split: str) -> Iterator[Mapped]:
     shown = track(subject.members(split), description=f"{split} maps", transient=True)
-    return list(maps_of(subject.segmenter, subject.head, subject.cohort, shown))
+    return mapped_samples(subject.segmenter, subject.head, subject.cohort, shown)
+
+
+def _judged(
+    subject: Subject, maps: bool, inspect: Callable[[Mapped], Any] | None
+) -> tuple[list[SampleMap], dict[str, RGB], dict[str, Any]]:
+    """The judged samples' maps; with `maps` the pictures under them; and what is seen of their images."""
+    found, pictures, seen = [], {}, {}
+    for mapped in _mapped_in(subject, subject.split) if subject.infos else ():
+        found.append(item := mapped.item)
+        name = item.info.name
+        if maps:
+            thumbnail = subject.cohort.thumbnail(name)
+            pictures[name] = as_rgb(mapped.stored) if thumbnail is None else thumbnail
+        if inspect is not None:
+            seen[name] = inspect(mapped)
+        del mapped  # so that the next sample gets its memory
+    return found, pictures, seen

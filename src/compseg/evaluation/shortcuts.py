@@ -19,6 +19,7 @@ from compseg.evaluation.curves import SampleMap
 from compseg.evaluation.intervals import Floats
 from compseg.evaluation.metrics import Labels, auc, average_precision_of_ranked
 from compseg.samples import Image, Mask, SampleInfo
+from compseg.sums import channel_sums
 
 FEWEST = 3  # healthy patients of a group, to compare it with others
 FEWEST_GROUPS = 5  # groups of each class: with fewer, what groups have by chance coincides with the class
@@ -160,7 +161,10 @@ def cue_values(image: Image, tissue: Mask) -> dict[str, float]:
 
     A mean over no pixels is NaN.
     """
-    means = [float(image[kind].mean(dtype=np.float64)) if kind.any() else np.nan for kind in (tissue, ~tissue)]
+    (sums,), channels = channel_sums(image), image.shape[2]
+    means = [
+        float(sums[kind].mean(dtype=np.float64)) / channels if kind.any() else np.nan for kind in (tissue, ~tissue)
+    ]
     return dict(zip(CUES, [float(tissue.sum()), *means], strict=True))
 
 

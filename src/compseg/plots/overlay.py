@@ -68,8 +68,7 @@ def as_rgb(picture: Image) -> RGB:
     """
     if picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 3:
         return picture
-    band = picture.astype(np.float32)
-    band = band.mean(axis=2) if band.ndim == 3 else band
+    band = picture.astype(np.float32) if picture.ndim == 2 else channel_means(picture)[0]
     return np.repeat(_stretched(band, band)[..., None], 3, axis=2)
 
 
@@ -92,8 +91,16 @@ def as_picture(image: Image, channels: Channels, tissue: Mask) -> RGB:
         return _stretched(values, values)
     if not channels.spectral or channels.count < 3:
         return as_rgb(image)
-    thirds = [image[..., part].mean(axis=2, dtype=np.float32) for part in _thirds(channels.count)]
+    thirds = channel_means(image, _thirds(channels.count))
     return np.dstack([_stretched(band, band[tissue]) for band in thirds])
+
+
+def channel_means(image: Image, parts: Sequence[slice] = (slice(None),)) -> NDArray[np.float32]:
+    """The means over some parts of the channels of `(H, W, C)`: `(P, H, W)`."""
+    from compseg.sums import channel_sums  # late, because it brings torch
+
+    counts = [len(range(*part.indices(image.shape[2]))) for part in parts]
+    return channel_sums(image, parts) / np.array(counts, np.float32)[:, None, None]
 
 
 def _thirds(count: int) -> list[slice]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -11,13 +11,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from compseg.cohort import Cohort
 from compseg.evaluation.curves import SampleMap
-from compseg.evaluation.run import Evaluation
+from compseg.evaluation.run import Evaluation, Mapped
 from compseg.evaluation.shortcuts import cue_values, thinned
-from compseg.evaluation.subject import adaptation
+from compseg.evaluation.subject import Subject, adaptation
+from compseg.inference import Threshold
 from compseg.inference.spread import Spread, spread_of
 from compseg.plots.overlay import RGB, as_picture
 from compseg.samples import Image, Mask
+from compseg.sums import part_means
 
 SPECTRA_A_SAMPLE = 200
 EXPLAINED = 3  # disease samples whose map is explained: each costs a pass of the network for each hidden part
@@ -72,57 +75,67 @@ class Importance:
     linear: Floats | None
 
 
-def look(found: Evaluation, uncertainty: bool = False) -> dict[str, Seen]:
-    """Read the image of each judged sample once, by name; with `uncertainty`, map it again in each view."""
-    by_truth = regions_by_truth(found)
-    disease = [item for item in found.test if item.info.label]
-    explained = {item.info.name for item in thinned(disease, EXPLAINED)}
-    generator = np.random.default_rng(0)
-    return {
-        item.info.name: replace(
-            _look(found, item, by_truth, item.info.name in explained, generator),
-            spread=spread_in(found, item) if uncertainty else None,
+class Inspector:
+    """Looks at each judged sample while its image is in memory.
+
+    Args:
+        subject: What is judged.
+        threshold: The one that it is judged with.
+        uncertainty: Whether to map how far activations differ between views.
+    """
+
+    def __init__(self, subject: Subject, threshold: Threshold, uncertainty: bool = False) -> None:
+        self.cohort, self.segmenter, self.threshold = subject.cohort, subject.segmenter, threshold
+        self.by_truth = any(_truth_marks(self.cohort, info.name) for info in subject.infos)
+        disease = [info for info in subject.infos if info.label]
+        self.explained = {info.name for info in thinned(disease, EXPLAINED)}
+        self.uncertainty, self.generator = uncertainty, np.random.default_rng(0)
+
+    def __call__(self, mapped: Mapped) -> Seen:
+        """What is seen of one sample."""
+        item, given = mapped.item, mapped.given
+        thumbnail = self.cohort.thumbnail(item.info.name)
+        region = self._region(item)
+        spectra, pixels = self._spectra(mapped, region) if self.segmenter.channels.spectral else (None, None)
+        window = _window(region)
+        explained = item.info.name in self.explained and region.any()
+        return Seen(
+            picture=as_picture(mapped.stored, self.cohort.channels, item.tissue) if thumbnail is None else thumbnail,
+            cues=cue_values(mapped.stored, item.tissue),
+            spectra=spectra,
+            pixels=pixels,
+            given=given[:, :, *window].clone() if explained else None,
+            inside=region[window] if explained else None,
+            spread=spread_of(self.segmenter, given, item.tissue) if self.uncertainty else None,
         )
-        for item in found.test
-    }
+
+    def _region(self, item: SampleMap) -> Mask:
+        """`(H, W)`: the expert's region; where nobody has marked any, and in healthy samples, the map's."""
+        marked = self.threshold.apply(item.activation, item.tissue)
+        return item.region if self.by_truth and item.info.label else marked
+
+    def _spectra(self, mapped: Mapped, region: Mask) -> tuple[Floats, tuple[Floats, Floats] | None]:
+        """See `Seen.spectra` and `Seen.pixels`."""
+        item, image = mapped.item, mapped.image
+        parts = (region, item.tissue & ~region)
+        flat = [part.ravel() for part in parts]
+        stored = part_means(image.reshape(-1, image.shape[2]), flat)
+        read = np.mean([part_means(own.flatten(1).T, flat) for own in mapped.given], axis=0)
+        pixels = None
+        if item.info.label and (item.truth is not None or not self.by_truth):
+            pixels = _some(image, parts[0], self.generator), _some(image, parts[1], self.generator)
+        return np.concatenate([stored, read]), pixels
+
+
+def _truth_marks(cohort: Cohort, name: str) -> bool:
+    truth = cohort.truth(name)
+    return truth is not None and bool(truth.any())
 
 
 def spread_in(found: Evaluation, item: SampleMap) -> Spread:
     """How far the activation of a sample differs between its views, `(H, W)`."""
     image = adaptation(found.cohort, found.segmenter)(found.cohort.image(item.info.name))
     return spread_of(found.segmenter, found.segmenter.network_input(image, item.tissue), item.tissue)
-
-
-def regions_by_truth(found: Evaluation) -> bool:
-    """Whether `inside` is the expert's region; else it is the map's at the stored threshold."""
-    return any(item.truth is not None and item.truth.any() for item in found.test)
-
-
-def _look(found: Evaluation, item: SampleMap, by_truth: bool, explained: bool, generator: np.random.Generator) -> Seen:
-    image, thumbnail = found.cohort.image(item.info.name), found.cohort.thumbnail(item.info.name)
-    picture = as_picture(image, found.cohort.channels, item.tissue) if thumbnail is None else thumbnail
-    cues, channels = cue_values(image, item.tissue), found.segmenter.channels
-    image = adaptation(found.cohort, found.segmenter)(image)
-    marked = found.threshold.apply(item.activation, item.tissue)
-    region = item.region if by_truth and item.info.label else marked
-    given = found.segmenter.network_input(image, item.tissue) if channels.spectral or explained else None
-    spectra = pixels = None
-    if channels.spectral and given is not None:
-        read = given.mean(0).movedim(0, -1).cpu().numpy()
-        parts = (region, item.tissue & ~region)
-        spectra = np.array([_mean(values, part) for values in (image, read) for part in parts], np.float32)
-        if item.info.label and (item.truth is not None or not by_truth):
-            pixels = (_some(image, parts[0], generator), _some(image, parts[1], generator))
-    window = _window(region)
-    if not explained or given is None or not region.any():
-        return Seen(picture, cues, spectra, pixels)
-    return Seen(picture, cues, spectra, pixels, given[:, :, *window].clone(), region[window])
-
-
-def _mean(values: Image, part: Mask) -> Floats:
-    if not part.any():
-        return np.full(values.shape[-1], np.nan, np.float32)
-    return np.asarray(values[part].mean(0, dtype=np.float64), np.float32)
 
 
 def _some(image: Image, part: Mask, generator: np.random.Generator) -> Floats:

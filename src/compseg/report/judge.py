@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -22,7 +23,7 @@ from compseg.files import atomic_npy, read_checked, read_json
 from compseg.inference.outputs import ENDINGS, MAPS, SPREAD
 from compseg.log import console
 from compseg.plots.gallery import TRUTH_RGB, paint_mask
-from compseg.report.explain import importance, look, spread_in
+from compseg.report.explain import Inspector, importance, spread_in
 from compseg.report.page import About, history_columns, map_uri, write_report
 from compseg.report.side_by_side import beside as parts_beside
 from compseg.report.side_by_side import judged_at
@@ -61,7 +62,10 @@ def judge(
     """
     if beside is not None:
         judged_at(beside)  # before the work
-    found = evaluate_run(run, cohort_path, device, split=split, threshold=threshold, maps=report, trust=trust, out=out)
+    inspect = partial(Inspector, uncertainty=uncertainty) if report else None
+    found = evaluate_run(
+        run, cohort_path, device, split=split, threshold=threshold, maps=report, trust=trust, out=out, inspect=inspect
+    )
     print(summary(found))
     print(f"metrics: {found.folder / 'metrics.json'}")
     if report and found.test:
@@ -72,8 +76,8 @@ def judge(
 
 
 def write_page(run: Path, found: Evaluation, uncertainty: bool = False, beside: Path | None = None) -> Path:
-    """Write pictures and `report.html` of a judged run; the path of the latter."""
-    seen, about = look(found, uncertainty), about_of(run, found)
+    """Write pictures and `report.html` of a run that was judged with `Inspector`; the path of the latter."""
+    seen, about = found.seen, about_of(run, found)
     for name, each in seen.items():
         if each.spread is not None:
             atomic_npy(found.folder / MAPS / f"{about.maps[name]}{SPREAD}", each.spread)
