@@ -81,7 +81,7 @@ def test_groups_divided_by_the_given_splits_are_assigned_by_sample():
     [
         ("Z", "test", "held_out=Z: no sample is of this group; groups: A, B"),
         ("A", "train", "held_out_as=train: expected test or val"),
-        ("B", "test", "held_out=B: no training sample is left"),
+        ("B", "test", "no training sample is left; the other groups. samples are of its patients; leave another"),
     ],
 )
 def test_what_cannot_be_left_out_is_said(group, role, words):

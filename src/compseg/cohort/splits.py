@@ -143,7 +143,8 @@ def hold_out(infos: Sequence[SampleInfo], group: object, role: str = "test") -> 
         others = _test_samples_train(others)
     split_of = {name: role for name in members} | {info.name: info.split for info in others}
     if "train" not in split_of.values():
-        raise CompsegError(f"data.held_out={group}: no training sample is left; leave another group out")
+        why = "; the other groups' samples are of its patients" if patients else ""
+        raise CompsegError(f"data.held_out={group}: no training sample is left{why}; leave another group out")
     return [replace(info, split=split_of[info.name]) for info in infos if info.name in split_of]
 
 

@@ -6,9 +6,12 @@ bottom: seed, data, model, callbacks, trainer, fit. `attempts` decides what is a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -33,6 +36,7 @@ from compseg.training.build import (
 )
 from compseg.training.extract import extract, map_maker
 from compseg.training.fit import fit, fit_preprocessing, fit_pseudo_labels, fit_segmenter, found_nothing, speed_up
+from compseg.training.module import CompSegNet
 from compseg.training.resolve import Resolved, advice, resolve, resolve_alpha
 from compseg.training.resume import refuse_another
 
@@ -56,17 +60,10 @@ def train(
     """
     quiet_libraries()
     dashboards, signals = dashboards or Dashboards(), signals or StopSignals(run)
-    data: CohortData = instantiate(cfg.data)
-    data.prepare_data()
-    refuse_fatal(data.cohort, cfg.evaluation.split)
-    if hint := advice(cfg, data.cohort.channels):
-        log(hint)
+    data = _prepared(cfg)
     resolved = resolve(cfg, data.cohort)
     if cfg.overwrite and cfg.trainer.resume is None and not rank():
-        # First, because what cannot be trained replaces nothing.
-        build_module(resolved.cfg)
-        learns_from_masks(resolved.cfg)
-        remove_run(run)
+        _make_room(run, resolved.cfg)
     plan, outcome, trained = attempts(resolved.cfg, run), None, []
     while (attempt := advance(plan, outcome)) is not None:
         # Curves of several inits are shown side by side, so each has dashboards of its own.
@@ -88,6 +85,23 @@ def train(
     return outcome.device
 
 
+def _prepared(cfg: DictConfig) -> CohortData:
+    """The data, of which a cohort was made or found that can be trained on."""
+    data: CohortData = instantiate(cfg.data)
+    data.prepare_data()
+    refuse_fatal(data.cohort, cfg.evaluation.split)
+    if hint := advice(cfg, data.cohort.channels):
+        log(hint)
+    return data
+
+
+def _make_room(run: Path, cfg: DictConfig) -> None:
+    """Remove an earlier run, unless what is to replace it cannot be trained."""
+    build_module(cfg)
+    learns_from_masks(cfg)
+    remove_run(run)
+
+
 def train_once(
     attempt: Attempt, data: CohortData, resolved: Resolved, signals: StopSignals, dashboards: Dashboards
 ) -> Outcome:
@@ -100,16 +114,15 @@ def train_once(
         signals: Those that ask the run to stop.
         dashboards: Where scalars and pictures go, beside the run folder.
     """
-    cfg, run = attempt.cfg, attempt.folder
+    cfg = attempt.cfg
     pl.seed_everything(cfg.seed, verbose=False)
     module = build_module(cfg)
     map_maker(module.segmenter, plain(cfg))  # built once here, so that what it lacks is said before training
-    trainer = build_trainer(cfg, run, dashboards, signals, attempt.findings, attempt.later)
+    trainer = build_trainer(cfg, attempt.folder, dashboards, signals, attempt.findings, attempt.later)
     require_best_and_last(trainer)
     path = trainer.checkpoint_to_resume()
-    checkpoint = load_checkpoint(path) if path else None
-    fallback = None if cfg.method.fallback is None else plain(fallback_of(cfg))
-    refuse_another(checkpoint, path, plain(cfg), data.cohort, fallback)
+    refuse = partial(refuse_another, load_checkpoint(path) if path else None, path, cohort=data.cohort)
+    refuse(plain(cfg), fallback=None if cfg.method.fallback is None else plain(fallback_of(cfg)))
     data.setup_for(trainer, seed=cfg.seed, with_truth=learns_from_masks(cfg))
     fit_preprocessing(module, data)
     fit_pseudo_labels(module, data)
@@ -117,18 +130,30 @@ def train_once(
         return Outcome(cfg, trained=False, is_global_zero=trainer.is_global_zero)
     fit_segmenter(module, data)
     module.sees_whole_samples = data.crops is None
-    with_alpha = resolve_alpha(cfg, module.pseudo_labels)
-    cfg, asked = with_alpha.cfg, {**resolved.asked, **with_alpha.asked}
-    _say_choices(resolved, with_alpha)
-    if with_alpha.choices:
-        module.compare_by(*build_comparison(cfg), config=plain(cfg))
-        refuse_another(checkpoint, path, plain(cfg), data.cohort)
+    cfg, asked = _resolve_alpha(module, cfg, resolved, refuse)
     # Not earlier: where the pseudo-labeller finds nothing, the attempt without it writes its own configuration.
     if trainer.is_global_zero:
-        record(run, plain(cfg), asked, data.cohort.fingerprint)
+        record(attempt.folder, plain(cfg), asked, data.cohort.fingerprint)
     dashboards.describe(plain(cfg))
     speed_up(module, trainer)
     fit(trainer, module, data, path, signals)
+    return _outcome(cfg, trainer)
+
+
+def _resolve_alpha(
+    module: CompSegNet, cfg: DictConfig, resolved: Resolved, refuse: Callable[[dict[str, Any]], None]
+) -> tuple[DictConfig, dict[str, Any]]:
+    """Configuration with the alpha that the marks call for, by which the module compares then; what was asked for."""
+    with_alpha = resolve_alpha(cfg, module.pseudo_labels)
+    _say_choices(resolved, with_alpha)
+    if with_alpha.choices:
+        module.compare_by(*build_comparison(with_alpha.cfg), config=plain(with_alpha.cfg))
+        refuse(plain(with_alpha.cfg))
+    return with_alpha.cfg, {**resolved.asked, **with_alpha.asked}
+
+
+def _outcome(cfg: DictConfig, trainer: pl.Trainer) -> Outcome:
+    """How a training went that has ended."""
     detector = detector_of(trainer)
     return Outcome(
         cfg,
