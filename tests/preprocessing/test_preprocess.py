@@ -146,6 +146,7 @@ def test_strips_of_pixels_give_what_the_whole_image_gives(corrections, monkeypat
     preprocess.std.uniform_(0.5, 2)
     image = cube(2, 5, 6, 9).permute(0, 3, 1, 2)
     tissue = cube(2, 1, 5, 6, seed=1) > 3
+    tissue[1] = True  # one pixel after the other, which are read and written as a slice
     image[:, :, 0] = torch.where(tissue[:, :, 0], image[:, :, 0], torch.nan)
     strips, whole = preprocess(image, tissue), preprocess(image.contiguous(), tissue)
     torch.testing.assert_close(strips, whole, rtol=1e-5, atol=1e-5)

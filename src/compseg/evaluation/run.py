@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,8 @@ class Mapped:
     given: Tensor
 
 
+# By `map`: a loop's variable would hold the image of one sample while the next is read.
+_item = attrgetter("item")
 # From the judged run and its threshold to what is seen of each judged sample.
 Inspect = Callable[[Subject, Threshold], Callable[[Mapped], Any]]
 
@@ -222,7 +225,7 @@ def maps_of(
 
     The head is on the segmenter's device.
     """
-    return (mapped.item for mapped in mapped_samples(segmenter, head, cohort, infos))
+    return map(_item, mapped_samples(segmenter, head, cohort, infos))
 
 
 def mapped_samples(
@@ -255,7 +258,7 @@ def _mapped(
 
 
 def _maps(subject: Subject, split: str) -> list[SampleMap]:
-    return [mapped.item for mapped in _mapped_in(subject, split)]
+    return list(map(_item, _mapped_in(subject, split)))
 
 
 def _mapped_in(subject: Subject, split: str) -> Iterator[Mapped]:

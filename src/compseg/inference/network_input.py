@@ -11,7 +11,7 @@ from torch import Tensor
 
 from compseg.comparative import FisherPseudoLabels
 from compseg.preprocessing import Preprocess
-from compseg.preprocessing.preprocess import by_pixels, spectra_of
+from compseg.preprocessing.preprocess import by_pixels, put, spectra_of
 
 
 @torch.no_grad()
@@ -170,7 +170,7 @@ def input_by_pixels(
         places = inside.flatten().nonzero()[:, 0] + sample * size
         sources = places if moved is None else moved.flatten()[places]
         for strip, spectra in preprocess.strips(image, sources, subtracted):
-            spectra_of(result).index_copy_(0, places[strip], spectra)
+            put(spectra_of(result), places[strip], spectra)
             if labeller is not None:
                 filtered[places[strip]] = spectra @ labeller.filter + subtracted @ labeller.filter
     score = filtered.view(tissue.shape)

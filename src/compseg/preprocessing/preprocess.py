@@ -79,7 +79,7 @@ class Preprocess(nn.Module):
         """The same, tissue pixels alone and a few at a time."""
         result, places = self.empty_input(tissue), tissue.flatten().nonzero()[:, 0]
         for strip, spectra in self.strips(image, places):
-            spectra_of(result).index_copy_(0, places[strip], spectra)
+            put(spectra_of(result), places[strip], spectra)
         return result
 
     def empty_input(self, tissue: Tensor) -> Tensor:
@@ -114,7 +114,8 @@ class Preprocess(nn.Module):
         for start in range(0, len(places), step):
             some = places[start : start + step]
             spectra = corrected[: len(some)]
-            spectra.copy_(torch.index_select(pixels, 0, some, out=raw[: len(some)]))
+            run = run_of(some)
+            spectra.copy_(torch.index_select(pixels, 0, some, out=raw[: len(some)]) if run is None else pixels[run])
             spectra = self._correct_pixels(spectra)
             yield slice(start, start + step), torch.addcmul(shift, spectra, scale, out=spectra)
 
@@ -126,6 +127,21 @@ class Preprocess(nn.Module):
                 in_place = getattr(correction, "correct_pixels_", None)
                 spectra = correction(spectra.T[None, :, None])[0, :, 0].T if in_place is None else in_place(spectra)
         return spectra
+
+
+def put(target: Tensor, places: Tensor, spectra: Tensor) -> None:
+    """Write spectra `(n, C)` to places `(n,)`, in rising order, of all `(N, C)`."""
+    run = run_of(places)
+    if run is None:
+        target.index_copy_(0, places, spectra)
+    else:
+        target[run] = spectra
+
+
+def run_of(places: Tensor) -> slice | None:
+    """The places `(n,)`, at least one, as a slice where each follows the one before: that is read in half the time."""
+    first, last = int(places[0]), int(places[-1])
+    return slice(first, last + 1) if last - first == len(places) - 1 else None
 
 
 def spectra_of(image: Tensor) -> Tensor:
