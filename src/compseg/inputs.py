@@ -30,6 +30,7 @@ class InputSpec:
             unknown.
         corrections: What was done to their spectra before they were stored, as configuration.
         channels: Theirs, before that; None: those of the cohort.
+        own_tissue: Whether samples came with masks that the tissue rule does not give.
     """
 
     keys: Mapping[str, str] = field(default_factory=dict)
@@ -38,6 +39,7 @@ class InputSpec:
     high: float = 0.0
     corrections: Sequence[Mapping[str, Any]] = ()
     channels: Channels | None = None
+    own_tissue: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
@@ -60,8 +62,17 @@ class InputSpec:
         corrections, channels = plain.get("corrections", ()), plain.get("channels")
         if not all(isinstance(node, dict) and "_target_" in node for node in corrections):
             raise ValueError(f"input: corrections {corrections!r:.40}")
+        if (own := plain.get("own_tissue", False)) not in (True, False):
+            raise ValueError(f"input: own_tissue {own!r:.40}")
         before = None if channels is None else Channels.from_dict(channels)
-        return cls(keys, plain["channels_first"], plain["kind"], float(high), tuple(corrections), before)
+        return cls(keys, plain["channels_first"], plain["kind"], float(high), tuple(corrections), before, bool(own))
+
+
+def without_mask(expected: InputSpec, rule: str) -> str:
+    """What the user is told of an image without a tissue mask: a sentence, or nothing where the rule is as good."""
+    if not expected.own_tissue:
+        return ""
+    return f"no tissue mask is given, and the rule '{rule}' does not find the tissue of the training samples; give one"
 
 
 def seen_values(image: Image, tissue: Mask | None = None) -> tuple[str, float]:

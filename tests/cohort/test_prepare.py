@@ -106,6 +106,21 @@ def test_tissue_rule_applies_where_no_mask_is_given(tmp_path):
     assert everything.tissue("s00").all()
 
 
+def test_masks_that_the_rule_does_not_give_are_known_to_the_segmenter(tmp_path):
+    image = np.random.default_rng(0).uniform(1, 2, (4, 5, 2)).astype(np.float32)
+    image[:, :2] = 0
+    found = image[..., 0] > 0
+
+    def own_tissue(name, mask, rule="nonzero"):
+        source = MemorySource(count=2, size=(4, 5, 2), change=lambda _, a: replace(a, image=image, tissue=mask))
+        return quiet(source, tmp_path / name, tissue=rule).input.own_tissue
+
+    assert not own_tissue("none", None)
+    assert not own_tissue("alike", found)
+    assert own_tissue("another", found & (np.arange(5) < 3))
+    assert own_tissue("by another rule", found, "all")
+
+
 def with_image(**changes):
     def change(info, arrays):
         if info.name != "s03":

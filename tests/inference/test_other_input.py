@@ -60,11 +60,13 @@ FIRST = replace(SPECTRA, input=InputSpec(kind="float", high=6.0, channels_first=
 MASKED = replace(SPECTRA, input=InputSpec(kind="float", high=6.0, keys={"image": "cube", "tissue": "mask"}))
 COLOURS = made(Channels(3, names=("red", "green", "blue")), "all", kind="uint8", high=249.0)
 FRACTIONS = replace(COLOURS, input=InputSpec(kind="float", high=1.0))
+UNMASKED = replace(KEYED, input=replace(KEYED.input, own_tissue=True))
 DEEP = replace(COLOURS, input=InputSpec(kind="uint16", high=60000.0))
 UNNAMED = replace(COLOURS, channels=Channels(3))
 DIRECT = {id(s): s(cube()) for s in (SPECTRA, KEYED, FIRST)}
 DIRECT[id(MASKED)] = SPECTRA(cube(), MASK > 0)
 DIRECT |= {id(s): s(PHOTOGRAPH.astype(np.float32)) for s in (COLOURS, UNNAMED)}
+DIRECT[id(UNMASKED)] = DIRECT[id(KEYED)]
 DIRECT[id(FRACTIONS)] = FRACTIONS(PHOTOGRAPH.astype(np.float32) / 255)
 DIRECT[id(DEEP)] = DEEP(PHOTOGRAPH.astype(np.float32) * 240)
 
@@ -218,6 +220,7 @@ CASES = {
     "8 bits for 16 bits": Case(
         DEEP, npy(PHOTOGRAPH), end=r"\(uint8\), the segmenter was trained on values up to 6e\+04"
     ),
+    "no mask where training had masks": Case(UNMASKED, npz(AXIS), said="no tissue mask is given", atol=0),
     "the same 16 bits": Case(DEEP, npy(PHOTOGRAPH.astype(np.uint16) * 240), said="taken to have", atol=0),
 }
 

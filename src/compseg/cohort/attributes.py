@@ -66,7 +66,8 @@ def input_of(plain: Mapping[str, Any]) -> dict[str, Any]:
     made = plain["provenance"]
     keys, first = made.get("keys", {}), made.get("channels_first", False)
     before = {"corrections": made["corrections"], "channels": made["given"]} if "corrections" in made else {}
-    return {"keys": keys, "channels_first": first, "kind": kind, "high": high, **before}
+    own = plain.get("own_tissue", False)
+    return {"keys": keys, "channels_first": first, "kind": kind, "high": high, "own_tissue": own, **before}
 
 
 def _check_channels(plain: Mapping[str, Any]) -> None:

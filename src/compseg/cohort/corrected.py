@@ -11,7 +11,7 @@ from torch import nn
 
 from compseg.cohort.splits import assign_splits
 from compseg.preprocessing.pipeline import correct_tissue, with_axis
-from compseg.preprocessing.tissue import resolve_rule, tissue_of
+from compseg.preprocessing.tissue import has_own_tissue, resolve_rule, tissue_of
 from compseg.samples import Channels, Image, Mask, SampleArrays, SampleInfo, Source
 
 CONVERGED = 0.9  # share of a sample's spectra below which preparing says so
@@ -63,7 +63,8 @@ class Corrected:
         image, converged = correct_tissue(self.correction, arrays.image, tissue)
         few = f"less than {CONVERGED:.0%} of the spectra converged in their correction"
         remarks = (*arrays.remarks, *([few] if converged < CONVERGED else []))
-        return SampleArrays(image, tissue, arrays.truth, arrays.thumbnail, remarks)
+        own = has_own_tissue(arrays, self.rule, self.given)
+        return SampleArrays(image, tissue, arrays.truth, arrays.thumbnail, remarks, own)
 
     def _read(self, info: SampleInfo) -> tuple[SampleArrays, Mask]:
         arrays = self.source.read(info)

@@ -18,7 +18,8 @@ from compseg.samples import SampleInfo
 
 SCHEMA = 1
 ATTRIBUTE = "compseg"
-VALUES = "compseg_values"  # attribute of a sample: kind and high of what its file held, see `inputs.seen_values`
+# Attribute of a sample: kind and high of what its file held, and whether the tissue rule does not give its mask.
+VALUES = "compseg_values"
 SAMPLES = "samples"
 THUMBNAIL = "reference"  # what schema 1 calls the array of a sample's thumbnail
 # Not bfloat16: it saves a fifth of the bytes and no time, for eight times the error (docs/research/performance.md).

@@ -38,7 +38,7 @@ from compseg.errors import CompsegError
 from compseg.file_names import file_name, printable, same_file
 from compseg.inputs import merged, seen_values
 from compseg.log import console
-from compseg.preprocessing.tissue import resolve_rule, tissue_mask, tissue_of
+from compseg.preprocessing.tissue import has_own_tissue, resolve_rule, tissue_mask, tissue_of
 from compseg.samples import Channels, SampleArrays, SampleInfo, Source
 
 Header = dict[str, Any]
@@ -181,8 +181,11 @@ def _build(source: Source, path: Path, header: Header, log: Console) -> None:
     classes = {info.class_name: info.label for info in infos if info.class_name}
     samples = [each.record.to_dict() for each in written]
     values: Any = merged(each.values for each in written)
+    own_tissue = any(each.own_tissue for each in written)
     # Only now: a group without `samples` is an unfinished cohort, which no reader opens.
-    root.attrs.put({ATTRIBUTE: {**header, "classes": classes, "values": values, "samples": samples}})
+    root.attrs.put(
+        {ATTRIBUTE: {**header, "classes": classes, "values": values, "own_tissue": own_tissue, "samples": samples}}
+    )
     # No folder can be replaced in one step, so an old cohort is first renamed and deleted at the end.
     old = path.with_name(path.name + ".old")
     shutil.rmtree(old, ignore_errors=True)
@@ -245,6 +248,7 @@ class _Written(NamedTuple):
     record: Record
     seen: Contents
     values: tuple[str, float]  # of the file: kind and high, see `inputs.seen_values`
+    own_tissue: bool  # see `preprocessing.tissue.has_own_tissue`
 
 
 def _finished(root: zarr.Group, info: SampleInfo) -> _Written | None:
@@ -253,10 +257,10 @@ def _finished(root: zarr.Group, info: SampleInfo) -> _Written | None:
         group: Any = root[node(info.name)]
         record = Record.from_dict(group.attrs[ATTRIBUTE])
         seen = _contents(info, {part: group[part][...] for part in record.checksums})
-        kind, high = group.attrs[VALUES]
+        kind, high, own_tissue = group.attrs[VALUES]
     except (KeyError, OSError, ValueError, TypeError, RuntimeError):  # half-written: it is written again
         return None
-    return _Written(record, seen, (kind, high)) if record == _record(seen) else None
+    return _Written(record, seen, (kind, high), own_tissue) if record == _record(seen) else None
 
 
 def _contents(info: SampleInfo, parts: Mapping[str, Array]) -> Contents:
@@ -276,6 +280,7 @@ def _write_sample(
     arrays = source.read(info)
     parts = _parts(info, arrays, header)
     values = seen_values(arrays.image, parts["tissue"])
+    own_tissue = has_own_tissue(arrays, header["tissue_rule"], Channels.from_dict(header["channels"]))
     of_type = f"{OF_TYPE} {values[0]}, others not; are all on one scale?"
     for remark in (of_type, *arrays.remarks, *_odd_truth(parts["tissue"], parts.get("truth"))):
         remarks[remark].append(info.name)
@@ -285,8 +290,9 @@ def _write_sample(
         write_array(root, node(info.name, part), array, header["chunk"])
     seen = _contents(info, parts)
     record = _record(seen)
-    root[node(info.name)].attrs.put({VALUES: values, ATTRIBUTE: record.to_dict()})  # last: the sample is finished
-    return _Written(record, seen, values)
+    found: Any = {VALUES: (*values, own_tissue), ATTRIBUTE: record.to_dict()}
+    root[node(info.name)].attrs.put(found)  # last: the sample is finished
+    return _Written(record, seen, values, own_tissue)
 
 
 def _parts(info: SampleInfo, arrays: SampleArrays, header: Header) -> dict[str, Array]:

@@ -26,6 +26,7 @@ from compseg.inference.segmenter import Segmenter, activation_of
 from compseg.inference.spread import Spread, spread_of
 from compseg.inference.threshold import Threshold
 from compseg.inference.tiling import Tile, receptive_field_of
+from compseg.inputs import without_mask
 from compseg.memory import give_back_freed
 from compseg.plots.overlay import overlay
 from compseg.samples import Image, Mask
@@ -197,9 +198,11 @@ def _of_image(new: NewImage) -> Iterator[None]:
 
 
 def _opened(new: NewImage, segmenter: Segmenter, reading: Reading, told: set[str]) -> OpenImage:
-    opened, said = new.open(reading).as_trained(segmenter)
-    if said and said not in told:  # once for all images of which it is true
-        LOG.warning(printable(f"{new.path}: {said}"))
+    opened, adapted = new.open(reading).as_trained(segmenter)
+    unmasked = without_mask(segmenter.input, segmenter.tissue_rule) if opened.tissue is None else ""
+    for said in filter(None, (adapted, unmasked)):
+        if said not in told:  # once for all images of which it is true
+            LOG.warning(printable(f"{new.path}: {said}"))
         told.add(said)
     opened = opened.with_tissue(segmenter.tissue_rule).corrected(segmenter)
     with _of_image(new):

@@ -37,7 +37,7 @@ from compseg.inference.folder import (
 from compseg.inference.network_input import SumsByScore, network_input, score_tile
 from compseg.inference.threshold import Threshold
 from compseg.inference.tiling import MapsWindows, Tile, cut, cut_blocks, largest_side, receptive_field_of
-from compseg.inputs import InputSpec, rescaling, seen_values
+from compseg.inputs import InputSpec, rescaling, seen_values, without_mask
 from compseg.preprocessing import Preprocess, tissue_mask
 from compseg.preprocessing.pipeline import correct_tissue, count_after, short_name
 from compseg.samples import Channels, Image, Mask, Window
@@ -110,6 +110,8 @@ class Segmenter:
 
     def tissue(self, image: Image) -> Mask:
         """The `(H, W)` tissue mask of an image without one, by the training cohort's rule."""
+        if told := without_mask(self.input, self.tissue_rule):
+            LOG.warning(f"image: {told}")
         return tissue_mask(image, self.tissue_rule, self.input.channels or self.channels)
 
     def __call__(

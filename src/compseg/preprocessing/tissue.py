@@ -15,6 +15,7 @@ from compseg.samples import Channels, Image, Mask, SampleArrays
 RULES = ("all", "nonzero", "otsu", "amide", "stain")
 BY_LEVEL = ("otsu", "amide", "stain")  # what counts in a pixel depends on all of the image
 LOWEST_SNR = 3.0  # height of amide I over the noise, below which a pixel is background at any area
+ALIKE = 0.01  # share of pixels in which two masks of the same tissue may differ
 FRAGMENT = 0.02  # of the largest piece of tissue; smaller ones are crumbs
 
 
@@ -60,6 +61,13 @@ def tissue_mask(image: Image, rule: str, channels: Channels | None = None) -> Ma
 def tissue_of(arrays: SampleArrays, rule: str, channels: Channels) -> Mask:
     """The tissue of a sample: its own mask, else by a rule, see `tissue_mask`."""
     return tissue_mask(arrays.image, rule, channels) if arrays.tissue is None else arrays.tissue
+
+
+def has_own_tissue(arrays: SampleArrays, rule: str, channels: Channels) -> bool:
+    """Whether a sample's mask is another than the rule gives, by more than a hundredth of the pixels."""
+    if arrays.tissue is None or arrays.own_tissue:
+        return arrays.own_tissue
+    return bool(np.mean(arrays.tissue != tissue_mask(arrays.image, rule, channels)) > ALIKE)
 
 
 def level_of(image: Image, rule: str, channels: Channels | None = None) -> NDArray[np.float32]:
