@@ -22,6 +22,21 @@ def made_sample(generator: np.random.Generator, disease: bool, size: int = 24, c
     return torch.from_numpy(image).float(), torch.from_numpy(tissue), torch.from_numpy(truth & tissue[0]), int(disease)
 
 
+def small_targets(count: int = 60, seed: int = 0):
+    """Three single pixels of 24 x 24 in each disease sample, far off in a direction in which samples do not differ."""
+    generator = np.random.default_rng(seed)
+
+    def sample(disease: bool):
+        image, tissue, truth, _ = made_sample(generator, disease=False)
+        rows, columns = generator.integers(2, 24, (2, 3))
+        if disease:
+            truth[rows, columns] = True
+            image += 2 * torch.from_numpy(SIGNATURE).float()[:, None, None] * truth
+        return image, tissue, truth, int(disease)
+
+    return [sample(bool(index % 2)) for index in range(count)]
+
+
 def made_cohort(count: int = 60, seed: int = 0, cue: float = 0.7):
     generator = np.random.default_rng(seed)
     return [made_sample(generator, bool(index % 2), cue=cue) for index in range(count)]

@@ -13,8 +13,10 @@ from compseg.comparative.pseudo_labels import (
     FisherPseudoLabels,
     Marking,
     ReferenceMode,
+    SmallTargets,
     Spectra,
     auc,
+    best_of,
     excess_share,
     fisher,
     in_order,
@@ -22,6 +24,7 @@ from compseg.comparative.pseudo_labels import (
     local_means,
     parts_of,
     quantiles,
+    shares_above,
 )
 from made_spectra import (
     CHANNELS,
@@ -29,14 +32,15 @@ from made_spectra import (
     made_cohort,
     made_sample,
     partly_disease_throughout,
+    small_targets,
     stacked,
     tiles_of_a_scene,
 )
 
 
 def fitted(samples, **options) -> FisherPseudoLabels:
-    pseudo_labels = FisherPseudoLabels(CHANNELS, pixels=12_000, **options)
-    pseudo_labels.fit(((image, tissue, label) for image, tissue, _, label in samples), len(samples))
+    pseudo_labels = FisherPseudoLabels(CHANNELS, **{"pixels": 12_000} | options)
+    pseudo_labels.fit([(image, tissue, label) for image, tissue, _, label in samples], len(samples))
     return pseudo_labels
 
 
@@ -277,3 +281,57 @@ def test_too_few_samples_prove_nothing():
     pseudo_labels = fitted(made_cohort(3), neighbourhood=3)
     assert np.isnan(pseudo_labels.held_out_auc)
     assert pseudo_labels.own
+
+
+def test_targets_of_single_pixels_are_found_by_themselves():
+    """Five pixels a side blur them away; the side and the way of looking are chosen by labels alone."""
+    pseudo_labels = fitted(small_targets(), neighbourhood="auto", pixels=40_000)
+    assert (pseudo_labels.neighbourhood, pseudo_labels.small) == (1, True)
+    assert pseudo_labels.tried.keys() == {5, 9, 3, 1}
+    assert pseudo_labels.tried[5] < 0.8 < 0.9 < pseudo_labels.held_out_auc
+    image, tissue, truth, labels = stacked(small_targets(seed=1))
+    marked = pseudo_labels(image, tissue, labels)
+    assert 2 * (marked & truth).sum() / (marked.sum() + truth.sum()) > 0.8
+
+
+def test_where_the_first_neighbourhood_tells_nearly_all_labels_no_other_is_tried():
+    pseudo_labels = fitted(made_cohort(), neighbourhood="auto")
+    assert pseudo_labels.tried == {5: pseudo_labels.held_out_auc}
+    assert (pseudo_labels.neighbourhood, pseudo_labels.small) == (5, False)
+    same = fitted(made_cohort(), neighbourhood=5)
+    assert torch.equal(pseudo_labels.filter, same.filter)
+
+
+def test_too_few_samples_choose_nothing():
+    assert list(fitted(made_cohort(3), neighbourhood="auto").tried) == [5]
+
+
+def test_another_is_taken_only_if_it_is_better_by_its_margin():
+    assert best_of("abc", [0.7, 0.74, 0.72], [0, 0.05, 0.05]) == "a"
+    assert best_of("abc", [0.7, 0.74, 0.76], [0, 0.05, 0.05]) == "c"
+
+
+def test_shares_above_levels_by_hand():
+    scores, levels = torch.tensor([1.0, 2, 3, 0, 5]), torch.tensor([0.0, 2.0])
+    found = shares_above(scores, torch.tensor([3, 0, 2]), levels)
+    assert found.tolist() == pytest.approx(np.array([[1, 1 / 3], [1 / 2, 1 / 2]]))
+
+
+def test_candidates_are_the_pixels_of_largest_mahalanobis_distance():
+    """A pixel scored along the direction towards itself has its distance."""
+    samples = small_targets(8)
+    pixels = torch.cat([image[:, tissue[0]].T for image, tissue, _, _ in samples])
+    sizes = torch.tensor([int(tissue.sum()) for _, tissue, _, _ in samples])
+    disease = torch.tensor([label > 0 for *_, label in samples])
+    owner = torch.repeat_interleave(torch.arange(8), sizes)
+    means = torch.stack([pixels[owner == k].double().mean(0) for k in range(8)])
+    spectra = Spectra(pixels, owner, sizes, disease, means)
+    whole = parts_of(spectra, 0)[0]
+    directions = SmallTargets(spectra, whole, ReferenceMode(True, False), 0.0).candidates()
+    deviations = (pixels.double() - means[owner]).numpy()
+    inverse = np.linalg.inv(deviations.T @ deviations / len(deviations))
+    expected = np.sqrt(np.einsum("nc,cd,nd->n", deviations, inverse, deviations))
+    places = [np.flatnonzero((owner == k).numpy()) for k in range(8) if disease[k]]
+    farthest = np.concatenate([each[np.argsort(-expected[each])[:3]] for each in places])
+    found = (deviations[farthest] * directions.numpy()).sum(1)
+    np.testing.assert_allclose(found, expected[farthest], rtol=1e-4)

@@ -223,7 +223,7 @@ def test_the_pseudo_labeller_is_replaced_alike():
     assert composed("method=supervised", "pseudo_labels=fisher").pseudo_labels.supervises
     cfg = composed("method=lse", "pseudo_labels=fisher", "pseudo_labels.supervises=false")
     assert not cfg.pseudo_labels.supervises
-    assert cfg.pseudo_labels.neighbourhood == 5
+    assert cfg.pseudo_labels.neighbourhood == "auto"
 
 
 @pytest.mark.parametrize("group", ["method", "regulariser"])

@@ -21,6 +21,7 @@ NAMES = [
     "phantom_shortcut_array",
     "phantom_shortcut_background",
     "phantom_shortcut_thickness",
+    "phantom_small_targets",
 ]
 DEMO = {("train", 0): 50, ("train", 1): 50, ("val", 0): 14, ("val", 1): 14, ("test", 0): 20, ("test", 1): 20}
 PAPER = {("train", 0): 50, ("train", 1): 50, ("val", 0): 3, ("val", 1): 4, ("test", 0): 20, ("test", 1): 20}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from scipy.ndimage import binary_dilation
+from scipy.ndimage import binary_dilation, label
 
 from compseg.errors import CompsegError
 from compseg.phantom import PhantomSource
@@ -76,6 +76,18 @@ def test_tumour_takes_the_fraction_it_is_given():
         assert sample.truth.sum() == round(0.3 * sample.tissue.sum()) * info.label
 
 
+def test_small_tumours_are_of_the_sizes_given_and_take_their_share():
+    source = tiny(size=64, tumour_fraction=[0.005, 0.005], tumour_pixels=[2, 4])
+    sizes = []
+    for info in source.infos():
+        sample = source.read(info)
+        assert sample.truth.sum() == round(0.005 * sample.tissue.sum()) * info.label
+        sizes += np.bincount(label(sample.truth, np.ones((3, 3)))[0].ravel())[1:].tolist()
+    # The last tumour of a spot is what is left of the share, and two may touch.
+    assert np.median(sizes) in (2, 3, 4)
+    assert max(sizes) <= 8
+
+
 def test_a_disease_spot_is_a_healthy_spot_with_tumour_painted_on():
     source = tiny(size=64)
     spot = next(s for s in source._spots.values() if s.info.label)
@@ -131,6 +143,7 @@ def test_a_spot_of_the_papers_size_stays_small():
         ({"noise": -1}, "noise: expected at least 0"),
         ({"difficulty": 0}, "difficulty: expected more than 0"),
         ({"tumour_fraction": [0, 0.5]}, "tumour_fraction: expected 0 < low <= high < 1"),
+        ({"tumour_pixels": [3, 2]}, "tumour_pixels: expected 1 <= smallest <= largest"),
         ({"tumour_fraction": [0.5]}, "tumour_fraction: expected 0 < low <= high < 1"),
         ({"shortcuts": {"aera": 0.1}}, "did you mean 'area'"),
         ({"class_labels": {"T": 1, "N": 0}}, "arrays.A.holds: expected one of T, N, got NAT"),

@@ -24,7 +24,7 @@ from compseg.studies.plan import composed, plan
 from compseg.studies.sweep import jobs_to_check
 from compseg.training import refuse_unread
 from compseg.training.build import build_comparison, build_module
-from compseg.training.resolve import resolve_alpha
+from compseg.training.resolve import resolve_by_pseudo_labels
 from compseg.training.unread import problem_with, refuse, unread
 
 # What is given, and what the line has to say: the key, why, what to change.
@@ -135,8 +135,10 @@ def another(key: str, value: object) -> object:
     """Another value that a key takes."""
     if isinstance(value, bool):
         return not value
+    if key.endswith("neighbourhood"):
+        return 3
     if isinstance(value, int):
-        return value + 2 if key.endswith("neighbourhood") else -1 - value
+        return -1 - value
     if isinstance(value, float):
         return value / 2 or 0.5
     return {"l1": "mse", "bce": "mse", "alpha": "maximum", "maximum": "alpha", "auto": 0.3}[str(value)]
@@ -161,9 +163,9 @@ def trained_from(cfg: DictConfig) -> torch.Tensor:
     torch.manual_seed(0)
     module, batch = build_module(cfg), samples()
     if module.pseudo_labels is not None:
-        rows = zip(batch["image"], batch["tissue"], batch["label"].int().tolist(), strict=True)
+        rows = list(zip(batch["image"], batch["tissue"], batch["label"].int().tolist(), strict=True))
         module.pseudo_labels.fit(rows, 12)
-    module.compare_by(*build_comparison(resolve_alpha(cfg, module.pseudo_labels).cfg), config={})
+    module.compare_by(*build_comparison(resolve_by_pseudo_labels(cfg, module.pseudo_labels).cfg), config={})
     optimizer = module.make_optimizer(module.parameters())
     schedule = module.make_scheduler(optimizer, STEPS + 1)
     for _ in range(STEPS):

@@ -6,16 +6,16 @@ one direction in channel space that shows such contrast, in closed form and in s
 segmenter is then trained on that region as on an annotation. The only supervision is still the paper's idea: to compare
 what disease samples contain with what healthy ones do not.
 
-Read in this order: `FisherPseudoLabels.fit`, `Marking.mark`, `mark`, then what they call. Many fits are made to the
-same pixels, three modes to two halves and to all of them, so what they share is computed once: the scatter within
-samples, and in each round one product of all pixels with the directions of all fits.
+Read in this order: `FisherPseudoLabels.fit`, `best_at`, `Marking.mark`, `mark`, then what they call. Many fits are made
+to the same pixels, three modes to two halves and to all of them, so what they share is computed once: the scatter
+within samples, and in each round one product of all pixels with the directions of all fits.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -26,6 +26,16 @@ from torch.nn.utils.rnn import pad_sequence
 CONVERGED = 0.001  # share of pixels whose mark may still change when marking ends
 ROUNDS = 30  # of marking and refitting, at most
 BLOCK = 1024  # pixels of a product: they stay in the cache
+# Sides in pixels of the neighbourhood, tried in this order where none is given.
+SIDES = (5, 9, 3, 1)
+# Area under the ROC of held-out labels by which another side than the first, or looking for small targets, has to be
+# better: on tiles of one scene 9
+# was by .13, for targets of a few pixels 1 by .2 to .3, elsewhere none by more than .01 (docs/research/lab-log.md).
+BETTER_SIDE = 0.05
+SMALL_SIDE = 3  # up to which targets of a few pixels are looked for
+CANDIDATES, EACH = 256, 3  # spectra that such a target may have, in all and of a disease sample, about
+# Shares of healthy pixels above which such a target may lie: first and last power of ten, number.
+TAILS = (-4.5, -1.0, 36)
 LOW = 0.1  # which disease samples count as those of least disease; one sample alone may be marked by mistake
 
 
@@ -83,13 +93,16 @@ class FisherPseudoLabels(nn.Module):
     Args:
         channels: Number of channels C of the preprocessed image.
         neighbourhood: Side in pixels, odd, of the square whose tissue mean is scored: larger means less noise, but
-            coarser edges.
+            coarser edges. `auto`: that of `SIDES` by which held-out labels are told best.
         supervises: Whether the objective takes the marked region for truth; if not, the network is given the contrast
             and nothing else.
         pixels: How many tissue pixels to fit to, of all samples together.
         shrinkage: Of covariances towards a multiple of the identity.
 
     Attributes:
+        neighbourhood: As given, or chosen by fitting.
+        tried: What held-out labels said of each neighbourhood that was tried, by its side in pixels.
+        small: Whether it marks targets of a few pixels (`SmallTargets`).
         highest: Mean spectrum of the highest-scoring healthy sample.
         share: pi of the last round, in [0, 1].
         own: Whether a pixel is compared with its own sample.
@@ -110,14 +123,17 @@ class FisherPseudoLabels(nn.Module):
     def __init__(
         self,
         channels: int,
-        neighbourhood: int = 5,
+        neighbourhood: int | Literal["auto"] = 5,
         supervises: bool = True,
         pixels: int = 200_000,
         shrinkage: float = 1e-3,
     ) -> None:
         super().__init__()
-        self.neighbourhood, self.supervises, self.pixels, self.shrinkage = neighbourhood, supervises, pixels, shrinkage
+        self.sides = SIDES if neighbourhood == "auto" else (neighbourhood,)
+        self.neighbourhood, self.supervises, self.pixels, self.shrinkage = self.sides[0], supervises, pixels, shrinkage
         self.held_out_auc = self.low_share = math.nan
+        self.tried: dict[int, float] = {}
+        self.small = False
         self.register_buffer("filter", torch.zeros(channels))
         self.register_buffer("level", torch.tensor(0.0))
         self.register_buffer("highest", torch.zeros(channels))
@@ -137,23 +153,25 @@ class FisherPseudoLabels(nn.Module):
 
         Args:
             samples: Preprocessed image `(C, H, W)`, tissue `(1, H, W)` and label of each training sample, one at a
-                time.
+                time; gone through once for each neighbourhood that is tried.
             count: Number of samples, each of which contributes its share of `pixels`.
             seed: Of the choice of pixels.
             rounds: Of marking and refitting, at most; whoever gives them sees how far it is.
         """
-        spectra = choose_spectra(samples, self.neighbourhood, max(1, self.pixels // count), count, seed)
-        whole, *halves = parts_of(spectra, seed)
-        fits = [[Marking(spectra, part, mode, self.shrinkage) for part in (whole, *halves)] for mode in MODES]
-        mark_and_refit(spectra, [fit for of_mode in fits for fit in of_mode], rounds)
-        aucs = [held_out_auc(spectra, of_mode[1:]) for of_mode in fits]
-        best = max(range(len(MODES)), key=lambda number: aucs[number] - BETTER * (number > 0))
-        self.held_out_auc = aucs[best]
-        found = fits[best][0]
-        for name, value in found.fit._asdict().items():
+        found: list[BestFit] = []
+        for side in self.sides:
+            found.append(best_at(side, samples, max(1, self.pixels // count), count, seed, self.shrinkage, rounds))
+            # Also where nothing is held out: then nothing can be chosen by it.
+            if not found[0].held_out_auc < 1 - BETTER_SIDE:
+                break
+        best = best_of(
+            found, [each.held_out_auc for each in found], [BETTER_SIDE * (each is not found[0]) for each in found]
+        )
+        self.tried = {each.side: each.held_out_auc for each in found}
+        self.neighbourhood, self.small = best.side, best.small
+        self.held_out_auc, self.low_share = best.held_out_auc, best.low_share
+        for name, value in best.fit._asdict().items():
             getattr(self, name).copy_(value)
-        marked = shares_of(found.scores.double(), spectra.sizes, found.fit)
-        self.low_share = float(torch.quantile(marked[spectra.disease], LOW))
 
     def forward(self, image: Tensor, tissue: Tensor, labels: Tensor) -> Tensor:
         """The marked region, `(B, 1, H, W)` bool: nothing in healthy samples."""
@@ -200,6 +218,60 @@ class FisherPseudoLabels(nn.Module):
         """The image `(B, C, H, W)` less a background spectrum `(B, C)` on tissue."""
         # Multiplied, because torch.where would lose the channels_last layout; preprocessing leaves no NaN.
         return (image - background[:, :, None, None]).mul_(tissue)
+
+
+class BestFit(NamedTuple):
+    """The best fit to neighbourhoods of one size, and what held-out labels say of it; see `FisherPseudoLabels`."""
+
+    side: int
+    small: bool
+    fit: Fit
+    held_out_auc: float
+    low_share: float
+
+
+T = TypeVar("T")
+
+
+def best_of(items: Sequence[T], scores: Sequence[float], margins: Sequence[float]) -> T:
+    """That of the highest score, each less a margin."""
+    return items[max(range(len(items)), key=lambda number: scores[number] - margins[number])]
+
+
+def best_at(
+    side: int,
+    samples: Iterable[tuple[Tensor, Tensor, int]],
+    each: int,
+    count: int,
+    seed: int,
+    shrinkage: float,
+    rounds: Iterable[object],
+) -> BestFit:
+    """Fit to neighbourhoods of one size in every way, and choose by held-out labels.
+
+    Args:
+        side: Of the neighbourhood in pixels, odd.
+        samples: See `choose_spectra`, as for `each` and `count`.
+        each: How many pixels of a sample, at most.
+        count: Number of samples.
+        seed: Of the choice of pixels and of the halves.
+        shrinkage: Of covariances towards a multiple of the identity.
+        rounds: Of marking and refitting, at most.
+    """
+    spectra = choose_spectra(samples, side, each, count, seed)
+    parts = parts_of(spectra, seed)
+    ways: list[tuple[type[Marking], ReferenceMode, float]] = [
+        (Marking, mode, BETTER * (mode is not MODES[0])) for mode in MODES
+    ]
+    if side <= SMALL_SIDE and len(parts) > 1:
+        ways.append((SmallTargets, MODES[0], BETTER_SIDE))
+    fits = [[kind(spectra, part, mode, shrinkage) for part in parts] for kind, mode, _ in ways]
+    mark_and_refit(spectra, [fit for of_way in fits for fit in of_way], rounds)
+    aucs, margins = [held_out_auc(spectra, of_way[1:]) for of_way in fits], [margin for _, _, margin in ways]
+    (whole, *_), auc_of_best = best_of(list(zip(fits, aucs, strict=True)), aucs, margins)
+    marked = shares_of(whole.scores.double(), spectra.sizes, whole.fit)
+    low = float(torch.quantile(marked[spectra.disease], LOW))
+    return BestFit(side, isinstance(whole, SmallTargets), whole.fit, auc_of_best, low)
 
 
 class Spectra(NamedTuple):
@@ -347,11 +419,23 @@ class Marking:
         self.spectra, self.part, self.mode, self.shrinkage, self.converged = spectra, part, mode, shrinkage, False
         self.healthy = part.samples & ~spectra.disease & (spectra.sizes > 0)
         self.sizes, nothing = (spectra.sizes * part.samples).double()[:, None], torch.zeros_like(spectra.means)
-        # From the labels: the axis of largest variance ratio marked another class on Woods (docs/research/lab-log.md).
-        counts = self.sizes * spectra.disease[:, None]
-        self.direction = self.refitted(counts, spectra.means * counts, nothing)
-        self.counts, self.sums = torch.zeros_like(counts), nothing
+        self.direction = self.start()
+        self.counts, self.sums = torch.zeros_like(self.sizes), nothing
         self.marked = torch.zeros_like(part.mixed.pixel, dtype=torch.bool)
+
+    def start(self) -> Tensor:
+        """The direction `(C,)` of the first round."""
+        # From the labels: the axis of largest variance ratio marked another class on Woods (docs/research/lab-log.md).
+        counts = self.sizes * self.spectra.disease[:, None]
+        return self.refitted(counts, self.spectra.means * counts, torch.zeros_like(self.spectra.means))
+
+    def share_and_level(self, mixed: Tensor, clean: Tensor) -> tuple[Tensor, Tensor]:
+        """What share of disease samples' pixels to mark, and the level above which they lie.
+
+        From the scores of the pixels `part.mixed` of disease samples and `part.clean` of healthy ones, less their
+        background.
+        """
+        return excess_share(mixed, clean)
 
     def mark(self, scores: Tensor) -> None:
         """Mark by scores `(N,)` along `direction`; unless that hardly changes anything, refit `direction`."""
@@ -362,7 +446,7 @@ class Marking:
         mixed, clean = (
             scores[pixels].double() - of_background[owners] for pixels, owners in (self.part.mixed, self.part.clean)
         )
-        share, level = excess_share(mixed, clean)
+        share, level = self.share_and_level(mixed, clean)
         self.fit, self.scores = Fit(self.direction, level, highest, share, *map(torch.tensor, self.mode)), scores
         before, self.marked = self.marked, mixed > level
         changed = (self.marked != before).nonzero()[:, 0]
@@ -405,6 +489,87 @@ class Marking:
         offsets = self.spectra.means - background
         moments = self.part.within + (offsets * self.sizes).T @ offsets
         return fisher(moments, ones, zeros, self.shrinkage)
+
+
+class SmallTargets(Marking):
+    """Marking of targets that are a few pixels, and far less than a hundredth, of the disease samples.
+
+    Between the means of disease and healthy samples they are lost, and so is their share among what makes the samples
+    differ by chance. So it starts along one of the spectra that lie farthest off in disease samples, the one whose
+    highest score in a sample tells the labels best (as in multiple-instance target detection: Zare, Jiao and Glenn,
+    IEEE TPAMI 40:2342, 2018); and it marks above the level at which the share of a disease sample exceeds that of a
+    healthy one most clearly, by Welch's t.
+    """
+
+    def start(self) -> Tensor:
+        """The whitened direction `(C,)` towards the best candidate."""
+        directions = self.candidates()
+        highest = torch.stack(list(self._highest(directions)))
+        labels = self.spectra.disease[self._samples()]
+        return directions[max(range(len(directions)), key=lambda k: auc(highest[~labels, k], highest[labels, k]))]
+
+    def candidates(self) -> Tensor:
+        """Directions `(K, C)`, of unit noise, towards the spectra of disease samples that are farthest from the mean.
+
+        By Mahalanobis distance from the mean of their own sample.
+        """
+        noise = self.part.within / self.sizes.sum()
+        noise.diagonal().add_(self.shrinkage * noise.diagonal().mean().clamp_min(1e-12))
+        precision = torch.linalg.inv(noise)
+        disease = (self.part.samples & self.spectra.disease & (self.spectra.sizes > 0)).nonzero()[:, 0].tolist()
+        each = min(EACH, max(1, CANDIDATES // len(disease)))
+        directions = torch.cat([self._farthest(sample, precision, each) for sample in disease])
+        return directions / (directions @ noise * directions).sum(1, keepdim=True).sqrt().clamp_min(1e-12)
+
+    def _farthest(self, sample: int, precision: Tensor, number: int) -> Tensor:
+        deviations = self._deviations(sample)
+        distances = (deviations @ precision.to(deviations) * deviations).sum(1)
+        return deviations[distances.topk(min(number, len(distances))).indices].double() @ precision
+
+    def _highest(self, directions: Tensor) -> Iterator[Tensor]:
+        """The highest score of each sample of the part along each direction `(K,)`."""
+        for sample in self._samples().tolist():
+            deviations = self._deviations(sample)
+            yield (deviations @ directions.to(deviations).T).amax(0)
+
+    def _samples(self) -> Tensor:
+        return (self.part.samples & (self.spectra.sizes > 0)).nonzero()[:, 0]
+
+    def _deviations(self, sample: int) -> Tensor:
+        """The pixels of a sample less their mean, `(n, C)`."""
+        first = int(self.spectra.sizes[:sample].sum())
+        pixels = self.spectra.pixels[first : first + int(self.spectra.sizes[sample])].to(self.spectra.exact)
+        return pixels - self.spectra.means[sample].to(pixels)
+
+    def share_and_level(self, mixed: Tensor, clean: Tensor) -> tuple[Tensor, Tensor]:
+        """By Welch's t of the samples' shares above levels in the upper tail of healthy scores."""
+        tails = 1 - torch.logspace(*TAILS, dtype=clean.dtype, device=clean.device).flip(0)
+        levels = quantiles(in_order(clean), tails)
+        disease, healthy = (
+            shares_above(scores, self.spectra.counts(owner), levels)
+            for scores, owner in ((mixed, self.part.mixed.owner), (clean, self.part.clean.owner))
+        )
+        variance = disease.var(0, correction=0) / len(disease) + healthy.var(0, correction=0) / len(healthy)
+        error = variance.sqrt().clamp_min(1e-12)
+        level = levels[((disease.mean(0) - healthy.mean(0)) / error).argmax()]
+        share = (mixed > level).to(mixed.dtype).mean().clamp(min=1 / len(mixed), max=0.9)
+        return share, level
+
+
+def shares_above(scores: Tensor, sizes: Tensor, levels: Tensor) -> Tensor:
+    """The share of each sample's scores above each of some levels, `(S, L)`, of those samples that have any.
+
+    Args:
+        scores: Sample after sample, `(n,)`.
+        sizes: How many are each sample's, `(S,)`.
+        levels: In rising order, `(L,)`.
+    """
+    sizes = sizes[sizes > 0]
+    owner = torch.repeat_interleave(torch.arange(len(sizes), device=sizes.device), sizes)
+    below = torch.searchsorted(levels, scores)  # how many levels a score exceeds
+    counts = torch.bincount(owner * (len(levels) + 1) + below, minlength=len(sizes) * (len(levels) + 1))
+    above = counts.view(len(sizes), -1).flip(1).cumsum(1).flip(1)[:, 1:]
+    return above.to(scores.dtype) / sizes[:, None]
 
 
 def mark_and_refit(spectra: Spectra, fits: Sequence[Marking], rounds: Iterable[object]) -> None:

@@ -180,8 +180,38 @@ def sample_tumour(rng: Generator, grid: Grid, outline: Mask, fraction: float) ->
     truth = np.zeros_like(outline)
     # By rank, not by a level of the field: so the tumour takes the asked share of the tissue to the pixel.
     truth.flat[pixels[np.argsort(-nests.flat[pixels], kind="stable")[:count]]] = True
+    return truth, _cover(rng, grid, truth)
+
+
+def sample_small_tumours(
+    rng: Generator, grid: Grid, outline: Mask, fraction: float, sizes: tuple[int, int]
+) -> tuple[Mask, Floats]:
+    """Tumours of a few pixels each, scattered over the tissue, that together take a given fraction of it.
+
+    Args:
+        rng: Random numbers.
+        grid: The pixels.
+        outline: Tissue mask `(H, W)`.
+        fraction: Of the tissue, in (0, 1); to the pixel, at least one; the last tumour is as small as that asks.
+        sizes: Of a tumour in pixels, smallest and largest.
+
+    Returns:
+        Truth and cover, as `sample_tumour` gives them.
+    """
+    pixels, truth = np.flatnonzero(outline), np.zeros_like(outline)
+    count = max(1, round(fraction * len(pixels)))
+    while (missing := count - int(truth.sum())) > 0:
+        size = min(missing, int(rng.integers(sizes[0], sizes[1] + 1)))
+        row, column = divmod(int(rng.choice(pixels)), grid.size)
+        distance = np.hypot(grid.y - grid.y[row, 0], grid.x - grid.x[0, column])
+        truth.flat[pixels[np.argsort(distance.flat[pixels], kind="stable")[:size]]] = True
+    return truth, _cover(rng, grid, truth)
+
+
+def _cover(rng: Generator, grid: Grid, truth: Mask) -> Floats:
+    """How much of each pixel `(H, W)` is tumour: .55 to 1 where the truth is true."""
     purity = np.clip(0.85 + 0.15 * smooth_field(rng, grid, 0.04), 0.55, 1)
-    return truth, (truth * purity).astype(np.float32)
+    return np.asarray(truth * purity, dtype=np.float32)
 
 
 def blur(abundance: Floats, grid: Grid) -> Floats:

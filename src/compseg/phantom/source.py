@@ -169,6 +169,7 @@ class PhantomSource:
         channels: int = 32,
         difficulty: float = 1.0,
         tumour_fraction: Sequence[float] = (0.08, 0.8),
+        tumour_pixels: Sequence[int] | None = None,
         spots_per_patient: int = 2,
         patient_mix: float = 0.15,
         patient_shift: float = 0.8,
@@ -190,6 +191,8 @@ class PhantomSource:
                 patients, scattering and noise.
             tumour_fraction: Lowest and highest share of tumour in a disease spot's tissue; the share is sampled from
                 `low + (high - low) * Beta(1.5, 2.5)`. Two zeros: no tumour at all.
+            tumour_pixels: Smallest and largest size in pixels of separate small tumours, scattered over the tissue;
+                None: irregular nests.
             spots_per_patient: At most so many spots come from one patient.
             patient_mix: Standard deviation of the logarithm of each component's amount between patients; within a spot
                 it varies as much again.
@@ -212,6 +215,7 @@ class PhantomSource:
         self._shortcuts: dict[str, float] = self._parameters["shortcuts"] or {}
         check_keys("shortcuts", self._shortcuts, SHORTCUTS)
         self._seed, self._fraction = seed, (float(tumour_fraction[0]), float(tumour_fraction[1]))
+        self._sizes = None if tumour_pixels is None else (int(tumour_pixels[0]), int(tumour_pixels[1]))
         self._patient_mix, self._patient_shift = patient_mix, patient_shift
         self._thickness, self._scatter, self._noise = thickness, scatter, noise
         self._grid = anatomy.Grid.of(size)
@@ -277,7 +281,11 @@ class PhantomSource:
             return np.zeros_like(tissue)
         # A stream of its own, so that with another label the spot is the same but for the tumour.
         rng = stream(self._seed, TUMOUR, spot.array, spot.index)
-        truth, cover = anatomy.sample_tumour(rng, self._grid, tissue, low + (high - low) * rng.beta(*FRACTION_BETA))
+        share = low + (high - low) * rng.beta(*FRACTION_BETA)
+        if self._sizes is None:
+            truth, cover = anatomy.sample_tumour(rng, self._grid, tissue, share)
+        else:
+            truth, cover = anatomy.sample_small_tumours(rng, self._grid, tissue, share, self._sizes)
         anatomy.paint(abundance, "tumour", cover)
         return truth
 
@@ -325,4 +333,9 @@ def _check_ranges(parameters: Mapping[str, Any]) -> None:
     if len(fraction) != 2 or not 0 <= fraction[0] <= fraction[1] < 1 or fraction[0] == 0 < fraction[1]:
         raise CompsegError(
             f"phantom, tumour_fraction: expected 0 < low <= high < 1, got {fraction}; give two shares, [0, 0] for none"
+        )
+    sizes = parameters["tumour_pixels"]
+    if sizes is not None and (len(sizes) != 2 or not 1 <= sizes[0] <= sizes[1]):
+        raise CompsegError(
+            f"phantom, tumour_pixels: expected 1 <= smallest <= largest, got {sizes}; give two sizes, null for nests"
         )

@@ -1,7 +1,7 @@
 """Every value that was left to `auto`, resolved by the cohort and the machine: a new configuration, and the reasons.
 
 By rule and not by a stopwatch, so that the same run resolves alike each time; measured in docs/research/performance.md.
-A value that was given stays. One value waits until the pseudo-labels are fitted: `resolve_alpha`.
+A value that was given stays. Two values wait until the pseudo-labels are fitted: `resolve_by_pseudo_labels`.
 """
 
 from __future__ import annotations
@@ -112,22 +112,35 @@ def advice(cfg: DictConfig, channels: Channels) -> str | None:
     )
 
 
-def resolve_alpha(cfg: DictConfig, pseudo_labels: FisherPseudoLabels | None) -> Resolved:
-    """Resolve `head.alpha: auto`, the smallest share of the tissue that is expected to be disease in a disease sample.
+def resolve_by_pseudo_labels(cfg: DictConfig, pseudo_labels: FisherPseudoLabels | None) -> Resolved:
+    """Resolve what the pseudo-labels decide.
+
+    `pseudo_labels.neighbourhood: auto`, the one that tells held-out labels best, and `head.alpha: auto`, the smallest
+    share of the tissue that is expected to be disease in a disease sample.
 
     Args:
         cfg: Resolved but for this; it is not changed.
         pseudo_labels: Fitted; None: there are none.
     """
-    if OmegaConf.select(cfg, "head.alpha") != "auto":
-        return Resolved(cfg, {})
+    choices = []
+    if pseudo_labels is not None and OmegaConf.select(cfg, "pseudo_labels.neighbourhood") == "auto":
+        why = f"AUC of held-out labels by side: {_by_side(pseudo_labels)}"
+        choices.append(Choice("pseudo_labels.neighbourhood", pseudo_labels.neighbourhood, why))
+    if OmegaConf.select(cfg, "head.alpha") == "auto":
+        choices.append(_alpha(pseudo_labels))
+    return _chosen(cfg, choices) if choices else Resolved(cfg, {})
+
+
+def _by_side(pseudo_labels: FisherPseudoLabels) -> str:
+    return "; ".join(f"{side}: {auc:.2f}" for side, auc in pseudo_labels.tried.items())
+
+
+def _alpha(pseudo_labels: FisherPseudoLabels | None) -> Choice:
     if pseudo_labels is None:
-        return _chosen(
-            cfg, [Choice("head.alpha", ALPHA_UNKNOWN, "no pseudo-labels to measure the share of disease by")]
-        )
+        return Choice("head.alpha", ALPHA_UNKNOWN, "no pseudo-labels to measure the share of disease by")
     # Rounded: more digits would only be harder to repeat by hand.
     share = max(round(pseudo_labels.low_share, 3), 0.001)
-    return _chosen(cfg, [Choice("head.alpha", share, "less is marked in a tenth of the disease samples")])
+    return Choice("head.alpha", share, "less is marked in a tenth of the disease samples")
 
 
 def _chosen(cfg: DictConfig, choices: list[Choice]) -> Resolved:

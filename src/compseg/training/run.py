@@ -37,7 +37,7 @@ from compseg.training.build import (
 from compseg.training.extract import extract, map_maker
 from compseg.training.fit import fit, fit_preprocessing, fit_pseudo_labels, fit_segmenter, found_nothing, speed_up
 from compseg.training.module import CompSegNet
-from compseg.training.resolve import Resolved, advice, resolve, resolve_alpha
+from compseg.training.resolve import Resolved, advice, resolve, resolve_by_pseudo_labels
 from compseg.training.resume import refuse_another
 
 
@@ -130,7 +130,7 @@ def train_once(
         return Outcome(cfg, trained=False, is_global_zero=trainer.is_global_zero)
     fit_segmenter(module, data)
     module.sees_whole_samples = data.crops is None
-    cfg, asked = _resolve_alpha(module, cfg, resolved, refuse)
+    cfg, asked = _resolve_by_pseudo_labels(module, cfg, resolved, refuse)
     # Not earlier: where the pseudo-labeller finds nothing, the attempt without it writes its own configuration.
     if trainer.is_global_zero:
         record(attempt.folder, plain(cfg), asked, data.cohort.fingerprint)
@@ -140,16 +140,16 @@ def train_once(
     return _outcome(cfg, trainer)
 
 
-def _resolve_alpha(
+def _resolve_by_pseudo_labels(
     module: CompSegNet, cfg: DictConfig, resolved: Resolved, refuse: Callable[[dict[str, Any]], None]
 ) -> tuple[DictConfig, dict[str, Any]]:
     """Configuration with the alpha that the marks call for, by which the module compares then; what was asked for."""
-    with_alpha = resolve_alpha(cfg, module.pseudo_labels)
-    _say_choices(resolved, with_alpha)
-    if with_alpha.choices:
-        module.compare_by(*build_comparison(with_alpha.cfg), config=plain(with_alpha.cfg))
-        refuse(plain(with_alpha.cfg))
-    return with_alpha.cfg, {**resolved.asked, **with_alpha.asked}
+    measured = resolve_by_pseudo_labels(cfg, module.pseudo_labels)
+    _say_choices(resolved, measured)
+    if measured.choices:
+        module.compare_by(*build_comparison(measured.cfg), config=plain(measured.cfg))
+        refuse(plain(measured.cfg))
+    return measured.cfg, {**resolved.asked, **measured.asked}
 
 
 def _outcome(cfg: DictConfig, trainer: pl.Trainer) -> Outcome:
