@@ -73,7 +73,7 @@ def train(
         if outcome.trained and outcome.is_global_zero:
             trained.append(replace(attempt, cfg=outcome.cfg))
             # Built again: of a network that was trained in shares, this rank may hold one share alone.
-            extract(build_module(attempt.cfg), attempt.cfg, data.cohort, attempt.folder)
+            extract(build_module(outcome.cfg), outcome.cfg, data.cohort, attempt.folder)
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()  # the ranks part here: rank zero evaluates alone
     if outcome is None or not outcome.is_global_zero:
