@@ -81,7 +81,9 @@ def test_without_the_extra_the_page_has_no_importance_and_the_table_says_so(jobs
     for number in range(4):
         add_job(str(number), [f"head.alpha={number}"], metrics={"val/loss": float(number)})
     summarise(tmp_path / "sweep", "val/loss")
-    assert "Main effects" in (tmp_path / "sweep" / "sweep.html").read_text()
+    page = (tmp_path / "sweep" / "sweep.html").read_text()
+    assert "Main effects" in page
+    assert "val/loss may be another loss where head.alpha differs" in page
     assert "| head.alpha | 1.00 |" in (tmp_path / "sweep" / "sweep.md").read_text()
     whole = builtins.__import__
 

@@ -215,7 +215,7 @@ function parallel(node, { parallel: columns, tips, links, label }) {
     const ends = axis.names ? axis.names.map((text, i) => [i, text]) : [Math.min(...known), Math.max(...known)].map((value) => [value, short(value)]);
     for (const [value, text] of ends) {
       const last = place === columns.length - 1, cut = shortened(text, 93);
-      svg.append(shape("text", { x: last ? x - 5 : x + 5, y: scales[place](value) + 4, "text-anchor": last ? "end" : "start" }, cut));
+      svg.append(shape("text", { class: "over", x: last ? x - 5 : x + 5, y: scales[place](value) + 4, "text-anchor": last ? "end" : "start" }, cut));
     }
   });
   node.append(svg);

@@ -79,15 +79,23 @@ def _main_effect(predict: Predict, columns: dict[str, NDArray[np.float64]], key:
 
 
 def write_interactive(
-    path: Path, states: str, jobs: pd.DataFrame, keys: Sequence[str], rank_by: str, shares: Mapping[str, float]
+    path: Path,
+    states: str,
+    jobs: pd.DataFrame,
+    keys: Sequence[str],
+    rank_by: str,
+    shares: Mapping[str, float],
+    notes: Sequence[str] = (),
 ) -> Path:
     """Write HTML with the ranked jobs of a sweep, their history, the importance of each key and a chart for each.
 
-    It holds all that it needs and opens offline. `jobs` are those whose metric is finite, the best first.
+    It holds all that it needs and opens offline. `jobs` are those whose metric is finite, the best first; `notes` are
+    on how to read the ranking.
     """
     jobs = jobs.assign(report=[report_of(path.parent, str(job)) for job in jobs["job"]])
     better = "lower" if lower_is_better(rank_by) else "higher"
-    ranked = Part("Jobs", f"Ranked by {rank_by}, {better} is better. A click on a column sorts by it.")
+    words = [f"Ranked by {rank_by}, {better} is better.", *notes, "A click on a column sorts by it."]
+    ranked = Part("Jobs", " ".join(words))
     ranked.head, ranked.rows = _table(jobs, keys, rank_by)
     found = Part("What matters")
     found.add("history", f"{rank_by} of each job in its order, and the best so far.", _history(jobs, rank_by))

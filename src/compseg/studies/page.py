@@ -132,7 +132,7 @@ def _with_extra(sweep: Path, states: str, jobs: pd.DataFrame, keys: Sequence[str
     if shares:
         parts.append(f"Main effects: shares of the keys in the variance of {rank_by} over {len(jobs)} jobs.\n")
         parts.append(markdown(["key", "share"], [[key, f"{share:.2f}"] for key, share in shares.items()]))
-    write_interactive(sweep / "sweep.html", states, jobs, keys, rank_by, shares)
+    write_interactive(sweep / "sweep.html", states, jobs, keys, rank_by, shares, warnings(keys, rank_by))
     parts.append("[The sweep to look around in](sweep.html)\n")
     return parts
 
