@@ -94,8 +94,8 @@ def write_interactive(
     """
     jobs = jobs.assign(report=[report_of(path.parent, str(job)) for job in jobs["job"]])
     better = "lower" if lower_is_better(rank_by) else "higher"
-    words = [f"Ranked by {rank_by}, {better} is better.", *notes, "A click on a column sorts by it."]
-    ranked = Part("Jobs", " ".join(words))
+    said = [f"Ranked by {rank_by}, {better} is better.", *notes, "A click on a column sorts by it."]
+    ranked = Part("Jobs", " ".join(said))
     ranked.head, ranked.rows = _table(jobs, keys, rank_by)
     found = Part("What matters")
     found.add("history", f"{rank_by} of each job in its order, and the best so far.", _history(jobs, rank_by))
