@@ -20,18 +20,10 @@ from common import Row, cohort_of_spots, peak_memory, seconds, table
 from hydra.utils import instantiate
 from torch import Tensor
 
-from compseg.comparative.pseudo_labels import (
-    BETTER,
-    CONVERGED,
-    MODES,
-    ROUNDS,
-    FisherPseudoLabels,
-    Fit,
-    ReferenceMode,
-    auc,
-    local_mean,
-    mark,
-)
+from compseg.comparative import FisherPseudoLabels
+from compseg.comparative.pseudo_labels.choice import BETTER, MODES
+from compseg.comparative.pseudo_labels.marking import CONVERGED, ROUNDS, Fit, ReferenceMode, auc, mark
+from compseg.comparative.pseudo_labels.spectra import local_mean
 from compseg.config import compose
 from compseg.preprocessing import Preprocess, fit_standardisation
 from compseg.training.resolve import resolve

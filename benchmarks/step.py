@@ -23,7 +23,7 @@ from compseg.monitor.dashboards import Dashboards
 from compseg.training.build import build_comparison, build_module, build_trainer
 from compseg.training.fit import fit_preprocessing, fit_pseudo_labels
 from compseg.training.module import CompSegNet
-from compseg.training.resolve import resolve, resolve_alpha
+from compseg.training.resolve import resolve, resolve_by_pseudo_labels
 
 CHANNELS, SIZE, BATCH, EPOCHS, STEPS = 450, 64, 7, 6, 12
 NETWORK = ("model=unet_small", "method=paper2020", "preprocess=none", "augmentation=none", "scheduler=constant")
@@ -55,7 +55,7 @@ def _default(folder: Path, size: int = 256, count: int = 8) -> Row:
     data.setup()
     fit_preprocessing(module, data)
     fit_pseudo_labels(module, data)
-    cfg = resolve_alpha(cfg, module.pseudo_labels).cfg
+    cfg = resolve_by_pseudo_labels(cfg, module.pseudo_labels).cfg
     module.compare_by(*build_comparison(cfg), config={})
     module.sees_whole_samples = True
     data.val_dataloader = lambda: []

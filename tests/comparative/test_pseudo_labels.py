@@ -9,23 +9,19 @@ from scipy.ndimage import uniform_filter
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.metrics import roc_auc_score
 
-from compseg.comparative.pseudo_labels import (
-    FisherPseudoLabels,
+from compseg.comparative import FisherPseudoLabels
+from compseg.comparative.pseudo_labels.choice import best_of
+from compseg.comparative.pseudo_labels.marking import (
     Marking,
     ReferenceMode,
-    SmallTargets,
-    Spectra,
     auc,
-    best_of,
     excess_share,
     fisher,
     in_order,
-    local_mean,
-    local_means,
-    parts_of,
     quantiles,
-    shares_above,
 )
+from compseg.comparative.pseudo_labels.small_targets import SmallTargets, shares_above
+from compseg.comparative.pseudo_labels.spectra import Spectra, local_mean, local_means, parts_of
 from made_spectra import (
     CHANNELS,
     SIGNATURE,

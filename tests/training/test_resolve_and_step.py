@@ -178,7 +178,7 @@ def test_no_step_waits_for_the_device(method, monkeypatch):
     # These are a processor's way alone.
     for module in ("preprocessing.preprocess", "training.module"):
         monkeypatch.setattr(f"compseg.{module}.by_pixels", lambda _: False)
-    monkeypatch.setattr("compseg.comparative.pseudo_labels.unchanged", lambda *_: False)
+    monkeypatch.setattr("compseg.comparative.pseudo_labels.marking.unchanged", lambda *_: False)
     module = module_of(f"method={method}", "augmentation=flip_rotate90_jitter")
     module.segmenter.train()
     batch = batch_of()
