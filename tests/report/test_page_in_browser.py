@@ -187,6 +187,9 @@ def test_it_prints_with_its_colours_and_says_something_without_script(page, path
     page.open(path, media="print")
     assert page.run("getComputedStyle(document.querySelector('.ramp')).printColorAdjust") == "exact"
     assert page.run("getComputedStyle(document.querySelector('.tools')).display") == "none"
+    page.until("samples.every((sample) => sample.pixels)")
+    page.run("dispatchEvent(new Event('beforeprint'))")  # all maps are on paper, not those in view
+    assert page.run("cards.every((card) => card.querySelector('.marked canvas'))")
     page.call("Emulation.setScriptExecutionDisabled", value=True)
     page.call("Page.navigate", url=path.as_uri())
     page.until("Boolean(document.querySelector('#cite'))")
