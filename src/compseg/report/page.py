@@ -16,6 +16,7 @@ import matplotlib
 import numpy as np
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
@@ -110,14 +111,9 @@ def write_report(
         `path`.
     """
     pictures = {name: each.picture for name, each in seen.items()}
-    figures = {
-        name: file_of(figure)
-        for name, figure in draw_figures(
-            threshold, test_maps, val_maps, history, pictures, sampled_spectra(test_maps, seen, about.channels)
-        ).items()
-    }
-    for name, content in figures.items():
-        atomic_bytes(path.parent / "figures" / f"{name}.png", content)
+    spectra = sampled_spectra(test_maps, seen, about.channels)
+    figures = draw_figures(threshold, test_maps, val_maps, history, pictures, spectra)
+    written = _write_figures(path.parent / "figures", figures)
     order, vmax = ranked(test_maps, threshold), colour_vmax(test_maps, threshold)
     data = {
         **page_data(order, val_maps, threshold, about, vmax),
@@ -146,15 +142,24 @@ def write_report(
         importance=0 if importance is None else importance.samples,
         vmax=vmax,
         # The gallery is there in HTML.
-        figures={name: data_uri("image/png", content) for name, content in figures.items() if name != "gallery"},
+        figures={name: data_uri("image/png", content) for name, content in written.items() if name != "gallery"},
         metrics=metrics,
-        environment={
-            key: value if isinstance(value, str) else json.dumps(value, indent=1, default=str)
-            for key, value in about.environment.items()
-        },
+        environment={key: _in_words(value) for key, value in about.environment.items()},
     )
     atomic_text(path, text)
     return path
+
+
+def _write_figures(folder: Path, figures: Mapping[str, Figure]) -> dict[str, bytes]:
+    """Write figures as PNG files; what they hold, by name."""
+    written = {name: file_of(figure) for name, figure in figures.items()}
+    for name, content in written.items():
+        atomic_bytes(folder / f"{name}.png", content)
+    return written
+
+
+def _in_words(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, indent=1, default=str)
 
 
 def render(template: str, data: Mapping[str, Any], **values: Any) -> str:

@@ -249,45 +249,45 @@ def _settings(runs: Sequence[Judged]) -> Part:
 
 def _curves(runs: Sequence[Judged], out: Path) -> Part:
     """ROC and loss of the first few runs, and links to the reports."""
-    part, shown = Part("Curves and reports"), runs[:FEW]
-    roc, loss = [], []
-    for run, (colour, dash) in zip(shown, STYLES, strict=False):
-        style = {"kind": "line", "colour": colour, "dash": dash}
-        labels = np.array([int(row["label"]) for row in run.samples.values()])
-        if 0 < labels.sum() < len(labels):
-            scores = np.array([run.value(name, "area_fraction") for name in run.samples])
-            x, y = roc_curve(scores, labels)
-            roc.append(
-                {"name": f"{run.name}, AUC {auc(scores, labels):.3f}", "x": x.tolist(), "y": y.tolist(), **style}
-            )
-        if history := read_history(run.folder):
-            columns = {key: finite(float(row.get(key) or "nan") for row in history) for key in ("epoch", "val/loss")}
-            loss.append({"name": run.name, "x": columns["epoch"], "y": columns["val/loss"], **style})
-    unit = {"min": 0, "max": 1}
-    if roc:
+    part, styled = Part("Curves and reports"), list(zip(runs[:FEW], STYLES, strict=False))
+    if roc := [{**line, **_line(*style)} for run, style in styled if (line := _roc(run))]:
+        unit = {"min": 0, "max": 1}
         axes = {"x": {"label": "1 - specificity", **unit}, "y": {"label": "sensitivity", **unit}}
-        part.add(
-            "roc",
-            "ROC over test samples, scored by area fraction at each run's own threshold.",
-            {"series": roc, **axes},
-        )
-    if loss:
+        words = "ROC over test samples, scored by area fraction at each run's own threshold."
+        part.add("roc", words, {"series": roc, **axes})
+    if loss := [{**line, **_line(*style)} for run, style in styled if (line := _loss(run))]:
         axes = {"x": {"label": "epoch"}, "y": {"label": "validation loss"}}
-        part.add(
-            "loss",
-            "Validation loss by epoch. Losses of different objectives are not comparable.",
-            {"series": loss, **axes},
-        )
-    part.head = ("run", "report", "threshold")
-    part.rows = [
-        [
-            Cell(run.name, tip=str(run.folder)),
-            _link(run.folder / "report.html", out),
-            number(run.metrics.get("threshold")),
-        ]
-        for run in runs
-    ]
+        words = "Validation loss by epoch. Losses of different objectives are not comparable."
+        part.add("loss", words, {"series": loss, **axes})
+    part.head, part.rows = ("run", "report", "threshold"), [_row(run, out) for run in runs]
     return part
+
+
+def _line(colour: str, dash: str) -> dict[str, Any]:
+    return {"kind": "line", "colour": colour, "dash": dash}
+
+
+def _roc(run: Judged) -> dict[str, Any] | None:
+    """Of samples, by the share of their tissue that is marked; None with one class alone."""
+    labels = np.array([int(row["label"]) for row in run.samples.values()])
+    if not 0 < labels.sum() < len(labels):
+        return None
+    scores = np.array([run.value(name, "area_fraction") for name in run.samples])
+    x, y = roc_curve(scores, labels)
+    return {"name": f"{run.name}, AUC {auc(scores, labels):.3f}", "x": x.tolist(), "y": y.tolist()}
+
+
+def _loss(run: Judged) -> dict[str, Any] | None:
+    """Of validation samples by epoch; None where the run has no history."""
+    if not (history := read_history(run.folder)):
+        return None
+    x, y = (finite(float(row.get(key) or "nan") for row in history) for key in ("epoch", "val/loss"))
+    return {"name": run.name, "x": x, "y": y}
+
+
+def _row(run: Judged, out: Path) -> list[Cell]:
+    threshold = number(run.metrics.get("threshold"))
+    return [Cell(run.name, tip=str(run.folder)), _link(run.folder / "report.html", out), threshold]
 
 
 def _link(path: Path, out: Path) -> Cell:
