@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from compseg.comparative import FisherPseudoLabels
-from compseg.comparative import pseudo_labels as module
+from compseg.comparative.pseudo_labels import spectra as module
 from made_spectra import CHANNELS, made_cohort, partly_disease_throughout, tiles_of_a_scene
 
 COHORTS = {
