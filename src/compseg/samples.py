@@ -76,8 +76,8 @@ class SampleArrays:
         truth: `(H, W)` bool, an expert's mask of the disease region; None where there is none.
         thumbnail: `(h, w, 3)` uint8, a picture for people (H&E, photograph); None where there is none.
         remarks: What the user should know about how the files were understood, in words that samples share.
-        own_tissue: Whether `tissue` is known to be another than the cohort's rule gives of the raw image, where `image`
-            is no longer raw.
+        own_tissue: Whether `tissue` is another than the cohort's rule gives of the raw image; None: `image` is raw, and
+            shows it.
     """
 
     image: Image
@@ -85,7 +85,7 @@ class SampleArrays:
     truth: Mask | None = None
     thumbnail: NDArray[np.uint8] | None = None
     remarks: tuple[str, ...] = ()
-    own_tissue: bool = False
+    own_tissue: bool | None = None
 
 
 @dataclass(frozen=True)

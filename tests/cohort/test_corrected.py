@@ -72,6 +72,16 @@ def test_the_cohort_holds_what_emsc_with_the_mean_of_the_training_tissue_gives(c
         assert not cohort.image(name)[~each.tissue].any()
 
 
+@pytest.mark.parametrize("masks", [True, False])
+def test_new_files_are_asked_for_masks_only_where_these_came_with_them(masks, tmp_path):
+    def change(info, arrays):
+        return bands(info, arrays) if masks else replace(bands(info, arrays), tissue=None)
+
+    source = Corrected(MemorySource(COUNT, SIZE, change=change), [NODES["emsc"]], instantiate, "otsu", SPLITS)
+    cohort = prepare(source, tmp_path / "c", splits=SPLITS, tissue="otsu", dtype="float32", progress=False)
+    assert cohort.input.own_tissue is masks  # what the rule gives of corrected spectra is another matter
+
+
 @pytest.mark.parametrize("name", NODES)
 def test_a_file_is_corrected_as_its_sample_was_and_a_sample_not_again(name, cohorts, tmp_path):
     cohort = cohorts[name]

@@ -6,8 +6,8 @@ from scipy import ndimage
 
 from compseg.errors import CompsegError
 from compseg.preprocessing import resolve_rule, tissue_mask
-from compseg.preprocessing.tissue import FRAGMENT, without_fragments
-from compseg.samples import Channels
+from compseg.preprocessing.tissue import FRAGMENT, has_own_tissue, without_fragments
+from compseg.samples import Channels, SampleArrays
 
 
 def test_rules_on_a_tiny_image():
@@ -100,3 +100,11 @@ def test_fragments_are_scipys_small_labels(seed):
     assert count > 5
     assert np.array_equal(without_fragments(mask), expected)
     assert not without_fragments(np.zeros((3, 4), bool)).any()
+
+
+@pytest.mark.parametrize(("known", "expected"), [(None, True), (True, True), (False, False)])
+def test_what_a_corrected_image_shows_does_not_count_where_the_raw_one_was_compared(known, expected):
+    image = np.ones((3, 4, 2), np.float32)
+    image[0] = 0  # spectra that could not be corrected
+    arrays = SampleArrays(image, np.ones((3, 4), bool), own_tissue=known)
+    assert has_own_tissue(arrays, "nonzero", Channels(2)) is expected

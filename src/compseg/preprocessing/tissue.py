@@ -65,8 +65,10 @@ def tissue_of(arrays: SampleArrays, rule: str, channels: Channels) -> Mask:
 
 def has_own_tissue(arrays: SampleArrays, rule: str, channels: Channels) -> bool:
     """Whether a sample's mask is another than the rule gives, by more than a hundredth of the pixels."""
-    if arrays.tissue is None or arrays.own_tissue:
+    if arrays.own_tissue is not None:
         return arrays.own_tissue
+    if arrays.tissue is None:
+        return False
     return bool(np.mean(arrays.tissue != tissue_mask(arrays.image, rule, channels)) > ALIKE)
 
 

@@ -143,7 +143,7 @@ def train_once(
 def _resolve_by_pseudo_labels(
     module: CompSegNet, cfg: DictConfig, resolved: Resolved, refuse: Callable[[dict[str, Any]], None]
 ) -> tuple[DictConfig, dict[str, Any]]:
-    """Configuration with the alpha that the marks call for, by which the module compares then; what was asked for."""
+    """Configuration with what the marks call for, by which the module compares then; and what was asked for."""
     measured = resolve_by_pseudo_labels(cfg, module.pseudo_labels)
     _say_choices(resolved, measured)
     if measured.choices:
