@@ -8,8 +8,8 @@ from torch import nn
 from torch.nn import functional
 
 from compseg.errors import CompsegError
-from compseg.models import SegNet, SpectralSpatial, UNet, blocks
-from compseg.models.blocks import ACTIVATIONS, NORMS, Conv, make_activation, make_norm
+from compseg.models import SegNet, SpectralSpatial, SpectralStem, UNet, blocks
+from compseg.models.blocks import ACTIVATIONS, NORMS, Conv, make_activation, make_norm, move_start
 
 OWN = (UNet, SegNet, SpectralSpatial)
 
@@ -58,6 +58,21 @@ def test_starts_near_the_prior(network: type[nn.Module], prior: float):
     # The small output weights still add a little, most where SoftPlus features are all positive: half a logit at most.
     assert (activation.logit() - math.log(prior / (1 - prior))).abs().max() < 0.75
     assert activation.mean() == pytest.approx(prior, abs=0.1)
+
+
+@pytest.mark.parametrize("network", OWN)
+@torch.no_grad()
+def test_a_start_that_is_moved_is_that_of_a_network_made_with_it(network: type[nn.Module]):
+    """Also behind a stem; and `auto` is a half until it is moved."""
+    made = []
+    for prior in (0.002, "auto", 0.5):
+        torch.manual_seed(0)
+        made.append(SpectralStem(8, network(4, width=16, prior=prior), components=4))
+    low, moved, half = made
+    assert all(torch.equal(one, other) for one, other in zip(moved.parameters(), half.parameters(), strict=True))
+    move_start(moved, 0.002)
+    assert all(torch.equal(one, other) for one, other in zip(moved.parameters(), low.parameters(), strict=True))
+    assert moved.net.output.bias.sigmoid().item() == pytest.approx(0.002)
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from compseg.batches import RandomFlipRotate90, SpectralJitter
 from compseg.batches.augmentation import augment
+from compseg.comparative import FisherPseudoLabels
 from compseg.config import check_targets, compose, conf_dir
 from compseg.errors import CompsegError
 from compseg.samples import Channels
 from compseg.training.build import build_module
 from compseg.training.fit import speed_up
-from compseg.training.resolve import advice, resolve
+from compseg.training.resolve import advice, resolve, resolve_by_pseudo_labels
 
 METHODS = sorted(file.stem for file in (conf_dir() / "method").glob("*.yaml"))
 TINY = ["model=spectral_spatial", "model.width=8", "preprocess=snv", "channels=6"]
@@ -127,6 +128,45 @@ def test_a_given_depth_stands_and_a_given_number_of_channels_is_checked():
     assert "model.depth" not in made.asked
     with pytest.raises(CompsegError, match="channels=5: the cohort has 6"):
         resolve(compose("train", ["channels=5"]), cohort)
+
+
+def marking(small, share=0.003, supervises=True):
+    """A pseudo-labeller that was fitted, as far as `resolve_by_pseudo_labels` reads it."""
+    labeller = FisherPseudoLabels(6, supervises=supervises)
+    labeller.small, labeller.low_share = small, 0.001
+    labeller.share.fill_(share)
+    return labeller
+
+
+@pytest.mark.parametrize(
+    ("overrides", "labeller", "prior"),
+    [
+        ([], marking(small=True), 0.0015),  # half of a batch's samples are healthy, so half of .003
+        ([], marking(small=False), 0.5),
+        (["model=unet_stem"], marking(small=True, share=0.01), 0.005),
+        (["method=supervised"], marking(small=True, supervises=False), 0.0015),
+        (["method=topk", "pseudo_labels=fisher"], marking(small=True, supervises=False), 0.5),  # no pixel has a target
+        (["model.prior=0.2"], marking(small=True), 0.2),
+        (["method=neuron"], None, 0.5),
+    ],
+)
+def test_where_targets_are_a_few_pixels_the_network_starts_at_their_share(overrides, labeller, prior):
+    cfg = resolve(compose("train", overrides), cohort_of((8, 8, 6))).cfg
+    model = resolve_by_pseudo_labels(cfg, labeller).cfg.model
+    assert model.get("prior", model.get("net", {}).get("prior")) == pytest.approx(prior)
+
+
+def test_without_a_pseudo_labeller_the_start_is_known_at_once():
+    made = resolve(compose("train", ["method=paper2020"]), cohort_of((8, 8, 6)))
+    assert (made.cfg.model.prior, made.asked["model.prior"]) == (0.5, "auto")
+    assert "prior" not in made.reasons
+
+
+def test_the_average_of_the_weights_starts_where_the_network_does():
+    module = module_of("regulariser=mean_teacher")
+    module.start_at(0.01)
+    starts = [float(network.output.bias.detach().sigmoid()) for network in (module.segmenter, module.views.ema.module)]
+    assert starts == pytest.approx([0.01, 0.01])
 
 
 def test_what_is_given_stays():

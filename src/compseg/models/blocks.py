@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,9 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 }
 NORMS = ("none", "batch", "group", "instance", "pixel")
 GROUPS = 8
+# An activation, or `auto`: training decides, by what the pseudo-labels mark.
+Prior = float | Literal["auto"]
+PRIOR_UNKNOWN = 0.5
 # A step of the paper's network on an H200: 8.33 ms with groups of 8, 8.85 of 16, 8.36 of 64, 10.00 without
 # (docs/research/lab-log.md, 2026-11-26).
 CHANNEL_GROUP = 8  # channels that a GPU's matrix units read at once in half precision
@@ -151,7 +155,7 @@ def initialise(net: nn.Module) -> None:
             nn.init.zeros_(layer.bias)
 
 
-def start_at(output: nn.Conv2d, prior: float) -> None:
+def start_at(output: nn.Conv2d, prior: Prior) -> None:
     """Make an untrained network's activations close to `prior` everywhere.
 
     The bias becomes logit(prior) and the weights N(0, 0.01^2), small enough that the bias dominates (Lin et al. 2017,
@@ -160,8 +164,26 @@ def start_at(output: nn.Conv2d, prior: float) -> None:
     Raises:
         CompsegError: `prior` is not in (0, 1).
     """
-    if not 0 < prior < 1:
+    start = PRIOR_UNKNOWN if prior == "auto" else prior
+    if not 0 < start < 1:
         raise CompsegError(f"prior: expected an activation in (0, 1); got {prior}")
     nn.init.normal_(output.weight, std=0.01)
+    set_bias(output, start)
+
+
+def set_bias(output: nn.Conv2d, prior: float) -> None:
+    """Set the bias of an output to logit(prior), with `prior` in (0, 1)."""
     assert output.bias is not None  # for the type checker: output layers here have one
     nn.init.constant_(output.bias, math.log(prior / (1 - prior)))
+
+
+def move_start(segmenter: nn.Module, prior: float) -> None:
+    """Move an untrained segmenter of this room to another prior, in (0, 1); its weights stay as they are.
+
+    Args:
+        segmenter: With a layer `output`, or with a network inside that has one.
+        prior: Approximate activation, everywhere.
+    """
+    for network in segmenter.modules():
+        if isinstance(output := getattr(network, "output", None), nn.Conv2d):
+            set_bias(output, prior)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad
 
 from compseg.errors import CompsegError
-from compseg.models.blocks import conv_units, initialise, require_at_least, start_at
+from compseg.models.blocks import Prior, conv_units, initialise, require_at_least, start_at
 from compseg.models.geometry import crop_to, pad_to_multiple
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class PretrainedPyramid(nn.Module):
             dict; or None, random ones.
         encoder_rate: Learning rate of the encoder, a share of that of everything else; 0 freezes it. With loaded
             weights its early layers, down to a quarter of the resolution, do not learn.
-        prior: Approximate activation of the untrained network, everywhere.
+        prior: Approximate activation of the untrained network, everywhere; `auto`: 0.5, until training moves it.
 
     Raises:
         CompsegError: An argument is out of range, or the file holds something else.
@@ -68,7 +68,7 @@ class PretrainedPyramid(nn.Module):
         magnify: float = 1.0,
         encoder_weights: str | None = "imagenet",
         encoder_rate: float = 0.15,
-        prior: float = 0.5,
+        prior: Prior = 0.5,
     ) -> None:
         super().__init__()
         require_at_least(1, in_channels=in_channels, out_channels=out_channels, width=width)

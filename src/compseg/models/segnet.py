@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
-from compseg.models.blocks import conv_units, initialise, make_dropout, require_at_least, start_at
+from compseg.models.blocks import Prior, conv_units, initialise, make_dropout, require_at_least, start_at
 from compseg.models.geometry import CONV, POOL, UNPOOL, crop_to, pad_to_multiple, receptive_field
 
 # VGG-16, level by level: number of convolutions, and channels as multiples of the first level's.
@@ -26,7 +26,7 @@ class SegNet(nn.Module):
         activation: One of `blocks.ACTIVATIONS`.
         norm: One of `blocks.NORMS`, after each convolution but the last.
         dropout: Probability of dropping a channel at the end of the encoder.
-        prior: Approximate activation of the untrained network, everywhere.
+        prior: Approximate activation of the untrained network, everywhere; `auto`: 0.5, until training moves it.
 
     Raises:
         CompsegError: An argument is out of range.
@@ -41,7 +41,7 @@ class SegNet(nn.Module):
         activation: str = "relu",
         norm: str = "batch",
         dropout: float = 0.0,
-        prior: float = 0.5,
+        prior: Prior = 0.5,
     ) -> None:
         super().__init__()
         require_at_least(1, in_channels=in_channels, out_channels=out_channels, width=width)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from compseg.models.blocks import conv_units, initialise, make_dropout, require_at_least, start_at
+from compseg.models.blocks import Prior, conv_units, initialise, make_dropout, require_at_least, start_at
 from compseg.models.geometry import CONV, receptive_field
 
 SMALLEST = 1e-6  # share of the largest variance, below which a component is rounding error of float64 sums
@@ -29,7 +29,7 @@ class SpectralSpatial(nn.Module):
         norm: One of `blocks.NORMS`, after each convolution. `group` and `instance` also tell each pixel the image's
             mean and variance; `pixel` does not, so that a map does not depend on how an image is cut into tiles.
         dropout: Probability of dropping a channel before the output.
-        prior: Approximate activation of the untrained network, everywhere.
+        prior: Approximate activation of the untrained network, everywhere; `auto`: 0.5, until training moves it.
 
     Raises:
         CompsegError: An argument is out of range.
@@ -46,7 +46,7 @@ class SpectralSpatial(nn.Module):
         activation: str = "relu",
         norm: str = "group",
         dropout: float = 0.0,
-        prior: float = 0.5,
+        prior: Prior = 0.5,
     ) -> None:
         super().__init__()
         require_at_least(

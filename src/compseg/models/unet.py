@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from compseg.errors import CompsegError
-from compseg.models.blocks import conv_units, initialise, make_dropout, require_at_least, start_at
+from compseg.models.blocks import Prior, conv_units, initialise, make_dropout, require_at_least, start_at
 from compseg.models.geometry import (
     BILINEAR,
     CONV,
@@ -36,7 +36,7 @@ class UNet(nn.Module):
         norm: One of `blocks.NORMS`, after each 3x3 convolution.
         dropout: Probability of dropping a channel at the end of the contracting path (its last two levels, as there).
         upsampling: `transposed` or `bilinear` (then a 1x1 convolution halves the channels).
-        prior: Approximate activation of the untrained network, everywhere.
+        prior: Approximate activation of the untrained network, everywhere; `auto`: 0.5, until training moves it.
 
     Raises:
         CompsegError: An argument is out of range.
@@ -53,7 +53,7 @@ class UNet(nn.Module):
         norm: str = "none",
         dropout: float = 0.0,
         upsampling: str = "transposed",
-        prior: float = 0.5,
+        prior: Prior = 0.5,
     ) -> None:
         super().__init__()
         require_at_least(1, in_channels=in_channels, out_channels=out_channels, width=width, depth=depth)

@@ -16,6 +16,7 @@ from compseg.batches.augmentation import Augmentation, augment
 from compseg.comparative import ComparativeHead, FisherPseudoLabels, HeadOutput, Objective, mean_over_ranks
 from compseg.errors import CompsegError
 from compseg.inference.network_input import backgrounds_of, input_by_pixels, network_input
+from compseg.models.blocks import move_start
 from compseg.preprocessing import Preprocess
 from compseg.preprocessing.preprocess import by_pixels
 from compseg.training.resume import replanned
@@ -128,6 +129,11 @@ class CompSegNet(pl.LightningModule):
     def compare_by(self, head: ComparativeHead, objective: Objective, config: Mapping[str, Any]) -> None:
         """Take another head and objective of the same kind, before training; `config` is the configuration of all."""
         self.head, self.objective, self.config = head, objective, dict(config)
+
+    def start_at(self, prior: float) -> None:
+        """Let the untrained network have another activation everywhere, in (0, 1); and the average of its weights."""
+        move_start(self.segmenter, prior)
+        move_start(self.views, prior)
 
     @property
     def trains_on_pseudo_labels(self) -> bool:

@@ -1,7 +1,7 @@
 """Every value that was left to `auto`, resolved by the cohort and the machine: a new configuration, and the reasons.
 
 By rule and not by a stopwatch, so that the same run resolves alike each time; measured in docs/research/performance.md.
-A value that was given stays. Two values wait until the pseudo-labels are fitted: `resolve_by_pseudo_labels`.
+A value that was given stays. Three values wait until the pseudo-labels are fitted: `resolve_by_pseudo_labels`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from compseg.cohort import Cohort
 from compseg.comparative import FisherPseudoLabels
 from compseg.errors import CompsegError
+from compseg.models.blocks import PRIOR_UNKNOWN
 from compseg.preprocessing.pipeline import with_axis
 from compseg.samples import Channels
 from compseg.training.fit import MEMORY_FORMATS
@@ -36,6 +37,8 @@ DEPTH_FOR_PICTURES, DEPTH_FOR_SPECTRA = 3, 1
 SIDE_OF_PHOTOGRAPHS = 256
 # Where nothing is known of the smallest share, a transfer that rises up to the end of x.
 ALPHA_UNKNOWN = 1.0
+# Where a segmenter may have its `prior`: its own, or that of the network behind a stem.
+PRIORS = ("model.prior", "model.net.prior")
 # Steps; of the paper's, each saved 5 ms on an H200, and compiling took 10 to 30 s (docs/research/performance.md).
 WORTH_COMPILING = 4000
 # Weights, head and objective are in float32; autocast lets the network alone compute in less.
@@ -94,7 +97,8 @@ def resolve(cfg: DictConfig, cohort: Cohort) -> Resolved:
     cfg = copy.deepcopy(cfg)
     if cfg.method.baseline is not None:
         cfg.model, cfg.method.baseline = cfg.method.baseline, None
-    resolved = _chosen(cfg, [*_of_channels(cfg, cohort.channels), *_of_size(cfg, cohort), *_of_the_step(cfg, cohort)])
+    by_rule = [*_of_channels(cfg, cohort.channels), *_of_size(cfg, cohort), *_of_the_step(cfg, cohort)]
+    resolved = _chosen(cfg, [*by_rule, *([] if cfg.pseudo_labels else _prior(cfg, None))])
     _require("precision", str(resolved.cfg.trainer.precision), PRECISIONS)
     _require("compile", resolved.cfg.trainer.compile, (None, *COMPILE_MODES))
     _require("memory_format", resolved.cfg.trainer.memory_format, tuple(MEMORY_FORMATS))
@@ -115,8 +119,9 @@ def advice(cfg: DictConfig, channels: Channels) -> str | None:
 def resolve_by_pseudo_labels(cfg: DictConfig, pseudo_labels: FisherPseudoLabels | None) -> Resolved:
     """Resolve what the pseudo-labels decide.
 
-    `pseudo_labels.neighbourhood: auto`, the one that tells held-out labels best, and `head.alpha: auto`, the smallest
-    share of the tissue that is expected to be disease in a disease sample.
+    `pseudo_labels.neighbourhood: auto`, the one that tells held-out labels best; `head.alpha: auto`, the smallest share
+    of the tissue that is expected to be disease in a disease sample; and `model.prior: auto`, where targets are a few
+    pixels their share of what is learned from.
 
     Args:
         cfg: Resolved but for this; it is not changed.
@@ -128,6 +133,7 @@ def resolve_by_pseudo_labels(cfg: DictConfig, pseudo_labels: FisherPseudoLabels 
         choices.append(Choice("pseudo_labels.neighbourhood", pseudo_labels.neighbourhood, why))
     if OmegaConf.select(cfg, "head.alpha") == "auto":
         choices.append(_alpha(pseudo_labels))
+    choices += _prior(cfg, pseudo_labels)
     return _chosen(cfg, choices) if choices else Resolved(cfg, {})
 
 
@@ -141,6 +147,22 @@ def _alpha(pseudo_labels: FisherPseudoLabels | None) -> Choice:
     # Rounded: more digits would only be harder to repeat by hand.
     share = max(round(pseudo_labels.low_share, 3), 0.001)
     return Choice("head.alpha", share, "less is marked in a tenth of the disease samples")
+
+
+def _prior(cfg: DictConfig, pseudo_labels: FisherPseudoLabels | None) -> list[Choice]:
+    """Where the activation of the untrained network is to be."""
+    prior, why = PRIOR_UNKNOWN, ""
+    if pseudo_labels is not None and pseudo_labels.small and _learns_pixels(cfg, pseudo_labels):
+        # From .5 a network spends its steps on calling all tissue healthy: pixel AP .24, and .77 from here
+        # (docs/research/lab-log.md). Half of the samples of a batch are healthy.
+        prior = max(round(float(pseudo_labels.share) / 2, 4), 0.0001)
+        why = f"targets of a few pixels: {prior:.2%} of the tissue that is learned from"
+    return [Choice(key, prior, why) for key in PRIORS if OmegaConf.select(cfg, key) == "auto"]
+
+
+def _learns_pixels(cfg: DictConfig, pseudo_labels: FisherPseudoLabels) -> bool:
+    """Whether every pixel has a target; a map pooled from next to nothing would have next to no gradient."""
+    return pseudo_labels.supervises or cfg.method.learns_from == "masks"
 
 
 def _chosen(cfg: DictConfig, choices: list[Choice]) -> Resolved:

@@ -37,7 +37,7 @@ from compseg.training.build import (
 from compseg.training.extract import extract, map_maker
 from compseg.training.fit import fit, fit_preprocessing, fit_pseudo_labels, fit_segmenter, found_nothing, speed_up
 from compseg.training.module import CompSegNet
-from compseg.training.resolve import Resolved, advice, resolve, resolve_by_pseudo_labels
+from compseg.training.resolve import PRIORS, Resolved, advice, resolve, resolve_by_pseudo_labels
 from compseg.training.resume import refuse_another
 
 
@@ -148,6 +148,8 @@ def _resolve_by_pseudo_labels(
     _say_choices(resolved, measured)
     if measured.choices:
         module.compare_by(*build_comparison(measured.cfg), config=plain(measured.cfg))
+        for prior in (choice.value for choice in measured.choices if choice.key in PRIORS):
+            module.start_at(prior)
         refuse(plain(measured.cfg))
     return measured.cfg, {**resolved.asked, **measured.asked}
 
