@@ -10,7 +10,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.metrics import roc_auc_score
 
 from compseg.comparative import FisherPseudoLabels
-from compseg.comparative.pseudo_labels.choice import best_of
+from compseg.comparative.pseudo_labels.choice import HALVINGS, MODES, best_at, best_of, held_out_auc, shares_of
 from compseg.comparative.pseudo_labels.marking import (
     Marking,
     ReferenceMode,
@@ -18,6 +18,7 @@ from compseg.comparative.pseudo_labels.marking import (
     excess_share,
     fisher,
     in_order,
+    mark_and_refit,
     quantiles,
 )
 from compseg.comparative.pseudo_labels.small_targets import SmallTargets, shares_above
@@ -285,6 +286,9 @@ def test_targets_of_single_pixels_are_found_by_themselves():
     assert (pseudo_labels.neighbourhood, pseudo_labels.small) == (1, True)
     assert pseudo_labels.tried.keys() == {5, 9, 3, 1}
     assert pseudo_labels.tried[5] < 0.8 < 0.9 < pseudo_labels.held_out_auc
+    samples = [(image, tissue, label) for image, tissue, _, label in small_targets()]
+    again = best_at(1, samples, 40_000 // len(samples), len(samples), 0, pseudo_labels.shrinkage, range(30), HALVINGS)
+    assert again.held_out_auc == pseudo_labels.held_out_auc
     image, tissue, truth, labels = stacked(small_targets(seed=1))
     marked = pseudo_labels(image, tissue, labels)
     assert 2 * (marked & truth).sum() / (marked.sum() + truth.sum()) > 0.8
@@ -313,15 +317,37 @@ def test_shares_above_levels_by_hand():
     assert found.tolist() == pytest.approx(np.array([[1, 1 / 3], [1 / 2, 1 / 2]]))
 
 
-def test_candidates_are_the_pixels_of_largest_mahalanobis_distance():
-    """A pixel scored along the direction towards itself has its distance."""
-    samples = small_targets(8)
+def spectra_of(samples) -> Spectra:
+    """All tissue pixels of some samples, as they are."""
     pixels = torch.cat([image[:, tissue[0]].T for image, tissue, _, _ in samples])
     sizes = torch.tensor([int(tissue.sum()) for _, tissue, _, _ in samples])
     disease = torch.tensor([label > 0 for *_, label in samples])
-    owner = torch.repeat_interleave(torch.arange(8), sizes)
-    means = torch.stack([pixels[owner == k].double().mean(0) for k in range(8)])
-    spectra = Spectra(pixels, owner, sizes, disease, means)
+    owner = torch.repeat_interleave(torch.arange(len(samples)), sizes)
+    means = torch.stack([pixels[owner == k].double().mean(0) for k in range(len(samples))])
+    return Spectra(pixels, owner, sizes, disease, means)
+
+
+def test_samples_are_halved_several_times_and_held_out_labels_judge_by_the_mean():
+    spectra = spectra_of(made_cohort(12))
+    parts = parts_of(spectra, seed=4, halvings=3)
+    pairs = [(one.samples, other.samples) for one, other in zip(parts[1::2], parts[2::2], strict=True)]
+    assert all(torch.equal(one, ~other) for one, other in pairs)
+    assert {int((one & spectra.disease).sum()) for pair in pairs for one in pair} == {3}
+    assert len({tuple(one.tolist()) for one, _ in pairs}) == 3
+    assert torch.equal(parts_of(spectra, seed=4)[1].samples, pairs[0][0])
+    halves = [Marking(spectra, part, MODES[0], 1e-3) for part in parts[1:]]
+    mark_and_refit(spectra, halves, range(2))
+    areas = []
+    for half in halves:
+        shares = shares_of(half.scores.double(), spectra.sizes, half.fit)[~half.part.samples]
+        areas.append(roc_auc_score(spectra.disease[~half.part.samples], shares))
+    assert held_out_auc(spectra, halves) == pytest.approx(np.mean(areas))
+
+
+def test_candidates_are_the_pixels_of_largest_mahalanobis_distance():
+    """A pixel scored along the direction towards itself has its distance."""
+    spectra = spectra_of(small_targets(8))
+    pixels, owner, _, disease, means = spectra
     whole = parts_of(spectra, 0)[0]
     directions = SmallTargets(spectra, whole, ReferenceMode(True, False), 0.0).candidates()
     deviations = (pixels.double() - means[owner]).numpy()

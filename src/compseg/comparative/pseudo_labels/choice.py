@@ -23,6 +23,9 @@ BETTER = 0.01
 # better: on tiles of one scene 9 was by .13, for targets of a few pixels 1 by .2 to .3, elsewhere none by more than .01
 # (docs/research/lab-log.md).
 BETTER_SIDE = 0.05
+# One halving tells a side by its luck: on tiles of one scene 5 had areas of .73 to .86, 9 of .86 to .93, and in one of
+# six halvings 5 was not .05 behind (docs/research/lab-log.md). The mean of four has half of that spread.
+HALVINGS = 4
 SMALL_SIDE = 3  # up to which targets of a few pixels are looked for
 LOW = 0.1  # which disease samples count as those of least disease; one sample alone may be marked by mistake
 T = TypeVar("T")
@@ -51,6 +54,7 @@ def best_at(
     seed: int,
     shrinkage: float,
     rounds: Iterable[object],
+    halvings: int = 1,
 ) -> BestFit:
     """Fit to neighbourhoods of one size in every way, and choose by held-out labels.
 
@@ -62,9 +66,10 @@ def best_at(
         seed: Of the choice of pixels and of the halves.
         shrinkage: Of covariances towards a multiple of the identity.
         rounds: Of marking and refitting, at most.
+        halvings: How many times the samples are parted in two, by which held-out labels judge.
     """
     spectra = choose_spectra(samples, side, each, count, seed)
-    parts = parts_of(spectra, seed)
+    parts = parts_of(spectra, seed, halvings)
     ways: list[tuple[type[Marking], ReferenceMode, float]] = [
         (Marking, mode, BETTER * (mode is not MODES[0])) for mode in MODES
     ]
@@ -82,7 +87,7 @@ def best_at(
 def held_out_auc(spectra: Spectra, halves: Sequence[Marking]) -> float:
     """How well the marked share of one half of the samples predicts their labels, fitted to the other half.
 
-    Mean area under the ROC of both ways round; NaN without halves.
+    Mean area under the ROC of both ways round, of all pairs of halves; NaN without halves.
     """
     # By the share, because scores hardly tell the modes apart (docs/research/lab-log.md, 2026-11-23).
     aucs = []

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from compseg.comparative.pseudo_labels.choice import BETTER_SIDE, BestFit, best_at, best_of
+from compseg.comparative.pseudo_labels.choice import BETTER_SIDE, HALVINGS, BestFit, best_at, best_of
 from compseg.comparative.pseudo_labels.marking import ROUNDS, Fit, mark
 from compseg.comparative.pseudo_labels.spectra import local_mean, sum_of_spectra
 
@@ -102,17 +102,20 @@ class FisherPseudoLabels(nn.Module):
 
         Args:
             samples: Preprocessed image `(C, H, W)`, tissue `(1, H, W)` and label of each training sample, one at a
-                time; gone through once for each neighbourhood that is tried.
+                time; gone through once, and once more for each neighbourhood where several are tried.
             count: Number of samples, each of which contributes its share of `pixels`.
             seed: Of the choice of pixels.
             rounds: Of marking and refitting, at most; whoever gives them sees how far it is.
         """
-        found: list[BestFit] = []
-        for side in self.sides:
-            found.append(best_at(side, samples, max(1, self.pixels // count), count, seed, self.shrinkage, rounds))
-            # Also where nothing is held out: then nothing can be chosen by it.
-            if not found[0].held_out_auc < 1 - BETTER_SIDE:
-                break
+        pixels = max(1, self.pixels // count)
+
+        def at(side: int, halvings: int) -> BestFit:
+            return best_at(side, samples, pixels, count, seed, self.shrinkage, rounds, halvings)
+
+        found = [at(self.sides[0], 1)]
+        # Not where nothing is held out: then nothing can be chosen by it.
+        if len(self.sides) > 1 and found[0].held_out_auc < 1 - BETTER_SIDE:
+            found = [at(side, HALVINGS) for side in self.sides]
         best = best_of(
             found, [each.held_out_auc for each in found], [BETTER_SIDE * (each is not found[0]) for each in found]
         )

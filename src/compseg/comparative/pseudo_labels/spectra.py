@@ -113,18 +113,31 @@ def choose_spectra(
     )
 
 
-def parts_of(spectra: Spectra, seed: int) -> list[Part]:
-    """All samples; and two halves that both hold both classes, if there are two samples of each class."""
+def parts_of(spectra: Spectra, seed: int, halvings: int = 1) -> list[Part]:
+    """All samples; and, if there are two of each class, pairs of halves that both hold both classes.
+
+    Args:
+        spectra: Of all samples.
+        seed: Of the halves.
+        halvings: Number of pairs; the first is the same for any number.
+    """
     everything = torch.ones_like(spectra.disease)
     classes = [(spectra.disease == label).nonzero()[:, 0] for label in (False, True)]
     if min(map(len, classes)) < 2:
         return [part_of(spectra, everything, spectra.scatter(everything))]
-    generator, half = torch.Generator().manual_seed(seed), torch.zeros_like(everything)
+    generator = torch.Generator().manual_seed(seed)
+    chosen = [half_of(classes, generator, everything) for _ in range(halvings)]
+    halves = [part_of(spectra, samples, spectra.scatter(samples)) for half in chosen for samples in (half, ~half)]
+    return [part_of(spectra, everything, halves[0].within + halves[1].within), *halves]
+
+
+def half_of(classes: list[Tensor], generator: torch.Generator, everything: Tensor) -> Tensor:
+    """Half of the samples of each class, by chance: bool of the shape `(S,)` of `everything`."""
+    half = torch.zeros_like(everything)
     for samples in classes:
         # Every other sample of a shuffled class.
         half[samples[torch.randperm(len(samples), generator=generator)[::2].to(samples.device)]] = True
-    halves = [part_of(spectra, samples, spectra.scatter(samples)) for samples in (half, ~half)]
-    return [part_of(spectra, everything, halves[0].within + halves[1].within), *halves]
+    return half
 
 
 def part_of(spectra: Spectra, samples: Tensor, within: Tensor) -> Part:
