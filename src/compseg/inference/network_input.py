@@ -70,11 +70,14 @@ class SumsByScore:
     def __init__(self, channels: int, device: torch.device) -> None:
         # On a GPU rows are added in no fixed order, which float64 does not show.
         dtype = torch.float64 if device.type == "cuda" else torch.float32
-        self.sums = torch.zeros(2**16, channels, dtype=dtype, device=device)  # memory is taken as rows are filled
+        # Memory is taken as rows are filled. The last row is of spectra that do not count.
+        self.sums = torch.zeros(2**16 + 1, channels, dtype=dtype, device=device)
 
-    def add(self, spectra: Tensor, scores: Tensor) -> None:
-        """Add spectra `(n, C)` with scores `(n,)`."""
-        self.sums.index_add_(0, rows_of(scores), spectra.to(self.sums.dtype))
+    def add(self, spectra: Tensor, scores: Tensor, counted: Tensor) -> None:
+        """Add spectra `(n, C)` with scores `(n,)`, if they are counted, `(n,)` bool."""
+        # To pick out those that count would copy them, which takes longer than to add all.
+        rows = torch.where(counted, rows_of(scores), len(self.sums) - 1)
+        self.sums.index_add_(0, rows, spectra.to(self.sums.dtype))
 
     def total(self, scores: Tensor, chosen: Tensor) -> Tensor:
         """The sum `(C,)` of chosen spectra, from the scores of all and which are chosen, `(N,)` bool."""
@@ -107,15 +110,10 @@ def score_tile(
         core: Tissue pixels that are no margin, of that shape.
         sums: Of all tiles.
     """
-    if not by_pixels(image):
-        given = preprocess(image, tissue)
-        score = labeller.score(given, tissue)
-        sums.add(given.movedim(1, -1)[core[:, 0]], score[core])
-        return score
-    score = _score_of(preprocess, labeller, image, tissue)[0]
-    places = core.flatten().nonzero()[:, 0]
-    for strip, spectra in preprocess.strips(image, places):
-        sums.add(spectra, score.flatten()[places[strip]])
+    # Prepared once for both: a spectrum's place among the sums depends on its neighbours' too.
+    given = preprocess(image, tissue)
+    score = labeller.score(given, tissue)
+    sums.add(given[0].movedim(0, -1).flatten(0, 1), score.flatten(), core.flatten())
     return score
 
 
