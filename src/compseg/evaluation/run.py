@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import starmap
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -26,7 +29,7 @@ from compseg.file_names import file_names
 from compseg.files import checked_json, remove_partials
 from compseg.inference import Segmenter, Threshold
 from compseg.inference.outputs import ENDINGS, MAPS
-from compseg.inference.prediction import write_map
+from compseg.inference.prediction import prefetched, write_map
 from compseg.inference.segmenter import activation_of
 from compseg.plots.overlay import RGB, as_rgb
 from compseg.run_folder import threshold_of, trains_on_pseudo_labels
@@ -231,26 +234,35 @@ def maps_of(
 def mapped_samples(
     segmenter: Segmenter, head: ComparativeHead, cohort: Cohort, infos: Iterable[SampleInfo]
 ) -> Iterator[Mapped]:
-    """The same with the images; whoever drops a sample before the next lets that one have its memory."""
+    """The same with the images; whoever drops a sample before the next lets that one have its memory.
+
+    While one is mapped, the next is read.
+    """
     adapt = adaptation(cohort, segmenter)
     has_truth = any(cohort.has_truth(info.name) for info in cohort.infos)
-    for info in infos:
-        truth = cohort.truth(info.name)
-        if truth is None and not info.label and has_truth:
-            truth = np.zeros_like(cohort.tissue(info.name))  # where an expert has marked disease, this holds none
-        yield _mapped(segmenter, head, cohort, adapt, info, truth)
+    with ThreadPoolExecutor(1, "read") as reader:
+        read = prefetched((partial(_read, cohort, info, has_truth) for info in infos), reader)
+        yield from starmap(partial(_mapped, segmenter, head, adapt), read)
+
+
+def _read(cohort: Cohort, info: SampleInfo, has_truth: bool) -> tuple[SampleInfo, Image, Mask, Mask | None]:
+    """A sample's image, tissue and truth."""
+    image, tissue, truth = cohort.image(info.name), cohort.tissue(info.name), cohort.truth(info.name)
+    if truth is None and not info.label and has_truth:
+        truth = np.zeros_like(tissue)  # where an expert has marked disease, this holds none
+    return info, image, tissue, truth
 
 
 @torch.inference_mode()
 def _mapped(
     segmenter: Segmenter,
     head: ComparativeHead,
-    cohort: Cohort,
     adapt: Callable[[Image], Image],
     info: SampleInfo,
+    stored: Image,
+    tissue: Mask,
     truth: Mask | None,
 ) -> Mapped:
-    stored, tissue = cohort.image(info.name), cohort.tissue(info.name)
     given = segmenter.network_input(image := adapt(stored), tissue)
     output = head(logits := segmenter.logits_of(given), torch.from_numpy(tissue)[None, None].to(segmenter.device))
     item = SampleMap(info, activation_of(logits, tissue), tissue, truth, float(output.o[0]), float(output.x[0]))

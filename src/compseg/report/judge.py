@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from urllib.parse import quote
 
 import torch
 
+from compseg.cohort import Cohort
 from compseg.errors import reading
 from compseg.evaluation.curves import with_truth
 from compseg.evaluation.metrics import prevalence
@@ -21,6 +23,7 @@ from compseg.evaluation.uncertainty import errors_by_spread
 from compseg.file_names import file_names
 from compseg.files import atomic_npy, read_checked, read_json
 from compseg.inference.outputs import ENDINGS, MAPS, SPREAD
+from compseg.inference.prediction import prefetched
 from compseg.log import console
 from compseg.memory import keep_freed
 from compseg.plots.gallery import TRUTH_RGB, paint_mask
@@ -29,6 +32,7 @@ from compseg.report.page import About, history_columns, map_uri, write_report
 from compseg.report.side_by_side import beside as parts_beside
 from compseg.report.side_by_side import judged_at
 from compseg.run_folder import HISTORY, RESULTS
+from compseg.samples import Image, Mask, SampleInfo
 
 COLLAPSE = "collapse.json"
 IMAGES_FOR_CUES = 100  # of each class; each is read once, which takes about as long as an epoch
@@ -182,6 +186,16 @@ def shortcuts_of(found: Evaluation, seen: Mapping[str, Mapping[str, float]]) -> 
     train = [
         info for label in (0, 1) for info in thinned([info for info in train if info.label == label], IMAGES_FOR_CUES)
     ]
-    cohort = found.cohort
-    values = {info.name: cue_values(cohort.image(info.name), cohort.tissue(info.name)) for info in train}
-    return Shortcuts(origin_of(cohort.infos), cues(train, found.test, {**values, **seen}), groups)
+    values = {**cues_of(found.cohort, train), **seen}
+    return Shortcuts(origin_of(found.cohort.infos), cues(train, found.test, values), groups)
+
+
+def cues_of(cohort: Cohort, infos: Sequence[SampleInfo]) -> dict[str, dict[str, float]]:
+    """`cue_values` of samples, by name; while those of one are computed, the next is read."""
+
+    def read(name: str) -> tuple[str, Image, Mask]:
+        return name, cohort.image(name), cohort.tissue(name)
+
+    with ThreadPoolExecutor(1, "read") as reader:
+        samples = prefetched((partial(read, info.name) for info in infos), reader)
+        return {name: cue_values(image, tissue) for name, image, tissue in samples}
