@@ -64,10 +64,31 @@ def hint(overrides, groups=("model", "data", "experiment")):
         ),
         ("experiment=no_option", "model=unett: no such option; did you mean 'unet'?"),
         ("model=zzz", "model=zzz: no such option; options: "),
+        ("model=1", "model=1: no such option; options: "),
+        ("model=1.5", "model=1.5: no such option; options: "),
+        ("experiment=true", "experiment=true: no such option; options: "),
+        ("hydra/launcher=3", "hydra/launcher=3: no such option; options: "),
+        ("source=3", "source: did you mean 'source@data.source'?"),
+        ("regulariser=[entropi]", "regulariser=entropi: no such option; did you mean 'entropy'?"),
+        ("regulariser=[entropy,2]", "regulariser=2: no such option; options: dense_negatives"),
+        ("regulariser=[null]", "regulariser=null: no such option; options: dense_negatives"),
+        ("learning_rate=1", "learning_rate: no such key; did you mean 'optimizer.lr'?"),
+        ("gpus=2", "gpus: no such key; did you mean 'trainer.devices'?"),
     ],
 )
 def test_composition_errors(own_conf, override, line):
     assert hint([own_conf, override]).startswith(line)
+
+
+@pytest.mark.parametrize("group", ["model", "optimizer", "preprocess"])
+def test_a_group_that_is_needed_is_asked_for(group):
+    with pytest.raises(Exception, match="Missing mandatory value") as caught:
+        compose("train", [f"{group}=null"])[group]
+    assert explain(caught.value) == f"{group}: no value; give {group}=..."
+
+
+def test_null_chooses_no_option():
+    assert compose("train", ["experiment=null", "augmentation=null"]).augmentation is None
 
 
 NOW = {**dict.fromkeys(TrainConfig.__dataclass_fields__), "evaluation": None, "regulariser": None}  # and the groups

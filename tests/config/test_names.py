@@ -85,6 +85,24 @@ def test_what_is_quoted(verb, given, kept):
     assert keep_text(verb, given) == kept
 
 
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("model=1", "model='1'"),
+        ("model=unet,2", "model=unet,'2'"),
+        ("regulariser=[entropy, 1e5]", "regulariser=[entropy, '1e5']"),
+        ("source@data.source=nan", "source@data.source='nan'"),
+        ("hydra/launcher=3", "hydra/launcher='3'"),
+        ("experiment=null", "~experiment"),
+        ("model=unet", "model=unet"),
+        ("model=unet2", "model=unet2"),
+        ("trainer.devices=2", "trainer.devices=2"),
+    ],
+)
+def test_the_name_of_an_option_is_text(given, kept):
+    assert keep_text("train", given, ["model", "regulariser", "source", "experiment", "trainer"]) == kept
+
+
 @pytest.mark.parametrize("value", [1e5, True, float("nan")])
 def test_a_file_that_has_lost_the_text_is_refused(value):
     with pytest.raises(CompsegError, match=r"data\.held_out: .* was read as (float|bool); quote it"):

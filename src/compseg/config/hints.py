@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import re
 from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 from hydra.errors import HydraException, InstantiationException, MissingConfigException, OverrideParseException
@@ -45,6 +46,15 @@ RENAMED = {
     "ceiling": "upper_bound",  # this and the next two: of the verb compare
     "floors": "baselines",
     "figures": "metrics",
+}
+# What other programs call a key, and no likeness of words leads to.
+ELSEWHERE = {
+    "learning_rate": "optimizer.lr",
+    "gpus": "trainer.devices",
+    "num_workers": "data.workers",
+    "cohort": "data.path",
+    "images": "input",
+    "image": "input",
 }
 
 # Kinds of values, by the first letters of their Python types.
@@ -164,7 +174,13 @@ def _unknown_option(error: MissingConfigException) -> str:
     group, _, option = str(error.missing_cfg_file).rpartition("/")
     if new := renamed(f"{group}={option}"):
         return f"{group}={option}: now called {new}"
-    return f"{group}={option}: no such option; {closest(option, error.options or [], 'options')}"
+    return f"{group}={option}: no such option; {closest(option, error.options or _options(error, group), 'options')}"
+
+
+def _options(error: MissingConfigException, group: str) -> list[str]:
+    """What may be chosen of a group of which several options were; Hydra says then no more than where it looked."""
+    folders = re.findall(r"path=file://(.+)", str(error))
+    return [file.stem for folder in folders for file in (Path(folder) / group).glob("*.yaml")]
 
 
 def _unknown_key(words: str, error: OmegaConfBaseException, groups: Collection[str]) -> str:
@@ -184,6 +200,8 @@ def _unknown_key(words: str, error: OmegaConfBaseException, groups: Collection[s
     owner = key.rpartition(".")[0]
     if owner and not known:
         return f"{asked_key}: does nothing here: {owner} is null; choose what sets it, or leave the key out"
+    if (meant := ELSEWHERE.get(asked_key, "")) and meant.partition(".")[0] in known:
+        return f"{asked_key}: no such key; did you mean '{meant}'?"
     if key == asked_key and (near := _near(key, error.parent_node, known)):
         return f"{key}: no such key at the top; did you mean {near}?"
     return f"{key}: no such key; {closest(error.key, known)}"

@@ -44,7 +44,7 @@ class TrainConfig:
     """`conf/train.yaml`."""
 
     data: Any = MISSING  # the samples: path of a cohort, or a source to make one from, and how to load it
-    preprocess: Any = None  # corrections and standardisation, saved with the segmenter
+    preprocess: Any = MISSING  # corrections and standardisation, saved with the segmenter
     augmentation: Any = None
     model: Any = MISSING  # the segmenter
     head: Any = MISSING  # pool and transfer: from maps to one number a sample

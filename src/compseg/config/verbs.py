@@ -58,7 +58,7 @@ def compose(name: str, overrides: Sequence[str] = (), *, with_hydra: bool = Fals
     """
     register()
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        kept = [keep_text(name, override) for override in overrides]
+        kept = _as_typed(name, overrides)
         return hydra.compose(name, kept, return_hydra_config=with_hydra)
 
 
@@ -104,7 +104,7 @@ def verb(name: str, sweep_job: Task | None = None, announces: bool = False) -> C
                 if not announces or {"-m", "--multirun"} & set(sys.argv):
                     _say_that_it_loads(name)
                 register()
-                sys.argv[1:] = [keep_text(name, word) for word in sys.argv[1:]]
+                sys.argv[1:] = _as_typed(name, sys.argv[1:])
                 if launched_rank():  # rank 0 writes the configuration; others leave a log of their own and no more
                     sys.argv += [f"hydra.job.name={name}_ddp_process_{launched_rank()}", "hydra.output_subdir=null"]
                 return hydra.main(config_path=str(conf_dir()), config_name=name, version_base="1.3")(job)()
@@ -112,6 +112,11 @@ def verb(name: str, sweep_job: Task | None = None, announces: bool = False) -> C
         return main
 
     return decorate
+
+
+def _as_typed(name: str, overrides: Sequence[str]) -> list[str]:
+    groups = [folder.name for folder in conf_dir().iterdir() if folder.is_dir()]
+    return [keep_text(name, override, groups) for override in overrides]
 
 
 def _say_that_it_loads(name: str) -> None:
