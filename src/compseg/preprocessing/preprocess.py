@@ -20,7 +20,8 @@ from compseg.memory import ReusableBuffer
 from compseg.preprocessing.fitting import Samples, mean_and_squares
 
 # Values: several arrays of this size fit into a core's cache, and malloc keeps them for the next strip. With half of it
-# detrend and SNV take a sixth longer, because each strip costs its calls; with twice as much a derivative does so.
+# detrend and SNV take a sixth longer, because each strip costs its calls; with twice as much a derivative of 450
+# channels takes a quarter longer.
 STRIP = 2**18
 
 
