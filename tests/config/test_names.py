@@ -94,6 +94,7 @@ def test_what_is_quoted(verb, given, kept):
         ("source@data.source=nan", "source@data.source='nan'"),
         ("hydra/launcher=3", "hydra/launcher='3'"),
         ("experiment=null", "~experiment"),
+        ("+model={_target_: my.Net, width: 8}", "+model={_target_: my.Net, width: 8}"),
         ("model=unet", "model=unet"),
         ("model=unet2", "model=unet2"),
         ("trainer.devices=2", "trainer.devices=2"),

@@ -60,7 +60,8 @@ def keep_text(verb: str, override: str, groups: Collection[str] = ()) -> str:
     key, equals, value = override.partition("=")
     if not equals or re.search(r"['\"]|^\s*(range|interval)\(", value):
         return override
-    if "/" in key or key.lstrip("+").partition("@")[0] in groups:
+    of_group = "/" in key or key.lstrip("+").partition("@")[0] in groups
+    if of_group and not value.lstrip().startswith("{"):  # else it is a node of the user's own, and no option
         return f"~{key}" if value.strip().lower() == "null" else _quoted(key, value, rf"{_NO_TEXT}|null")
     return _quoted(key, value, _LOST) if is_text(verb, key.lstrip("+")) else override
 
