@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from compseg.batches.augmentation import RandomFlipRotate90, RandomHorizontalFlip, SpectralJitter, augment
+from compseg.errors import CompsegError
 
 
 def batch_of(height: int = 6, width: int = 6) -> dict:
@@ -38,6 +40,37 @@ def test_all_eight_ways_come_up_and_four_for_a_rectangle():
 
     assert len(draw(square)) == 8
     assert len(draw(picture)) == 4
+
+
+@pytest.mark.parametrize(
+    ("ways", "expected"),
+    [
+        ("flips", {"abc/def", "cba/fed", "def/abc", "fed/cba"}),
+        ("left_right", {"abc/def", "cba/fed"}),
+        ("up_down", {"abc/def", "def/abc"}),
+        ("none", {"abc/def"}),
+    ],
+)
+def test_only_the_ways_that_were_asked_for(ways, expected):
+    square = torch.arange(9.0).reshape(1, 3, 3)[:, :2]
+    letters = {
+        "/".join("".join("abcdef"[int(value)] for value in row) for row in moved[0])
+        for moved in (
+            RandomFlipRotate90(ways)({"image": square}, np.random.default_rng(k))["image"] for k in range(200)
+        )
+    }
+    assert letters == expected
+
+
+def test_left_and_right_by_either_class_are_the_same():
+    one = augment(batch_of(), {"flip": RandomHorizontalFlip()}, seed=1, epoch=3)
+    other = augment(batch_of(), {"flip_rotate": RandomFlipRotate90("left_right")}, seed=1, epoch=3)
+    assert torch.equal(one["image"], other["image"])
+
+
+def test_other_ways_are_refused():
+    with pytest.raises(CompsegError, match="ways=auto: expected one of all, flips, left_right, up_down, none"):
+        RandomFlipRotate90("auto")
 
 
 def test_a_horizontal_flip_leaves_up_where_it_is():

@@ -14,17 +14,17 @@ from compseg.batches.augmentation import augment
 from compseg.comparative import FisherPseudoLabels
 from compseg.config import check_targets, compose, conf_dir
 from compseg.errors import CompsegError
-from compseg.samples import Channels
+from compseg.samples import Channels, SampleInfo
 from compseg.training.build import build_module
 from compseg.training.fit import speed_up
 from compseg.training.resolve import advice, resolve, resolve_by_pseudo_labels
 
 METHODS = sorted(file.stem for file in (conf_dir() / "method").glob("*.yaml"))
-TINY = ["model=spectral_spatial", "model.width=8", "preprocess=snv", "channels=6"]
+TINY = ["model=spectral_spatial", "model.width=8", "preprocess=snv", "channels=6", "augmentation=flip_rotate90"]
 
 
 def cohort_of(*shapes):
-    infos = [SimpleNamespace(name=str(number), label=number % 2) for number in range(len(shapes))]
+    infos = [SampleInfo(str(number), number % 2) for number in range(len(shapes))]
     channels = Channels(shapes[0][2], tuple(range(shapes[0][2])))
     return SimpleNamespace(split=lambda _: infos, shape=lambda name: shapes[int(name)], channels=channels)
 
@@ -113,7 +113,7 @@ def test_steps_are_those_of_one_of_all_devices(gpu, devices, mode):
 def test_channels_decide_depth_and_corrections(count, spectral, depth, corrections):
     cohort = cohort_of((8, 8, count), (8, 8, count))
     cohort.channels = Channels(count, tuple(range(count)) if spectral else ())
-    asked = compose("train")
+    asked = compose("train", ["augmentation=none"])
     made = resolve(asked, cohort)
     assert (made.cfg.channels, made.cfg.model.depth) == (count, depth)
     assert [node["_target_"].rpartition(".")[2] for node in made.cfg.preprocess.corrections] == corrections
@@ -314,3 +314,19 @@ def test_half_precision_stays_in_the_network(method):
 def test_who_trains_on_pictures_by_the_default_hears_of_the_experiment_for_them(overrides, channels, said):
     heard = advice(compose("train", overrides), channels)
     assert ("experiment=pictures" in heard) if said else heard is None
+
+
+@pytest.mark.parametrize("spectral", [True, False])
+def test_spectra_get_all_flips_and_pictures_those_they_bear(spectral):
+    cohort = cohort_of(*[(8, 8, 1)] * 24)
+    cohort.channels = Channels(1, (1000.0,), unit="cm-1") if spectral else Channels(1)
+    generator = np.random.default_rng(0)
+    # Bright at the top, each picture.
+    images = {str(k): np.linspace(1, 0, 8)[:, None, None] + generator.normal(0, 0.1, (8, 8, 1)) for k in range(24)}
+    cohort.strips = lambda name, _: [images[name]]
+    cohort.tissue = lambda _: np.ones((8, 8), bool)
+    cfg = compose("train", ["model=spectral_spatial", "preprocess=snv", "pseudo_labels=none", "data.batch_size=2"])
+    chosen = resolve(cfg, cohort)
+    assert chosen.cfg.augmentation.flip_rotate.ways == ("all" if spectral else "left_right")
+    assert chosen.asked["augmentation.flip_rotate.ways"] == "auto"
+    assert ("up and down 1.00" in chosen.reasons) is not spectral

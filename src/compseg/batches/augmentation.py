@@ -6,7 +6,7 @@ It is the same for any number of ranks and workers, and after a resume.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol, cast
+from typing import Literal, NamedTuple, Protocol, cast, get_args
 
 import numpy as np
 import torch
@@ -14,6 +14,9 @@ from torch import Tensor
 
 from compseg.batches.cache import empty, sent
 from compseg.batches.dataset import Batch
+from compseg.errors import CompsegError
+
+Ways = Literal["all", "flips", "left_right", "up_down", "none"]
 
 
 class Augmentation(Protocol):
@@ -49,17 +52,41 @@ class FlipRotate(NamedTuple):
 
 
 class RandomFlipRotate90:
-    """Flips and rotations by 90 degrees: the eight ways to lay a square spot on a slide, four for other rectangles."""
+    """Flips and rotations by 90 degrees: the eight ways to lay a square spot on a slide, four for other rectangles.
+
+    Args:
+        ways: `all` of them; `flips` of both axes, without rotations by 90 degrees; `left_right` or `up_down`, one flip;
+            `none`.
+
+    Raises:
+        CompsegError: Any other word.
+    """
 
     is_geometric = True
+
+    def __init__(self, ways: Ways = "all") -> None:
+        if ways not in get_args(Ways):
+            raise CompsegError(f"augmentation: ways={ways}: expected one of {', '.join(get_args(Ways))}")
+        self.ways = ways
 
     def __call__(self, pictures: dict[str, Tensor], generator: np.random.Generator) -> dict[str, Tensor]:
         """Flip and rotate image, tissue and truth alike."""
         flip, quarter = bool(generator.integers(2)), int(generator.integers(4))
         height, width = pictures["image"].shape[-2:]
         # A rectangle rotated by 90 degrees would not fit the batch.
-        moved = FlipRotate(flip, quarter if height == width else quarter // 2 * 2)
+        moved = self._moved(flip, quarter if height == width else quarter // 2 * 2)
         return {name: moved(picture) for name, picture in pictures.items()}
+
+    def _moved(self, flip: bool, quarter: int) -> FlipRotate:
+        """One of the ways, by chance; up and down are flipped by a half rotation of what is flipped sideways."""
+        half = quarter // 2 * 2
+        return {
+            "all": FlipRotate(flip, quarter),
+            "flips": FlipRotate(flip, half),
+            "left_right": FlipRotate(flip, 0),
+            "up_down": FlipRotate(flip, 2 * flip),
+            "none": FlipRotate(False, 0),
+        }[self.ways]
 
 
 class RandomHorizontalFlip:

@@ -18,6 +18,7 @@ import torch
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
+from compseg.batches.orientation import Orientation
 from compseg.cohort import Cohort
 from compseg.comparative import FisherPseudoLabels
 from compseg.errors import CompsegError
@@ -97,7 +98,8 @@ def resolve(cfg: DictConfig, cohort: Cohort) -> Resolved:
     cfg = copy.deepcopy(cfg)
     if cfg.method.baseline is not None:
         cfg.model, cfg.method.baseline = cfg.method.baseline, None
-    by_rule = [*_of_channels(cfg, cohort.channels), *_of_size(cfg, cohort), *_of_the_step(cfg, cohort)]
+    by_rule = [*_of_channels(cfg, cohort.channels), *_of_size(cfg, cohort), *_of_orientation(cfg, cohort)]
+    by_rule += _of_the_step(cfg, cohort)
     resolved = _chosen(cfg, [*by_rule, *([] if cfg.pseudo_labels else _prior(cfg, None))])
     _require("precision", str(resolved.cfg.trainer.precision), PRECISIONS)
     _require("compile", resolved.cfg.trainer.compile, (None, *COMPILE_MODES))
@@ -209,6 +211,18 @@ def _of_size(cfg: DictConfig, cohort: Cohort) -> Iterator[Choice]:
     why = f"training samples are {side:.0f} pixels a side; the encoder has learned from {SIDE_OF_PHOTOGRAPHS}"
     # A number of few digits, as it is to be given by hand; beyond these limits an image costs much or shows little.
     yield Choice("model.magnify", min(max(round(SIDE_OF_PHOTOGRAPHS / side, 2), 0.25), 8.0), why)
+
+
+def _of_orientation(cfg: DictConfig, cohort: Cohort) -> Iterator[Choice]:
+    """Which flips and rotations the training samples bear."""
+    keys = [f"augmentation.{name}.ways" for name in cfg.augmentation or ()]
+    keys = [key for key in keys if OmegaConf.select(cfg, key) == "auto"]
+    if keys and cohort.channels.spectral:
+        # A piece of tissue has no top, and how one came to lie on a slide is chance.
+        yield from (Choice(key, "all", "") for key in keys)
+    elif keys:
+        seen = Orientation.of(cohort)
+        yield from (Choice(key, seen.ways, seen.why) for key in keys)
 
 
 def corrections_for(channels: Channels) -> tuple[list[dict[str, Any]], str]:
