@@ -121,7 +121,8 @@ def test_a_rate_of_zero_freezes_the_encoder():
     from compseg.training.build import build_module
 
     given = ["method=attention", "model=pretrained", "model.encoder_rate=0", "model.magnify=1", "channels=3"]
-    cfg = compose("train", [*given, "model.encoder_weights=null", "model.width=4", "preprocess=none", NO_FLIPS])
+    given += ["model.encoder_weights=null", "model.width=4", "preprocess=none", "augmentation=none"]
+    cfg = compose("train", given)
     module = build_module(cfg).train()
     encoder, before = module.segmenter.encoder, deepcopy(module.segmenter.encoder.state_dict())
     module.trainer = type("T", (), {"estimated_stepping_batches": 10})()
