@@ -15,7 +15,7 @@ from compseg.evaluation.tables import flat_metrics, metrics_of_splits
 from compseg.evaluation.thresholds import fixed
 from compseg.inference.threshold import Threshold
 from compseg.report.explain import Importance, Seen
-from compseg.report.page import About, history_columns, map_uri, write_report
+from compseg.report.page import About, Judged, history_columns, map_uri, write_figures, write_report
 from compseg.report.steps import OFF_TISSUE
 from compseg.samples import Channels
 from hostile_names import NAMES
@@ -101,7 +101,11 @@ def report(tmp_path, maps, about=None, threshold=THRESHOLD, **changed):
         "config_text": "model:\n  _target_: compseg.models.UNet\n",
         "environment": {"python": "3.11", "packages": {"torch": "2.8"}},
     }
-    return write_report(tmp_path / "report.html", About(**(page | (about or {}))), **(given | changed))
+    given |= changed
+    about = About(**(page | (about or {})))
+    judged = Judged(*(given.pop(name) for name in ("threshold", "test_maps", "val_maps", "history", "seen")))
+    given["figures"] = write_figures(tmp_path / "figures", judged, about.channels)
+    return write_report(tmp_path / "report.html", about, judged, **given)
 
 
 def test_page_holds_every_section_and_stands_alone_beside_its_figures(tmp_path):

@@ -28,7 +28,7 @@ from compseg.log import console
 from compseg.memory import keep_freed
 from compseg.plots.gallery import TRUTH_RGB, paint_mask
 from compseg.report.explain import Inspector, importance, spread_in
-from compseg.report.page import About, history_columns, map_uri, write_report
+from compseg.report.page import About, Judged, history_columns, map_uri, write_figures, write_report
 from compseg.report.side_by_side import beside as parts_beside
 from compseg.report.side_by_side import judged_at
 from compseg.run_folder import HISTORY, RESULTS
@@ -87,18 +87,22 @@ def write_page(run: Path, found: Evaluation, uncertainty: bool = False, beside: 
     for name, each in seen.items():
         if each.spread is not None:
             atomic_npy(found.folder / MAPS / f"{about.maps[name]}{SPREAD}", each.spread)
+    judged = Judged(found.threshold, found.test, found.val, history_columns(run), seen)
+    # Plotting keeps the interpreter busy; reading and the network hardly need it.
+    with ThreadPoolExecutor(1, "figures") as plotter:
+        figures = plotter.submit(write_figures, found.folder / "figures", judged, about.channels)
+        shortcuts = shortcuts_of(found, {name: each.cues for name, each in seen.items()})
+        important = importance(found, seen)
+        errors = errors_of(found) if uncertainty else None
     return write_report(
         found.folder / "report.html",
         about,
+        judged,
         metrics=found.metrics,
-        threshold=found.threshold,
-        test_maps=found.test,
-        val_maps=found.val,
-        shortcuts=shortcuts_of(found, {name: each.cues for name, each in seen.items()}),
-        history=history_columns(run),
-        seen=seen,
-        importance=importance(found, seen),
-        errors=errors_of(found) if uncertainty else None,
+        shortcuts=shortcuts,
+        figures=figures.result(),
+        importance=important,
+        errors=errors,
         beside=() if beside is None else parts_beside(found.folder, beside, regions_of(found)),
     )
 

@@ -16,7 +16,6 @@ import matplotlib
 import numpy as np
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
@@ -76,33 +75,51 @@ class About:
     environment: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Judged:
+    """What page and figures show.
+
+    Attributes:
+        threshold: The threshold that all rests on.
+        test_maps: Test samples with their maps, at least one.
+        val_maps: Validation samples with theirs, to compare groups and to fit what is not judged.
+        history: Columns of `history.csv` (`history_columns`); may be empty.
+        seen: What was seen of each test sample's image, by name.
+    """
+
+    threshold: Threshold
+    test_maps: Sequence[SampleMap]
+    val_maps: Sequence[SampleMap]
+    history: Mapping[str, Sequence[float]]
+    seen: Mapping[str, Seen]
+
+    @property
+    def pictures(self) -> dict[str, RGB]:
+        """What is shown under each map, by name."""
+        return {name: each.picture for name, each in self.seen.items()}
+
+
 def write_report(
     path: Path,
     about: About,
+    judged: Judged,
     *,
     metrics: Mapping[str, float],
-    threshold: Threshold,
-    test_maps: Sequence[SampleMap],
-    val_maps: Sequence[SampleMap],
     shortcuts: Shortcuts,
-    history: Mapping[str, Sequence[float]],
-    seen: Mapping[str, Seen],
+    figures: Mapping[str, bytes],
     importance: Importance | None = None,
     errors: Mapping[str, Any] | None = None,
     beside: Sequence[Part] = (),
 ) -> Path:
-    """Write the page, and its pictures as PNG into `figures/` beside it, for slides and papers.
+    """Write the page.
 
     Args:
-        path: Of the page; it and the pictures are written atomically.
+        path: Of the page, which is written atomically.
         about: The run.
+        judged: Its maps.
         metrics: As `compseg.evaluation.tables` makes them.
-        threshold: The threshold that they rest on.
-        test_maps: Test samples with their maps, at least one.
-        val_maps: Validation samples with theirs, to compare groups and to fit what is not judged.
         shortcuts: Signs that the maps follow something other than the region.
-        history: Columns of `history.csv` (`history_columns`); may be empty.
-        seen: What was seen of each test sample's image, by name.
+        figures: See `write_figures`.
         importance: Of the channels, if there is any.
         errors: See `compseg.evaluation.uncertainty.errors_by_spread`; None where no spread was asked for.
         beside: What another run made of the same samples.
@@ -110,10 +127,8 @@ def write_report(
     Returns:
         `path`.
     """
-    pictures = {name: each.picture for name, each in seen.items()}
-    spectra = sampled_spectra(test_maps, seen, about.channels)
-    figures = draw_figures(threshold, test_maps, val_maps, history, pictures, spectra)
-    written = _write_figures(path.parent / "figures", figures)
+    threshold, val_maps, test_maps, seen = judged.threshold, judged.val_maps, judged.test_maps, judged.seen
+    pictures, history = judged.pictures, judged.history
     order, vmax = ranked(test_maps, threshold), colour_vmax(test_maps, threshold)
     data = {
         **page_data(order, val_maps, threshold, about, vmax),
@@ -142,7 +157,7 @@ def write_report(
         importance=0 if importance is None else importance.samples,
         vmax=vmax,
         # The gallery is there in HTML.
-        figures={name: data_uri("image/png", content) for name, content in written.items() if name != "gallery"},
+        figures={name: data_uri("image/png", content) for name, content in figures.items() if name != "gallery"},
         metrics=metrics,
         environment={key: _in_words(value) for key, value in about.environment.items()},
     )
@@ -150,8 +165,16 @@ def write_report(
     return path
 
 
-def _write_figures(folder: Path, figures: Mapping[str, Figure]) -> dict[str, bytes]:
-    """Write figures as PNG files; what they hold, by name."""
+def write_figures(folder: Path, judged: Judged, channels: Channels) -> dict[str, bytes]:
+    """Write the page's figures as PNG files, each atomically, for slides and papers.
+
+    Returns:
+        What the files hold, by name.
+    """
+    spectra = sampled_spectra(judged.test_maps, judged.seen, channels)
+    figures = draw_figures(
+        judged.threshold, judged.test_maps, judged.val_maps, judged.history, judged.pictures, spectra
+    )
     written = {name: file_of(figure) for name, figure in figures.items()}
     for name, content in written.items():
         atomic_bytes(folder / f"{name}.png", content)
