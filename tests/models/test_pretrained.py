@@ -7,7 +7,7 @@ import torch
 from omegaconf import OmegaConf
 
 from compseg.errors import CompsegError
-from compseg.models import PretrainedPyramid
+from compseg.models import FrozenFeatures, PretrainedPyramid
 from compseg.models import pretrained as room
 from compseg.models.pretrained import EfficientNetLite, file_of_package, load_weights
 
@@ -198,3 +198,29 @@ def test_auto_magnifies_to_photographs():
     (choice,) = _of_size(cfg, Cohort())
     assert (choice.key, choice.value) == ("model.magnify", 2.0)
     assert list(_of_size(OmegaConf.create({"model": {"magnify": 3}}), Cohort())) == []
+    cfg = OmegaConf.create({"model": {"magnify": 3}, "pseudo_labels": {"features": {"magnify": "auto"}}})
+    assert [(key, value) for key, value, _ in _of_size(cfg, Cohort())] == [("pseudo_labels.features.magnify", 2.0)]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_frozen_features_of_any_channels_and_sides_have_a_cell_for_eight_pixels(channels):
+    features = FrozenFeatures(channels, magnify=2.0, encoder_weights=None).train()
+    found = features(torch.rand(2, channels, 40, 27))
+    assert found.shape == (2, features.dimensions, 10, 6)
+    assert not features.knows
+    assert not any(part.training for part in features.encoder.blocks)
+    assert not any(each.requires_grad for each in features.parameters())
+
+
+def test_others_than_one_and_three_channels_are_seen_as_means_of_neighbours():
+    x = torch.rand(2, 4, 5, 6)
+    expected = torch.stack([(x[:, 0] + x[:, 1]) / 2, (x[:, 1] + x[:, 2]) / 2, (x[:, 2] + x[:, 3]) / 2], dim=1)
+    torch.testing.assert_close(room._three(x), expected)
+    torch.testing.assert_close(room._three(x[:, :1]), x[:, :1].expand(-1, 3, -1, -1))
+
+
+def test_features_are_moved_by_half_a_cell():
+    x = torch.arange(5.0).view(1, 1, 1, 5)
+    torch.testing.assert_close(room._half_a_cell_on(x), torch.tensor([0.0, 0.5, 1.5, 2.5, 3.5]).view(1, 1, 1, 5))
+    torch.testing.assert_close(room._half_a_cell_on(x.mT), torch.tensor([0.0, 0.5, 1.5, 2.5, 3.5]).view(1, 1, 5, 1))

@@ -40,6 +40,19 @@ def test_a_method_goes_on_without_a_teacher_that_finds_nothing(null, tmp_path, m
 
 
 @pytest.mark.slow
+def test_pictures_go_on_by_labels_alone_where_the_encoder_has_no_weights(null, tmp_path):
+    run, weightless = tmp_path / "run", "pseudo_labels.features.encoder_weights=null"
+    printed = succeed(
+        "train", *tiny(null, run, NULL, "method=pictures", weightless, "method.fallback.n_init=1", *SHORT)
+    )
+    assert "the encoder has no weights" in printed
+    assert "method=pictures continues without pseudo-labels; method.fallback sets pseudo_labels, objective" in printed
+    config = OmegaConf.load(run / "config.yaml")
+    assert config.pseudo_labels is None
+    assert config.objective._target_.endswith("PooledLoss")
+
+
+@pytest.mark.slow
 def test_a_run_that_went_on_without_its_teacher_resumes_so(null, tmp_path):
     arguments = tiny(null, tmp_path / "run", NULL, *SHORT, "evaluation.split=none", "scheduler=constant")
     succeed("train", *arguments)

@@ -35,6 +35,8 @@ def module_of(*overrides):
         cfg.model = cfg.method.baseline
     if "magnify" in cfg.model:
         cfg.model.magnify = 1  # auto needs a cohort
+    if "features" in (cfg.pseudo_labels or {}):
+        cfg.pseudo_labels.features.magnify = 1
     torch.manual_seed(0)
     return build_module(cfg)
 
@@ -297,6 +299,30 @@ def test_half_precision_stays_in_the_network(method):
         mixed = module.training_step(batch, 0)["loss"]
     assert mixed.dtype == torch.float32
     torch.testing.assert_close(mixed, plain, rtol=0, atol=0)
+
+
+def test_an_encoders_marks_are_made_once_and_move_with_the_picture():
+    module = module_of("method=pictures", "augmentation=horizontal_flip", "pseudo_labels.features.encoder_weights=null")
+    module.sees_whole_samples = True
+    batch, labeller = batch_of(size=32), module.pseudo_labels
+    seen = module.preprocess(batch["image"], batch["tissue"])
+    expected = labeller(seen, batch["tissue"], batch["label"])
+    assert expected[1].max() > 0
+    torch.testing.assert_close(module._prepared(batch, {})["truth"], expected)
+    labeller.features = torch.nn.Flatten()  # of no use
+    moved, flipped = module._prepared(batch, module.augmentations), []
+    for place in range(4):
+        flipped.append(not torch.equal(moved["image"][place], seen[place]))
+        back = moved["truth"][place].flip(-1) if flipped[-1] else moved["truth"][place]
+        torch.testing.assert_close(back, expected[place])
+    assert any(flipped)
+
+
+def test_only_what_computes_contrasts_is_needed_for_prediction():
+    spectra, pictures = module_of("method=compseg"), module_of("method=pictures")
+    assert spectra.contrasts is spectra.pseudo_labels
+    assert pictures.pseudo_labels is not None
+    assert pictures.contrasts is None
 
 
 @pytest.mark.parametrize(

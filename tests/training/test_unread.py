@@ -38,6 +38,7 @@ DEAD = [
     ("method=topk pseudo_labels=fisher pseudo_labels.supervises=true", "pseudo_labels.supervises=true", "no pixels that could be marked", "method=compseg"),
     ("method=paper2020 pseudo_labels.neighbourhood=3", "pseudo_labels.neighbourhood", "pseudo_labels is null", "choose what sets it"),
     ("method=paper2020 method.fallback.n_init=2", "method.fallback.n_init", "method.fallback is null", "choose what sets it"),
+    ("method=lse pseudo_labels=encoder", "pseudo_labels=encoder", "reads no pixels", "method=pictures"),
     ("pseudo_labels=none method.fallback.n_init=2", "method.fallback.n_init=2", "there is none", "pseudo_labels=fisher"),
     ("method=paper2020 +objective.weight=2", "+objective.weight=2", "there are none", "a regulariser"),
     ("method=paper2020_fixed objective.one_sided=true", "objective.one_sided=true", "never exceeds", "target=alpha"),
@@ -194,6 +195,8 @@ def test_every_key_of_a_method_is_read_or_refused(method):
     given = [f"method={method}", "channels=4", "model.width=4", "model.depth=1", "preprocess=none", "augmentation=none"]
     given += ["regulariser=size_penalty", "head.alpha=0.1"] if method == "compseg" else []
     given += ["method.maps=2"] if "cam" in method else []
+    weightless = [f"pseudo_labels.features.{value}" for value in ("magnify=8.0", "encoder_weights=null")]
+    given += weightless if method == "pictures" else []
     cfg = compose("train", given)
     before = None if cfg.method.baseline else trained(cfg)
     for node in (*OWN, *SHARED) if method == "compseg" else OWN:

@@ -31,7 +31,7 @@ from compseg.comparative.pools import (
     TopKPool,
     masked_mean,
 )
-from compseg.comparative.pseudo_labels import FisherPseudoLabels, sum_of_spectra
+from compseg.comparative.pseudo_labels import EncoderPseudoLabels, FisherPseudoLabels, PseudoLabels, sum_of_spectra
 from compseg.comparative.regularisers import (
     DenseNegatives,
     Entropy,
@@ -49,6 +49,7 @@ __all__ = [
     "AttentionPool",
     "ComparativeHead",
     "DenseNegatives",
+    "EncoderPseudoLabels",
     "Entropy",
     "FisherPseudoLabels",
     "FlipConsistency",
@@ -68,6 +69,7 @@ __all__ = [
     "PixelBCE",
     "PooledLoss",
     "PositiveUnlabelled",
+    "PseudoLabels",
     "RankPool",
     "RotationConsistency",
     "Sigma",

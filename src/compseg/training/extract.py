@@ -43,8 +43,8 @@ def extract(module: CompSegNet, cfg: DictConfig, cohort: Cohort, run: Path) -> S
         tissue_rule=resolve_rule(cohort.tissue_rule, cohort.channels),
         dtype=cohort.dtype,
         input=cohort.input,
-        pseudo_labels=module.pseudo_labels,
-        pseudo_labels_node=config["pseudo_labels"],
+        pseudo_labels=module.contrasts,
+        pseudo_labels_node=config["pseudo_labels"] if module.contrasts is not None else None,
         provenance={
             "run": run.name,
             "epoch": int(best["epoch"]),

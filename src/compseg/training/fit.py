@@ -13,8 +13,6 @@ from torch import Tensor
 
 from compseg.batches import CohortData
 from compseg.batches.loader import end_workers
-from compseg.comparative import FisherPseudoLabels
-from compseg.comparative.pseudo_labels import ROUNDS
 from compseg.errors import CompsegError, Stopped
 from compseg.faults import StopSignals
 from compseg.faults.signals import start_compilers_with_signals_blocked
@@ -46,26 +44,10 @@ def fit_pseudo_labels(module: CompSegNet, data: CohortData) -> None:
         return
     labeller.to(data.fitting_device)
     samples = Repeated(lambda: shown(training_samples(module.preprocess, data), "pseudo-labels", data))
-    rounds = Repeated(lambda: shown(range(ROUNDS), "pseudo-labels, rounds of at most", data, ROUNDS))
+    rounds = Repeated(lambda: shown(range(labeller.rounds), "pseudo-labels, rounds of at most", data, labeller.rounds))
     labeller.fit(samples, len(data.train), module.seed, rounds)
-    for line in what_is_found(labeller):
+    for line in labeller.found():
         log(line)
-
-
-def what_is_found(labeller: FisherPseudoLabels) -> Iterator[str]:
-    """Lines on what a fitted pseudo-labeller finds, by which neighbourhood, and what shows that it is there."""
-    if len(labeller.tried) > 1:
-        others = ", ".join(
-            f"{side}: {auc:.2f}" for side, auc in labeller.tried.items() if side != labeller.neighbourhood
-        )
-        aim = "for targets of a few pixels" if labeller.small else "for regions"
-        side = f"{labeller.neighbourhood} x {labeller.neighbourhood} pixels"
-        yield f"pseudo-labels: {side} {aim}: held-out AUC {labeller.held_out_auc:.2f} ({others})"
-    sees = "contrasts within samples" if labeller.own else "samples as they are"
-    found = f"finds {labeller.share:.1%} of the disease samples' tissue to differ"
-    proof = f"tells held-out labels with an AUC of {labeller.held_out_auc:.2f}"
-    learns = " and learns it" if labeller.supervises else ""
-    yield f"pseudo-labels: {found}, which {proof}; the network sees {sees}{learns}"
 
 
 class Repeated(Iterable[Item]):

@@ -13,7 +13,15 @@ from torch import Tensor, nn
 
 from compseg.batches import Batch
 from compseg.batches.augmentation import Augmentation, augment
-from compseg.comparative import ComparativeHead, FisherPseudoLabels, HeadOutput, Objective, mean_over_ranks
+from compseg.comparative import (
+    ComparativeHead,
+    EncoderPseudoLabels,
+    FisherPseudoLabels,
+    HeadOutput,
+    Objective,
+    PseudoLabels,
+    mean_over_ranks,
+)
 from compseg.errors import CompsegError
 from compseg.inference.network_input import backgrounds_of, input_by_pixels, network_input
 from compseg.models.blocks import move_start
@@ -79,9 +87,9 @@ class CompSegNet(pl.LightningModule):
         head: Pools the activation map over the tissue and transfers it: x and o.
         objective: The loss on them.
         preprocess: From raw values to network input; its standardisation is fitted before training.
-        pseudo_labels: Gives the network the contrast of each sample and, if it supervises, marks the region that the
-            objective takes for truth; fitted before training. None, or one that does not supervise: truth, if any,
-            comes with the batch.
+        pseudo_labels: If it supervises, marks the region that the objective takes for truth; may give the network the
+            contrast of each sample; fitted before training. None, or one that does not supervise: truth, if any, comes
+            with the batch.
         optimizer: Makes an optimizer of parameters.
         scheduler: Makes a schedule of an optimizer, stepped each batch; `total_steps` is filled in where it is asked
             for.
@@ -108,7 +116,7 @@ class CompSegNet(pl.LightningModule):
         objective: Objective,
         preprocess: Preprocess,
         optimizer: OptimizerFactory,
-        pseudo_labels: FisherPseudoLabels | None = None,
+        pseudo_labels: PseudoLabels | None = None,
         scheduler: SchedulerFactory | None = None,
         augmentations: Mapping[str, Augmentation] | None = None,
         seed: int = 0,
@@ -121,6 +129,7 @@ class CompSegNet(pl.LightningModule):
         self.augmentations, self.seed, self.config = dict(augmentations or {}), seed, dict(config or {})
         self.epoch_sums = {"train": EpochSums(), "val": EpochSums()}
         self.backgrounds: dict[str, dict[int, Tensor]] = {"train": {}, "val": {}}
+        self.marks: dict[str, dict[int, Tensor]] = {"train": {}, "val": {}}
 
     def forward(self, image: Tensor, tissue: Tensor) -> HeadOutput:
         """Raw image `(B, C, H, W)` and tissue `(B, 1, H, W)` to map, pooled activation and output."""
@@ -136,6 +145,11 @@ class CompSegNet(pl.LightningModule):
         move_start(self.views, prior)
 
     @property
+    def contrasts(self) -> FisherPseudoLabels | None:
+        """What computes the contrasts that the network reads; None: it reads the preprocessed samples."""
+        return self.pseudo_labels if isinstance(self.pseudo_labels, FisherPseudoLabels) else None
+
+    @property
     def trains_on_pseudo_labels(self) -> bool:
         """Whether the objective takes a pseudo-labeller's marks for truth."""
         return self.pseudo_labels is not None and self.pseudo_labels.supervises
@@ -143,14 +157,14 @@ class CompSegNet(pl.LightningModule):
     def network_input(self, image: Tensor, tissue: Tensor) -> Tensor:
         """Raw `(B, C, H, W)` of whole samples and tissue `(B, 1, H, W)` to what the segmenter reads, of that shape."""
         with torch.autocast(self.device.type, enabled=False):  # bf16 has 8 bits
-            return network_input(self.preprocess, self.pseudo_labels, image, tissue)
+            return network_input(self.preprocess, self.contrasts, image, tissue)
 
     def _contrast(self, image: Tensor, tissue: Tensor) -> Tensor:
-        if self.pseudo_labels is None:
+        if self.contrasts is None:
             return image
         # bf16 has 8 bits: of the difference of two spectra that are much alike it would leave little.
         with torch.autocast(self.device.type, enabled=False):
-            return self.pseudo_labels.contrast(image, tissue)
+            return self.contrasts.contrast(image, tissue)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """The objective of one balanced batch, `loss`, and for callbacks the pooled activation `x (B,)`."""
@@ -244,7 +258,8 @@ class CompSegNet(pl.LightningModule):
         What augmentation merely moves about is made ready first, once for both.
         """
         is_geometric = all(augmentation.is_geometric for augmentation in augmentations.values())
-        if is_geometric and by_pixels(batch["image"]):
+        sees_pixels = self.pseudo_labels is None or self.pseudo_labels.contrasts
+        if is_geometric and sees_pixels and by_pixels(batch["image"]):
             return self._prepared_by_pixels(batch, augmentations, split)
 
         def augmented(batch: Batch) -> Batch:
@@ -257,15 +272,15 @@ class CompSegNet(pl.LightningModule):
             return {**batch, "image": self._contrast(batch["image"], batch["tissue"])}
 
         if is_geometric:
-            return augmented(contrasted(self._with_pseudo_labels(preprocessed(batch))))
+            return augmented(contrasted(self._with_pseudo_labels(preprocessed(batch), split)))
         if self.trains_on_pseudo_labels:
             # Before augmentation: what the pseudo-labeller marks must not depend on a jitter that it was not fitted to.
-            batch = {**self._with_pseudo_labels(preprocessed(batch)), "image": batch["image"]}
+            batch = {**self._with_pseudo_labels(preprocessed(batch), split), "image": batch["image"]}
         return contrasted(preprocessed(augmented(batch)))
 
     def _prepared_by_pixels(self, batch: Batch, augmentations: Mapping[str, Augmentation], split: str) -> Batch:
         """The same in one pass over the tissue pixels of a batch in host memory."""
-        labeller, tissue = self.pseudo_labels if self.trains_on_pseudo_labels else None, batch["tissue"]
+        labeller, tissue = self.contrasts if self.trains_on_pseudo_labels else None, batch["tissue"]
         # The numbers of the pixels are moved, not the pixels, which are hundreds of values each.
         numbered: Batch = {**batch, "image": torch.arange(tissue.numel()).view(tissue.shape)}
         moved = augment(numbered, augmentations, self.seed, self.current_epoch)
@@ -285,15 +300,26 @@ class CompSegNet(pl.LightningModule):
         for place, index in enumerate(batch["index"]):
             if index not in known:
                 sample = (batch[part][place : place + 1] for part in ("image", "tissue"))
-                known[index] = backgrounds_of(self.preprocess, self.pseudo_labels, *sample)
+                known[index] = backgrounds_of(self.preprocess, self.contrasts, *sample)
         return torch.cat([known[index] for index in batch["index"]])
 
-    def _with_pseudo_labels(self, batch: Batch) -> Batch:
+    def _with_pseudo_labels(self, batch: Batch, split: str) -> Batch:
         """A preprocessed batch with the pseudo-labeller's marks for truth, if the objective learns from them."""
         if self.pseudo_labels is None or not self.trains_on_pseudo_labels:
             return batch
         with torch.autocast(self.device.type, enabled=False):
+            if isinstance(self.pseudo_labels, EncoderPseudoLabels):
+                coarse = self._coarse_marks(self.pseudo_labels, batch, split)
+                return {**batch, "truth": self.pseudo_labels.on_tissue(coarse, batch["tissue"], batch["label"])}
             return {**batch, "truth": self.pseudo_labels(batch["image"], batch["tissue"], batch["label"])}
+
+    def _coarse_marks(self, labeller: EncoderPseudoLabels, batch: Batch, split: str) -> Tensor:
+        """What is marked of each sample, cell by cell, `(B, 1, h, w)`: the encoder sees a whole sample but once."""
+        known = self.marks[split] if self.sees_whole_samples else {}
+        for place, index in enumerate(batch["index"]):
+            if index not in known:
+                known[index] = labeller.coarse(batch["image"][place : place + 1])
+        return torch.cat([known[index] for index in batch["index"]])
 
     def _statistics(self, batch: Batch, stage: str) -> tuple[Tensor, HeadOutput]:
         # Copies nothing in channels_last, as samples are stored and the loader hands them out.

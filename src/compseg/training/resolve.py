@@ -20,7 +20,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from compseg.batches.orientation import Orientation
 from compseg.cohort import Cohort
-from compseg.comparative import FisherPseudoLabels
+from compseg.comparative import FisherPseudoLabels, PseudoLabels
 from compseg.errors import CompsegError
 from compseg.models.blocks import PRIOR_UNKNOWN
 from compseg.preprocessing.pipeline import with_axis
@@ -36,6 +36,8 @@ PICTURE_CHANNELS = 4
 DEPTH_FOR_PICTURES, DEPTH_FOR_SPECTRA = 3, 1
 # Side in pixels of the pictures that the pretrained encoder has learned from, about.
 SIDE_OF_PHOTOGRAPHS = 256
+# Where an encoder that has may read a picture: the segmenter's, and the pseudo-labeller's.
+MAGNIFIES = ("model.magnify", "pseudo_labels.features.magnify")
 # Where nothing is known of the smallest share, a transfer that rises up to the end of x.
 ALPHA_UNKNOWN = 1.0
 # Where a segmenter may have its `prior`: its own, or that of the network behind a stem.
@@ -118,7 +120,7 @@ def advice(cfg: DictConfig, channels: Channels) -> str | None:
     )
 
 
-def resolve_by_pseudo_labels(cfg: DictConfig, pseudo_labels: FisherPseudoLabels | None) -> Resolved:
+def resolve_by_pseudo_labels(cfg: DictConfig, pseudo_labels: PseudoLabels | None) -> Resolved:
     """Resolve what the pseudo-labels decide.
 
     `pseudo_labels.neighbourhood: auto`, the one that tells held-out labels best; `head.alpha: auto`, the smallest share
@@ -130,7 +132,7 @@ def resolve_by_pseudo_labels(cfg: DictConfig, pseudo_labels: FisherPseudoLabels 
         pseudo_labels: Fitted; None: there are none.
     """
     choices = []
-    if pseudo_labels is not None and OmegaConf.select(cfg, "pseudo_labels.neighbourhood") == "auto":
+    if isinstance(pseudo_labels, FisherPseudoLabels) and OmegaConf.select(cfg, "pseudo_labels.neighbourhood") == "auto":
         why = f"AUC of held-out labels by side: {_by_side(pseudo_labels)}"
         choices.append(Choice("pseudo_labels.neighbourhood", pseudo_labels.neighbourhood, why))
     if OmegaConf.select(cfg, "head.alpha") == "auto":
@@ -143,7 +145,7 @@ def _by_side(pseudo_labels: FisherPseudoLabels) -> str:
     return "; ".join(f"{side}: {auc:.2f}" for side, auc in pseudo_labels.tried.items())
 
 
-def _alpha(pseudo_labels: FisherPseudoLabels | None) -> Choice:
+def _alpha(pseudo_labels: PseudoLabels | None) -> Choice:
     if pseudo_labels is None:
         return Choice("head.alpha", ALPHA_UNKNOWN, "no pseudo-labels to measure the share of disease by")
     # Rounded: more digits would only be harder to repeat by hand.
@@ -151,7 +153,7 @@ def _alpha(pseudo_labels: FisherPseudoLabels | None) -> Choice:
     return Choice("head.alpha", share, "less is marked in a tenth of the disease samples")
 
 
-def _prior(cfg: DictConfig, pseudo_labels: FisherPseudoLabels | None) -> list[Choice]:
+def _prior(cfg: DictConfig, pseudo_labels: PseudoLabels | None) -> list[Choice]:
     """Where the activation of the untrained network is to be."""
     prior, why = PRIOR_UNKNOWN, ""
     if pseudo_labels is not None and pseudo_labels.small and _learns_pixels(cfg, pseudo_labels):
@@ -162,7 +164,7 @@ def _prior(cfg: DictConfig, pseudo_labels: FisherPseudoLabels | None) -> list[Ch
     return [Choice(key, prior, why) for key in PRIORS if OmegaConf.select(cfg, key) == "auto"]
 
 
-def _learns_pixels(cfg: DictConfig, pseudo_labels: FisherPseudoLabels) -> bool:
+def _learns_pixels(cfg: DictConfig, pseudo_labels: PseudoLabels) -> bool:
     """Whether every pixel has a target; a map pooled from next to nothing would have next to no gradient."""
     return pseudo_labels.supervises or cfg.method.learns_from == "masks"
 
@@ -205,12 +207,14 @@ def _corrections(cfg: DictConfig, channels: Channels) -> tuple[list[dict[str, An
 
 def _of_size(cfg: DictConfig, cohort: Cohort) -> Iterator[Choice]:
     """What the size of the training samples decides."""
-    if OmegaConf.select(cfg, "model.magnify") != "auto":
+    if not (keys := [key for key in MAGNIFIES if OmegaConf.select(cfg, key) == "auto"]):
         return
     side = median(max(cohort.shape(info.name)[:2]) for info in cohort.split("train"))
     why = f"training samples are {side:.0f} pixels a side; the encoder has learned from {SIDE_OF_PHOTOGRAPHS}"
     # A number of few digits, as it is to be given by hand; beyond these limits an image costs much or shows little.
-    yield Choice("model.magnify", min(max(round(SIDE_OF_PHOTOGRAPHS / side, 2), 0.25), 8.0), why)
+    factor = min(max(round(SIDE_OF_PHOTOGRAPHS / side, 2), 0.25), 8.0)
+    # The reason once, for it is the same for all.
+    yield from (Choice(key, factor, "" if number else why) for number, key in enumerate(keys))
 
 
 def _of_orientation(cfg: DictConfig, cohort: Cohort) -> Iterator[Choice]:

@@ -151,6 +151,8 @@ def _of_the_comparison(cfg: DictConfig) -> Iterator[Unread]:
     if not any(term.needs_truth for term in terms):
         why = f"the objective ({names}) reads no pixels that could be marked"
         yield Unread("pseudo_labels.supervises", why, "choose method=compseg", unless=False)
+        if cfg.pseudo_labels and not get_object(cfg.pseudo_labels["_target_"]).contrasts:
+            yield Unread("pseudo_labels", why, "choose method=pictures", unless="none")
     if not cfg.regularisers:
         yield Unread("objective.weight", "it weighs against regularisers, and there are none", "choose a regulariser")
     if cfg.pseudo_labels is None:

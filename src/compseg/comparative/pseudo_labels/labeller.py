@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from compseg.comparative.pseudo_labels.base import PseudoLabels
 from compseg.comparative.pseudo_labels.choice import BETTER_SIDE, HALVINGS, BestFit, best_at, best_of
 from compseg.comparative.pseudo_labels.marking import ROUNDS, Fit, mark
 from compseg.comparative.pseudo_labels.spectra import local_mean, sum_of_spectra
@@ -17,7 +17,7 @@ from compseg.comparative.pseudo_labels.spectra import local_mean, sum_of_spectra
 SIDES = (5, 9, 3, 1)
 
 
-class FisherPseudoLabels(nn.Module):
+class FisherPseudoLabels(PseudoLabels):
     """Self-trained Fisher discriminant on the spectra of small neighbourhoods, each compared with its own sample.
 
     It starts with Fisher's discriminant (Fisher 1936) between the pixels of disease and of healthy samples. Then, until
@@ -51,16 +51,14 @@ class FisherPseudoLabels(nn.Module):
     Attributes:
         neighbourhood: As given, or chosen by fitting.
         tried: What held-out labels said of each neighbourhood that was tried, by its side in pixels.
-        small: Whether it marks targets of a few pixels (`SmallTargets`).
         highest: Mean spectrum of the highest-scoring healthy sample.
-        share: pi of the last round, in [0, 1].
+        share: pi of the last round; and the others of `PseudoLabels`, `small` by `SmallTargets`.
         own: Whether a pixel is compared with its own sample.
         stand_in: Whether the highest-scoring healthy sample replaces a sample's own mean that scores higher.
-        low_share: What a tenth of the disease samples fitted to have less than marked, a share of their tissue; NaN
-            before fitting.
-        held_out_auc: How well the marked share predicts the labels of samples it was not fitted to, area under the
-            ROC; NaN before fitting, and with fewer than two samples of a class.
     """
+
+    rounds = ROUNDS
+    contrasts = True
 
     filter: Tensor
     level: Tensor
@@ -80,9 +78,7 @@ class FisherPseudoLabels(nn.Module):
         super().__init__()
         self.sides = SIDES if neighbourhood == "auto" else (neighbourhood,)
         self.neighbourhood, self.supervises, self.pixels, self.shrinkage = self.sides[0], supervises, pixels, shrinkage
-        self.held_out_auc = self.low_share = math.nan
         self.tried: dict[int, float] = {}
-        self.small = False
         self.register_buffer("filter", torch.zeros(channels))
         self.register_buffer("level", torch.tensor(0.0))
         self.register_buffer("highest", torch.zeros(channels))
@@ -124,6 +120,19 @@ class FisherPseudoLabels(nn.Module):
         self.held_out_auc, self.low_share = best.held_out_auc, best.low_share
         for name, value in best.fit._asdict().items():
             getattr(self, name).copy_(value)
+
+    def found(self) -> Iterator[str]:
+        """See `PseudoLabels.found`; by which neighbourhood, too."""
+        if len(self.tried) > 1:
+            others = ", ".join(f"{side}: {auc:.2f}" for side, auc in self.tried.items() if side != self.neighbourhood)
+            aim = "for targets of a few pixels" if self.small else "for regions"
+            side = f"{self.neighbourhood} x {self.neighbourhood} pixels"
+            yield f"pseudo-labels: {side} {aim}: held-out AUC {self.held_out_auc:.2f} ({others})"
+        sees = "contrasts within samples" if self.own else "samples as they are"
+        found = f"finds {self.share:.1%} of the disease samples' tissue to differ"
+        proof = f"tells held-out labels with an AUC of {self.held_out_auc:.2f}"
+        learns = " and learns it" if self.supervises else ""
+        yield f"pseudo-labels: {found}, which {proof}; the network sees {sees}{learns}"
 
     def forward(self, image: Tensor, tissue: Tensor, labels: Tensor) -> Tensor:
         """The marked region, `(B, 1, H, W)` bool: nothing in healthy samples."""
