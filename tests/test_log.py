@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from compseg.log import Loading, Wrapped, console, log
+from compseg.log import Loading, Unrepeated, Wrapped, console, log
 from running import HANGS
 
 TOLD = """
@@ -51,6 +51,22 @@ def test_lines_are_broken_between_words_on_a_terminal_alone(monkeypatch):
         "run folder:",
         "/a/path/that/is/longer/than/the/terminal",
         "and more words",
+    ]
+
+
+def test_a_line_that_comes_again_at_once_is_told_once():
+    told, logger = StringIO(), logging.Logger("once")
+    handler = logging.StreamHandler(told)
+    handler.addFilter(Unrepeated())
+    logger.addHandler(handler)
+    for line in ("weights of %s", "weights of %s", "epoch of %s", "weights of %s"):
+        logger.info(line, "a file")
+    logger.info("weights of %s", "another file")
+    assert told.getvalue().splitlines() == [
+        "weights of a file",
+        "epoch of a file",
+        "weights of a file",
+        "weights of another file",
     ]
 
 

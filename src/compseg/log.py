@@ -65,6 +65,17 @@ class Wrapped(logging.Formatter):
         return wrapped(super().format(record))
 
 
+class Unrepeated(logging.Filter):
+    """Leaves out a line that was told just before: what is built twice would say twice where its weights are from."""
+
+    told = ""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether it is another line."""
+        before, self.told = self.told, record.getMessage()
+        return self.told != before
+
+
 def wrapped(text: str) -> str:
     """Text with its lines broken between words, where a terminal shows it."""
     if not sys.stdout.isatty():
