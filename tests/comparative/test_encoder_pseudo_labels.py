@@ -147,6 +147,22 @@ def test_without_weights_nothing_is_fitted_and_nothing_believed():
     assert "no weights" in line
 
 
+@pytest.mark.parametrize("chosen", [[0, 1], [1, 0, 2, 4], [1, 3, 0], [0, 2]])
+def test_a_class_of_one_sample_or_none_tells_nothing(chosen):
+    samples = pictures(count=8)
+    labeller = fitted([samples[number] for number in chosen])
+    assert labeller.held_out_auc < FOUND
+    (line,) = labeller.found()
+    assert "fewer than two training samples of a class" in line
+
+
+def test_two_samples_of_each_class_are_learned_from(monkeypatch):
+    monkeypatch.setattr(room, "STEPS", 5)
+    labeller = fitted(pictures(count=4))
+    assert labeller.problem == ""
+    assert 0 < labeller.share < 1
+
+
 def test_it_is_not_trained_with_the_segmenter(labeller):
     assert not any(each.requires_grad for each in labeller.parameters())
 

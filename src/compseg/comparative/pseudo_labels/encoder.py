@@ -53,6 +53,9 @@ class EncoderPseudoLabels(PseudoLabels):
     Args:
         features: From `(B, C, H, W)` to features `(B, D, h, w)`, D its attribute `dimensions`; frozen. Its attribute
             `knows` says whether it has learned anything: if not, nothing is fitted, and nothing found.
+
+    Attributes:
+        problem: Why nothing was fitted; empty where it was.
     """
 
     mean: Tensor
@@ -61,6 +64,7 @@ class EncoderPseudoLabels(PseudoLabels):
 
     rounds = HEADS
     contrasts = False
+    problem = ""
 
     def __init__(self, features: nn.Module) -> None:
         super().__init__()
@@ -80,20 +84,27 @@ class EncoderPseudoLabels(PseudoLabels):
     ) -> None:
         """Train the networks; see `PseudoLabels.fit`."""
         if not self.features.knows:
-            self.held_out_auc = 0.0
+            self._give_up("the encoder has no weights, so nothing can be found by what it sees")
             return
         generator = torch.Generator().manual_seed(seed)
         seen = self._read(samples, set(torch.randperm(count, generator=generator)[:PICTURES].tolist()))
+        if torch.bincount(seen.labels.long(), minlength=2).min() < 2:  # a network leaves one of them out
+            self._give_up("fewer than two training samples of a class, so labels tell nothing")
+            return
         folds = folds_of(seen.labels, generator)
         for number, _ in enumerate(rounds):
             learned = seen.of((folds != number % FOLDS).nonzero()[:, 0])
             train(self._network(number), learned, generator)
         self._judge(seen, folds)
 
+    def _give_up(self, problem: str) -> None:
+        """Nothing is fitted, and nothing believed."""
+        self.problem, self.held_out_auc = problem, 0.0
+
     def found(self) -> Iterator[str]:
         """See `PseudoLabels.found`."""
-        if not self.features.knows:
-            yield "pseudo-labels: the encoder has no weights, so nothing can be found by what it sees"
+        if self.problem:
+            yield f"pseudo-labels: {self.problem}"
             return
         yield (
             f"pseudo-labels: {HEADS} networks on frozen features mark {float(self.share):.1%} of the disease samples' "
