@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import pad
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from compseg.batches import RandomFlipRotate90, SpectralJitter
@@ -356,3 +357,16 @@ def test_spectra_get_all_flips_and_pictures_those_they_bear(spectral):
     assert chosen.cfg.augmentation.flip_rotate.ways == ("all" if spectral else "left_right")
     assert chosen.asked["augmentation.flip_rotate.ways"] == "auto"
     assert ("up and down 1.00" in chosen.reasons) is not spectral
+
+
+def test_marks_are_those_of_the_size_that_a_sample_has_in_its_batch():
+    """Smaller pictures are padded to the largest of their batch, which is another one in each epoch."""
+    features = ["pseudo_labels.features.magnify=1", "pseudo_labels.features.encoder_weights=null"]
+    module = module_of("method=pictures", "augmentation=none", *features)
+    module.sees_whole_samples = True
+    first = batch_of(torch.float32, size=32)
+    padded = {name: pad(first[name], (0, 24, 0, 40)) for name in ("image", "tissue", "truth")}
+    for batch in (first, {**first, **padded}, first):
+        image = module.preprocess(batch["image"], batch["tissue"])
+        expected = module.pseudo_labels(image, batch["tissue"], batch["label"])
+        torch.testing.assert_close(module._prepared(batch, {})["truth"], expected)

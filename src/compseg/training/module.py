@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import pytorch_lightning as pl
@@ -129,7 +130,7 @@ class CompSegNet(pl.LightningModule):
         self.augmentations, self.seed, self.config = dict(augmentations or {}), seed, dict(config or {})
         self.epoch_sums = {"train": EpochSums(), "val": EpochSums()}
         self.backgrounds: dict[str, dict[int, Tensor]] = {"train": {}, "val": {}}
-        self.marks: dict[str, dict[int, Tensor]] = {"train": {}, "val": {}}
+        self.marks: dict[str, dict[tuple[int, int, int], Tensor]] = {"train": {}, "val": {}}
 
     def forward(self, image: Tensor, tissue: Tensor) -> HeadOutput:
         """Raw image `(B, C, H, W)` and tissue `(B, 1, H, W)` to map, pooled activation and output."""
@@ -296,12 +297,22 @@ class CompSegNet(pl.LightningModule):
 
     def _backgrounds(self, batch: Batch, split: str) -> Tensor:
         """What is subtracted from each sample, `(B, C)`."""
-        known = self.backgrounds[split] if self.sees_whole_samples else {}
-        for place, index in enumerate(batch["index"]):
-            if index not in known:
-                sample = (batch[part][place : place + 1] for part in ("image", "tissue"))
-                known[index] = backgrounds_of(self.preprocess, self.contrasts, *sample)
-        return torch.cat([known[index] for index in batch["index"]])
+        of_one = partial(backgrounds_of, self.preprocess, self.contrasts)
+        return self._once(self.backgrounds[split], batch["index"], batch, of_one)
+
+    def _once(
+        self,
+        known: dict[Any, Tensor],
+        keys: Sequence[Any],
+        batch: Batch,
+        of_one: Callable[[Tensor, Tensor], Tensor],
+    ) -> Tensor:
+        """What belongs to the image and the tissue of each sample, `(B, ...)`, by its key; found once if it can be."""
+        known = known if self.sees_whole_samples else {}
+        for place, key in enumerate(keys):
+            if key not in known:
+                known[key] = of_one(batch["image"][place : place + 1], batch["tissue"][place : place + 1])
+        return torch.cat([known[key] for key in keys])
 
     def _with_pseudo_labels(self, batch: Batch, split: str) -> Batch:
         """A preprocessed batch with the pseudo-labeller's marks for truth, if the objective learns from them."""
@@ -315,11 +326,9 @@ class CompSegNet(pl.LightningModule):
 
     def _coarse_marks(self, labeller: EncoderPseudoLabels, batch: Batch, split: str) -> Tensor:
         """What is marked of each sample, cell by cell, `(B, 1, h, w)`: the encoder sees a whole sample but once."""
-        known = self.marks[split] if self.sees_whole_samples else {}
-        for place, index in enumerate(batch["index"]):
-            if index not in known:
-                known[index] = labeller.coarse(batch["image"][place : place + 1])
-        return torch.cat([known[index] for index in batch["index"]])
+        # By its size as well: it is padded to the largest sample of its batch, which is another one in each epoch.
+        keys = [(index, *batch["image"].shape[-2:]) for index in batch["index"]]
+        return self._once(self.marks[split], keys, batch, lambda image, _: labeller.coarse(image))
 
     def _statistics(self, batch: Batch, stage: str) -> tuple[Tensor, HeadOutput]:
         # Copies nothing in channels_last, as samples are stored and the loader hands them out.
