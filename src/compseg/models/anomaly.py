@@ -15,9 +15,9 @@ from torch.nn.functional import avg_pool2d, conv2d, interpolate
 
 from compseg.errors import CompsegError
 from compseg.models.baselines import idle_parameter
-from compseg.models.blocks import initialise, require_at_least
+from compseg.models.blocks import require_at_least
 from compseg.models.geometry import crop_to, pad_to_multiple
-from compseg.models.pretrained import STRIDE, EfficientNetLite, checked_factor, load_weights, magnified, restored
+from compseg.models.pretrained import STRIDE, checked_factor, frozen_encoder, magnified, restored
 
 QUANTILE = 0.95
 LEFT_OUT = 4  # of so many healthy samples one is left out of the fit, for the quantile
@@ -59,11 +59,7 @@ class DistanceToHealthy(nn.Module):
         super().__init__()
         require_at_least(1, in_channels=in_channels, patches=patches)
         self.magnify, self.patches, self.stride = checked_factor(magnify), patches, 4 * 2**self.first
-        self.encoder, self.idle = EfficientNetLite(), idle_parameter()
-        initialise(self.encoder)
-        if encoder_weights is not None:
-            load_weights(self.encoder, encoder_weights)
-        self.encoder.freeze()
+        (self.encoder, _), self.idle = frozen_encoder(encoder_weights), idle_parameter()
         self.register_buffer("centre", torch.zeros(in_channels))
         self.register_buffer("colours", torch.ones(3, 1) if in_channels == 1 else torch.eye(3, in_channels))
         self.register_buffer("level", torch.tensor(1.0))

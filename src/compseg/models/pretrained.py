@@ -123,10 +123,8 @@ class FrozenFeatures(nn.Module):
     def __init__(self, in_channels: int, *, magnify: float = 1.0, encoder_weights: str | None = "imagenet") -> None:
         super().__init__()
         require_at_least(1, in_channels=in_channels)
-        self.magnify, self.encoder = checked_factor(magnify), EfficientNetLite()
-        initialise(self.encoder)
-        self.knows = encoder_weights is not None and load_weights(self.encoder, encoder_weights)
-        self.encoder.freeze()
+        self.magnify = checked_factor(magnify)
+        self.encoder, self.knows = frozen_encoder(encoder_weights)
         self.dimensions = sum(self.encoder.channels)
 
     @torch.no_grad()
@@ -258,6 +256,15 @@ def magnified(x: Tensor, factor: float) -> Tensor:
 def restored(x: Tensor, size: tuple[int, int], factor: float) -> Tensor:
     """`(B, M, H', W')` brought back to the size of what was `magnified` by a factor."""
     return x if factor == 1 else interpolate(x, size=size, mode="bilinear", antialias=factor > 1)
+
+
+def frozen_encoder(weights: str | None) -> tuple[EfficientNetLite, bool]:
+    """An encoder that does not learn, and whether it has learned anything; weights as of `PretrainedPyramid`."""
+    encoder = EfficientNetLite()
+    initialise(encoder)
+    knows = weights is not None and load_weights(encoder, weights)
+    encoder.freeze()
+    return encoder, knows
 
 
 def load_weights(encoder: EfficientNetLite, source: str) -> bool:
