@@ -6,7 +6,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 from torch import nn
-from torch.nn.functional import avg_pool2d
+from torch.nn.functional import avg_pool2d, binary_cross_entropy
 
 from compseg.comparative import EncoderPseudoLabels, PseudoLabels
 from compseg.comparative.pseudo_labels import encoder as room
@@ -126,6 +126,32 @@ def test_samples_may_differ_in_size():
     for image, tissue, label, region in pictures(seed=3, count=4, sides=(20, 20)):
         found = labeller(image[None], tissue[None], torch.tensor([float(label)]))
         assert found.shape == region[None].shape
+
+
+def test_the_loss_of_samples_of_several_sizes_by_hand():
+    generator = torch.Generator().manual_seed(0)
+    grids, labels = ((4, 4), (2, 5), (4, 4), (3, 3)), [1.0, 0.0, 0.0, 1.0]
+    features = [torch.randn(2, 3, *grid, generator=generator).half() for grid in grids]
+    tissue = [torch.rand(grid, generator=generator) > 0.3 for grid in grids]
+    network = room.network_of(3)
+    told, apart = [], []
+    for each, inside, label in zip(features, tissue, labels, strict=True):
+        one, other = (network(view.float()[None])[0, 0][inside] for view in each)
+        told += [binary_cross_entropy(torch.sigmoid(view.max()), torch.tensor(label)) for view in (one, other)]
+        apart += (torch.sigmoid(one) - torch.sigmoid(other)).square()  # all cells count alike
+    expected = torch.stack(told).mean() + room.AGREEMENT * torch.stack(apart).mean()
+    seen = room.Seen(features, tissue, torch.tensor(labels))
+    torch.testing.assert_close(room.loss(network, seen), expected)
+
+
+def test_samples_of_a_grid_are_computed_side_by_side_and_none_is_enlarged():
+    tissue = [torch.ones(side, side, dtype=torch.bool) for side in (2, 5, 2)]
+    features = [number * inside.expand(2, 3, -1, -1).half() for number, inside in enumerate(tissue)]
+    small, large = room.Seen(features, tissue, torch.tensor([1.0, 0.0, 0.0])).by_grid()
+    assert [part.shape for part in small] == [(2, 2, 3, 2, 2), (2, 2, 2), (2,)]
+    assert [part.shape for part in large] == [(1, 2, 3, 5, 5), (1, 5, 5), (1,)]
+    assert small[0].amax((1, 2, 3, 4)).tolist() == [0, 2]
+    assert small[2].tolist() == [1, 0]
 
 
 def test_standardised_by_all_features_of_tissue(monkeypatch):

@@ -44,7 +44,8 @@ def fit_pseudo_labels(module: CompSegNet, data: CohortData) -> None:
         return
     labeller.to(data.fitting_device)
     samples = Repeated(lambda: shown(training_samples(module.preprocess, data), "pseudo-labels", data))
-    rounds = Repeated(lambda: shown(range(labeller.rounds), "pseudo-labels, rounds of at most", data, labeller.rounds))
+    what = f"pseudo-labels, {labeller.round_name}"
+    rounds = Repeated(lambda: shown(range(labeller.rounds), what, data, labeller.rounds))
     labeller.fit(samples, len(data.train), module.seed, rounds)
     for line in labeller.found():
         log(line)

@@ -13,6 +13,7 @@ class PseudoLabels(nn.Module):
 
     Attributes:
         rounds: Of fitting, at most; for showing how far it is.
+        round_name: What they are called then.
         contrasts: Whether the network reads contrasts that it computes, and so needs it for prediction as well.
         supervises: Whether the objective takes the marked region for truth.
         small: Whether it marks targets of a few pixels.
@@ -24,6 +25,7 @@ class PseudoLabels(nn.Module):
     """
 
     rounds: int
+    round_name: str = "rounds of at most"
     contrasts: bool
     share: Tensor
     supervises: bool = True

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d, binary_cross_entropy_with_logits, interpolate, pad
+from torch.nn.functional import adaptive_avg_pool2d, binary_cross_entropy_with_logits, interpolate
 
 from compseg.comparative.pseudo_labels.base import PseudoLabels
 from compseg.comparative.pseudo_labels.choice import LOW
@@ -27,19 +27,26 @@ PICTURES = 1000  # of the training samples, to learn from: their features are ke
 
 
 class Seen(NamedTuple):
-    """What is learned from, of N samples on a grid that holds the largest of them.
+    """What is learned from, of N samples, each on a grid of its own.
 
-    Features of the picture and of its mirror image, mirrored back, `(N, 2, D, h, w)` float16; which cells are tissue,
-    `(N, h, w)` bool; labels `(N,)` float32.
+    Of each, features of the picture and of its mirror image, mirrored back, `(2, D, h, w)` float16, and which cells are
+    tissue, `(h, w)` bool; labels `(N,)` float32.
     """
 
-    features: Tensor
-    tissue: Tensor
+    features: Sequence[Tensor]
+    tissue: Sequence[Tensor]
     labels: Tensor
 
-    def of(self, samples: Tensor) -> Seen:
+    def of(self, samples: Sequence[int]) -> Seen:
         """Some of the samples, by their numbers."""
-        return Seen(*(part[samples] for part in self))
+        return Seen([self.features[n] for n in samples], [self.tissue[n] for n in samples], self.labels[list(samples)])
+
+    def by_grid(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Samples of one grid side by side: features `(n, 2, D, h, w)`, tissue `(n, h, w)` and labels `(n,)`."""
+        grids = [each.shape for each in self.tissue]
+        for grid in dict.fromkeys(grids):  # not all on the largest: every picture would take as long as that
+            features, tissue, labels = self.of([n for n, other in enumerate(grids) if other == grid])
+            yield torch.stack(list(features)), torch.stack(list(tissue)), labels
 
 
 class EncoderPseudoLabels(PseudoLabels):
@@ -62,7 +69,7 @@ class EncoderPseudoLabels(PseudoLabels):
     deviation: Tensor
     share: Tensor
 
-    rounds = HEADS
+    rounds, round_name = HEADS, "networks"
     contrasts = False
     problem = ""
 
@@ -93,7 +100,7 @@ class EncoderPseudoLabels(PseudoLabels):
             return
         folds = folds_of(seen.labels, generator)
         for number, _ in enumerate(rounds):
-            learned = seen.of((folds != number % FOLDS).nonzero()[:, 0])
+            learned = seen.of((folds != number % FOLDS).nonzero()[:, 0].tolist())
             train(self._network(number), learned, generator)
         self._judge(seen, folds)
 
@@ -149,7 +156,7 @@ class EncoderPseudoLabels(PseudoLabels):
             labels.append(float(label > 0))
         self._standardise_by(each[0].double()[:, inside] for each, inside in zip(both, cells, strict=True))
         both = [((each.float() - self.mean) / self.deviation).half() for each in both]
-        return Seen(stacked(both), stacked(cells), torch.tensor(labels, device=cells[0].device))
+        return Seen(both, cells, torch.tensor(labels, device=cells[0].device))
 
     def _standardise_by(self, samples: Iterable[Tensor]) -> None:
         """By the mean and the deviation of all features `(D, n)` of samples."""
@@ -161,16 +168,19 @@ class EncoderPseudoLabels(PseudoLabels):
     @torch.no_grad()
     def _judge(self, seen: Seen, folds: Tensor) -> None:
         """What is marked, and what held-out labels say of it."""
-        logits = torch.cat([self._logits(each.float()[None]) for each in seen.features[:, 0]])
-        pooled = mean_of_highest(logits, seen.tissue[:, None])  # (N, HEADS)
+        logits = [self._logits(each[:1].float()) for each in seen.features]  # (1, HEADS, h, w) of each
+        pooled = torch.cat([mean_of_highest(each, cells) for each, cells in zip(logits, seen.tissue, strict=True)])
         left_out = folds[:, None] == torch.arange(HEADS, device=folds.device) % FOLDS
-        held_out = (pooled * left_out).sum(1)
-        self.held_out_auc = mean_auc(held_out, seen.labels > 0, folds)
-        inside = seen.tissue.sum((1, 2)).clamp_min(1)
-        marked = (torch.sigmoid(logits).mean(1) * seen.tissue).sum((1, 2)) / inside
+        self.held_out_auc = mean_auc((pooled * left_out).sum(1), seen.labels > 0, folds)
+        marked = torch.stack([_marked(each[0], cells) for each, cells in zip(logits, seen.tissue, strict=True)])
         disease = marked[seen.labels > 0]
         self.share.copy_(disease.mean())
         self.low_share = float(torch.quantile(disease, LOW))
+
+
+def _marked(logits: Tensor, tissue: Tensor) -> Tensor:
+    """The share of the tissue `(h, w)` that the networks' logits `(HEADS, h, w)` mark, on average."""
+    return (torch.sigmoid(logits).mean(0) * tissue).sum() / tissue.sum().clamp_min(1)
 
 
 def _moments(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -202,7 +212,7 @@ def train(network: nn.Sequential, seen: Seen, generator: torch.Generator) -> Non
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=STEPS)
     for batch in balanced(seen.labels, STEPS, generator):
         optimizer.zero_grad()
-        loss(network, seen.of(batch)).backward()  # type: ignore[no-untyped-call]
+        loss(network, seen.of(batch.tolist())).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
     network.requires_grad_(False)
@@ -210,19 +220,18 @@ def train(network: nn.Sequential, seen: Seen, generator: torch.Generator) -> Non
 
 def loss(network: nn.Module, seen: Seen) -> Tensor:
     """Cross-entropy of the highest cells with the label, and the distance of both maps, on average."""
-    logits: Tensor = network(seen.features.float().flatten(0, 1))
-    both = logits.view(len(seen.labels), 2, *logits.shape[2:])
-    pooled = mean_of_highest(both, seen.tissue[:, None])
-    told = binary_cross_entropy_with_logits(pooled, seen.labels[:, None].expand_as(pooled))
+    grids = [_answers(network, *of_grid) for of_grid in seen.by_grid()]
+    pooled, apart, labels = (torch.cat(part) for part in zip(*grids, strict=True))
+    told = binary_cross_entropy_with_logits(pooled, labels[:, None].expand_as(pooled))
+    return told + AGREEMENT * (apart.mean() if len(apart) else 0.0)
+
+
+def _answers(network: nn.Module, features: Tensor, tissue: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The mean of both maps' highest cells `(n, 2)`, their squared distance in each cell of tissue, and the labels."""
+    logits: Tensor = network(features.float().flatten(0, 1))
+    both = logits.view(len(labels), 2, *logits.shape[2:])
     one, other = torch.sigmoid(both).unbind(1)
-    apart = (one - other).square()[seen.tissue].mean() if seen.tissue.any() else 0.0
-    return told + AGREEMENT * apart
-
-
-def stacked(parts: Sequence[Tensor]) -> Tensor:
-    """Tensors `(..., h, w)` of several sizes as one, zero beyond their edges."""
-    height, width = (max(each.shape[side] for each in parts) for side in (-2, -1))
-    return torch.stack([pad(each, (0, width - each.shape[-1], 0, height - each.shape[-2])) for each in parts])
+    return mean_of_highest(both, tissue[:, None]), (one - other).square()[tissue], labels
 
 
 def folds_of(labels: Tensor, generator: torch.Generator) -> Tensor:
