@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from compseg.comparative import FisherPseudoLabels
 from compseg.errors import CompsegError
 from compseg.inference import Segmenter
-from compseg.inference.network_input import backgrounds_of
+from compseg.inference.network_input import backgrounds_of, network_input
 from compseg.inference.segmenter import activation_of
 from compseg.inference.tiling import cut, largest_side, receptive_field_of
 from compseg.models import Padded, SegNet, SpectralSpatial, UNet
-from compseg.preprocessing import Preprocess, StandardNormalVariate
+from compseg.preprocessing import Detrend, Preprocess, StandardNormalVariate
 from compseg.samples import Channels
 
 NETWORKS = {
@@ -123,6 +123,22 @@ def test_a_background_is_that_of_the_whole_image_from_one_reading():
             for seen, core, size in zip(tile.seen, tile.core, image.shape, strict=False)
         )
     assert (times == 1).all()
+
+
+def test_whole_samples_are_contrasted_as_with_their_backgrounds_given():
+    """Their spectra are corrected once and wait in the result; the other way corrects them twice."""
+    torch.manual_seed(0)
+    labeller, preprocess = trains_on_pseudo_labels(), Preprocess(6, [Detrend(6, 1), StandardNormalVariate()])
+    preprocess.mean.normal_()
+    preprocess.std.uniform_(0.5, 2)
+    raw = np.stack([cube(20, 24), cube(20, 24)[::-1] + 0.1]).astype(np.float16)
+    image, tissue = torch.from_numpy(raw).permute(0, 3, 1, 2), torch.rand(2, 1, 20, 24) < 0.7
+    background = backgrounds_of(preprocess, labeller, image, tissue)
+    assert background.abs().max() > 0.1
+    found = network_input(preprocess, labeller, image, tissue)
+    assert torch.equal(found, network_input(preprocess, labeller, image, tissue, background))
+    expected = labeller.contrast(preprocess(image.contiguous(), tissue), tissue)  # no strips in this layout
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_less_overlap_than_the_network_sees_leaves_seams():

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from compseg.comparative import FisherPseudoLabels
 from compseg.preprocessing import Preprocess
-from compseg.preprocessing.preprocess import by_pixels, put, spectra_of
+from compseg.preprocessing.preprocess import by_pixels, copied_strips, put, spectra_of
 
 
 @torch.no_grad()
@@ -35,8 +35,9 @@ def network_input(
         `(B, C, H, W)` float32, zero off tissue.
     """
     if by_pixels(image):
-        background = backgrounds_of(preprocess, labeller, image, tissue) if background is None else background
-        return input_by_pixels(preprocess, image, tissue, background)[0]
+        if background is not None:
+            return input_by_pixels(preprocess, image, tissue, background)[0]
+        return _input_of_samples(preprocess, labeller, image, tissue)
     given: Tensor = preprocess(image, tissue)
     if labeller is None:
         return given
@@ -117,26 +118,57 @@ def score_tile(
     return score
 
 
-def _score_of(
-    preprocess: Preprocess, labeller: FisherPseudoLabels, image: Tensor, tissue: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Scores `(1, 1, H, W)` of one sample, and the sum `(C,)` of its spectra."""
-    places, filtered = tissue.flatten().nonzero()[:, 0], torch.zeros(tissue.numel())
-    total = torch.zeros(len(preprocess.mean), dtype=torch.float64)
-    for strip, spectra in preprocess.strips(image, places):
-        filtered[places[strip]] = spectra @ labeller.filter
-        total += spectra.sum(0)
-    return labeller.averaged(filtered.view(tissue.shape), tissue), total
+def _input_of_samples(
+    preprocess: Preprocess, labeller: FisherPseudoLabels | None, image: Tensor, tissue: Tensor
+) -> Tensor:
+    """The input of whole samples, by pixels; see `network_input`."""
+    if labeller is None or not labeller.own:
+        return input_by_pixels(preprocess, image, tissue, backgrounds_of(preprocess, labeller, image, tissue))[0]
+    result = preprocess.empty_input(tissue)
+    for number in range(len(tissue)):
+        own = slice(number, number + 1)
+        _contrast_sample(preprocess, labeller, image[own], tissue[own], result[own])
+    return result
 
 
-def _background_of(preprocess: Preprocess, labeller: FisherPseudoLabels, image: Tensor, tissue: Tensor) -> Tensor:
-    """That of one sample: `(1, C)`."""
-    score, total = _score_of(preprocess, labeller, image, tissue)
+def _contrast_sample(
+    preprocess: Preprocess, labeller: FisherPseudoLabels, image: Tensor, tissue: Tensor, result: Tensor
+) -> None:
+    """Fill in the input of one sample `(1, C, H, W)`; its spectra are corrected once, and wait there."""
+    background = _background_of(preprocess, labeller, image, tissue, result)
+    places, standardise_ = tissue.flatten().nonzero()[:, 0], preprocess.standardiser(background[0])
+    for strip, spectra in copied_strips(result, places):
+        put(spectra_of(result), places[strip], standardise_(spectra))
+
+
+def _background_of(
+    preprocess: Preprocess,
+    labeller: FisherPseudoLabels,
+    image: Tensor,
+    tissue: Tensor,
+    corrected: Tensor | None = None,
+) -> Tensor:
+    """That of one sample: `(1, C)`; its corrected spectra are kept in `corrected`, `(1, C, H, W)`, if that is given."""
+    score, total = _score_of(preprocess, labeller, image, tissue, corrected)
     marked = labeller.marked(score, tissue)
     # Of a sample's pixels the marked ones are fewer, as a rule.
     for _, spectra in preprocess.strips(image, marked.flatten().nonzero()[:, 0]):
         total -= spectra.sum(0)
     return labeller.background(total.float()[None], (tissue & ~marked).sum().view(1, 1))
+
+
+def _score_of(
+    preprocess: Preprocess, labeller: FisherPseudoLabels, image: Tensor, tissue: Tensor, corrected: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Scores `(1, 1, H, W)` of one sample, and the sum `(C,)` of its spectra; see `_background_of`."""
+    places, filtered = tissue.flatten().nonzero()[:, 0], torch.zeros(tissue.numel())
+    total, standardise_ = torch.zeros(len(preprocess.mean), dtype=torch.float64), preprocess.standardiser()
+    for strip, spectra in preprocess.corrected_strips(image, places):
+        if corrected is not None:
+            put(spectra_of(corrected), places[strip], spectra)
+        filtered[places[strip]] = standardise_(spectra) @ labeller.filter
+        total += spectra.sum(0)
+    return labeller.averaged(filtered.view(tissue.shape), tissue), total
 
 
 @torch.no_grad()

@@ -111,17 +111,24 @@ class Preprocess(nn.Module):
         Yields:
             A range of `places` and the spectra there, `(r, C)` float32, which the next ones overwrite.
         """
-        pixels, (shift, scale) = spectra_of(image), self._standard()
+        standardise_ = self.standardiser(background)
+        for strip, spectra in self.corrected_strips(image, places):
+            yield strip, standardise_(spectra)
+
+    @torch.no_grad()
+    def corrected_strips(self, image: Tensor, places: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """The same before standardisation; see `strips`."""
+        for strip, spectra in copied_strips(image, places):
+            yield strip, self._correct_pixels(spectra)
+
+    def standardiser(self, background: Tensor | None = None) -> Callable[[Tensor], Tensor]:
+        """What standardises corrected spectra `(n, C)` in place, less a background spectrum `(C,)` where one is given.
+
+        Both are one operation, so that spectra are the same whether they are kept in between or not.
+        """
+        shift, scale = self._standard()
         shift = shift if background is None else shift - background
-        step = max(1, STRIP // pixels.shape[1])
-        raw, corrected = (pixels.new_empty(step, pixels.shape[1], dtype=dtype) for dtype in (None, torch.float32))
-        for start in range(0, len(places), step):
-            some = places[start : start + step]
-            spectra = corrected[: len(some)]
-            run = run_of(some)
-            spectra.copy_(torch.index_select(pixels, 0, some, out=raw[: len(some)]) if run is None else pixels[run])
-            spectra = self._correct_pixels(spectra)
-            yield slice(start, start + step), torch.addcmul(shift, spectra, scale, out=spectra)
+        return lambda spectra: torch.addcmul(shift, spectra, scale, out=spectra)
 
     def _correct_pixels(self, spectra: Tensor) -> Tensor:
         """The corrections of `(n, C)` float32, whose memory may be used."""
@@ -133,6 +140,18 @@ class Preprocess(nn.Module):
                 in_place = getattr(correction, "correct_pixels_", None)
                 spectra = correction(spectra.T[None, :, None])[0, :, 0].T if in_place is None else in_place(spectra)
         return spectra
+
+
+def copied_strips(image: Tensor, places: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Copies of the spectra of some pixels in float32, a few at a time; see `Preprocess.strips`."""
+    pixels = spectra_of(image)
+    step = max(1, STRIP // pixels.shape[1])
+    raw, copies = (pixels.new_empty(step, pixels.shape[1], dtype=dtype) for dtype in (None, torch.float32))
+    for start in range(0, len(places), step):
+        some = places[start : start + step]
+        spectra, run = copies[: len(some)], run_of(some)
+        spectra.copy_(torch.index_select(pixels, 0, some, out=raw[: len(some)]) if run is None else pixels[run])
+        yield slice(start, start + step), spectra
 
 
 def put(target: Tensor, places: Tensor, spectra: Tensor) -> None:
