@@ -35,9 +35,10 @@ def network_input(
         `(B, C, H, W)` float32, zero off tissue.
     """
     if by_pixels(image):
-        if background is not None:
-            return input_by_pixels(preprocess, image, tissue, background)[0]
-        return _input_of_samples(preprocess, labeller, image, tissue)
+        if background is None and labeller is not None and labeller.own:
+            return _contrasted_samples(preprocess, labeller, image, tissue)
+        background = backgrounds_of(preprocess, labeller, image, tissue) if background is None else background
+        return input_by_pixels(preprocess, image, tissue, background)[0]
     given: Tensor = preprocess(image, tissue)
     if labeller is None:
         return given
@@ -118,16 +119,11 @@ def score_tile(
     return score
 
 
-def _input_of_samples(
-    preprocess: Preprocess, labeller: FisherPseudoLabels | None, image: Tensor, tissue: Tensor
-) -> Tensor:
-    """The input of whole samples, by pixels; see `network_input`."""
-    if labeller is None or not labeller.own:
-        return input_by_pixels(preprocess, image, tissue, backgrounds_of(preprocess, labeller, image, tissue))[0]
+def _contrasted_samples(preprocess: Preprocess, labeller: FisherPseudoLabels, image: Tensor, tissue: Tensor) -> Tensor:
+    """The input of whole samples, each contrasted with its own background, by pixels; see `network_input`."""
     result = preprocess.empty_input(tissue)
-    for number in range(len(tissue)):
-        own = slice(number, number + 1)
-        _contrast_sample(preprocess, labeller, image[own], tissue[own], result[own])
+    for sample in zip(image[:, None], tissue[:, None], result[:, None], strict=True):
+        _contrast_sample(preprocess, labeller, *sample)
     return result
 
 
@@ -166,8 +162,9 @@ def _score_of(
     for strip, spectra in preprocess.corrected_strips(image, places):
         if corrected is not None:
             put(spectra_of(corrected), places[strip], spectra)
-        filtered[places[strip]] = standardise_(spectra) @ labeller.filter
-        total += spectra.sum(0)
+        standardised = standardise_(spectra)
+        filtered[places[strip]] = standardised @ labeller.filter
+        total += standardised.sum(0)
     return labeller.averaged(filtered.view(tissue.shape), tissue), total
 
 

@@ -146,7 +146,8 @@ def copied_strips(image: Tensor, places: Tensor) -> Iterator[tuple[slice, Tensor
     """Copies of the spectra of some pixels in float32, a few at a time; see `Preprocess.strips`."""
     pixels = spectra_of(image)
     step = max(1, STRIP // pixels.shape[1])
-    raw, copies = (pixels.new_empty(step, pixels.shape[1], dtype=dtype) for dtype in (None, torch.float32))
+    copies = pixels.new_empty(step, pixels.shape[1], dtype=torch.float32)
+    raw = copies if pixels.dtype == torch.float32 else pixels.new_empty(copies.shape)  # picked out, then converted
     for start in range(0, len(places), step):
         some = places[start : start + step]
         spectra, run = copies[: len(some)], run_of(some)

@@ -250,7 +250,7 @@ def balanced(labels: Tensor, steps: int, generator: torch.Generator) -> Iterator
         of_class, wanted = (labels == label).nonzero()[:, 0].cpu(), steps * BATCH // 2
         orders = [torch.randperm(len(of_class), generator=generator) for _ in range(-(-wanted // len(of_class)))]
         halves.append(of_class[torch.cat(orders)[:wanted]].view(steps, -1))
-    return iter(torch.cat(halves, dim=1).to(labels.device))
+    return iter(torch.cat(halves, dim=1))
 
 
 def mean_of_highest(logits: Tensor, tissue: Tensor) -> Tensor:
